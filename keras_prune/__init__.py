@@ -1,0 +1,24 @@
+"""Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
+
+from keras_prune.callbacks import PruningCallback
+from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
+from keras_prune.surgery import prune, strip
+from keras_prune.wrappers import Prune, PrunedDropout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Criterion",
+    "Iterative",
+    "OneShot",
+    "PolynomialDecay",
+    "Prune",
+    "PrunedDropout",
+    "PruningCallback",
+    "Schedule",
+    "StdThreshold",
+    "TargetSparsity",
+    "prune",
+    "strip",
+]

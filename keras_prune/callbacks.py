@@ -1,0 +1,175 @@
+"""The callback: the only place where time, criteria and masks meet."""
+
+import warnings
+
+import keras
+
+from keras_prune.graph import pruned_dropouts, pruned_layers
+from keras_prune.schedules import Schedule
+from keras_prune.slots import reset_slots
+
+
+class PruningCallback(keras.callbacks.Callback):
+    """Cuts connections inside `model.fit` when the schedule says so.
+
+    At each cut, every `Prune` layer of the model asks its criterion; the cut connections are zeroed in the stored
+    weights and their optimizer slots go back to the initial value, so that nothing moves them again; dropout rates
+    follow the connections. Epoch logs gain `sparsity` and, per layer, `density/<layer>`, `threshold/<layer>` and
+    `dropout/<layer>`. Put this callback first in the list, so that loggers and checkpoints after it see them.
+
+    A run that was stopped goes on with the saved model and `initial_epoch=<epochs done>`: the masks are in the
+    model, and the schedule is a function of time alone.
+
+    Args:
+        schedule: A `Schedule`, such as `Iterative(rounds=5, epochs_per_round=4)`.
+        adjust_dropout: Boolean, whether the rates of `PrunedDropout` layers follow the connections (paper, section
+            3.2). Defaults to `True`.
+        verbose: 1 prints one line for each cut, 0 none. Defaults to `1`.
+
+    Raises:
+        ValueError: At the start of `fit`, if the model has nothing to prune or the schedule cannot fire in this run.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="fc")])
+    >>> model = kp.prune(model, kp.TargetSparsity(0.75))
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(
+    ...     np.ones((32, 8)), np.ones((32, 4)), epochs=2, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(at=1))]
+    ... )
+    Epoch 2: cut 24 of 32 connections at strength 1.00; 8 of 32 are left (75.00 % sparse, 4.0x).
+    >>> history.history["sparsity"]
+    [0.0, 0.75]
+    """
+
+    def __init__(self, schedule: Schedule, adjust_dropout: bool = True, verbose: int = 1):
+        super().__init__()
+        if not isinstance(schedule, Schedule):
+            raise ValueError(
+                "schedule must say when to cut, such as OneShot(), Iterative(rounds=5, epochs_per_round=4) or "
+                f"PolynomialDecay(begin=0, end=10). Received: schedule={schedule!r}"
+            )
+        self.schedule = schedule
+        self.adjust_dropout = adjust_dropout
+        self.verbose = verbose
+
+    def on_train_begin(self, logs=None):
+        self._layers = pruned_layers(self.model)
+        if not self._layers:
+            raise ValueError(
+                "PruningCallback found no Prune layer in the model. Call model = keras_prune.prune(model, criterion) "
+                f"before compile and fit. Received: model={self.model.name!r} with layers "
+                f"{[layer.name for layer in self.model.layers]}"
+            )
+        self._dropouts = pruned_dropouts(self.model) if self.adjust_dropout else []
+        self._now = None  # The time up to which cuts are done.
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        by_step = self.schedule.unit == "step"
+        self._first_step = int(self.model.optimizer.iterations) if by_step else None
+        begin = self._first_step if by_step else epoch
+        if self._now is None:
+            self._check_schedule(begin, epoch)
+            self._now = begin - 1
+        self._cut_until(begin)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._first_step is not None:
+            self._cut_until(self._first_step + batch // (self.model.optimizer.gradient_accumulation_steps or 1))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._first_step is not None:
+            # Cuts that fell between two executions of several steps each.
+            self._cut_until(int(self.model.optimizer.iterations) - 1)
+        for layer in self._layers:
+            # Most optimizers leave a zero with a zero gradient alone; Muon, for one, does not.
+            layer.apply_masks()
+        if logs is not None:
+            logs.update(self._measurements())
+
+    def _check_schedule(self, begin: int, epoch: int) -> None:
+        """Refuses a schedule that never cuts in this run, and warns of one that does not come to its end."""
+        unit, times = self.schedule.unit, self.schedule.times
+        epochs, steps = self.params["epochs"] - epoch, self.params.get("steps")
+        if unit == "step":
+            if steps is None:
+                return  # A generator of unknown length: `on_train_end` looks whether anything was cut.
+            end = begin + epochs * steps // (self.model.optimizer.gradient_accumulation_steps or 1)
+        else:
+            end = begin + epochs
+        done = max(times) < begin and any(layer.density < 1 for layer in self._layers)
+        if not done and self.schedule.due(begin - 1, end - 1) is None:
+            raise ValueError(
+                f"The schedule never cuts in this run: it cuts before {unit} {_listed(times)}, and the run goes from "
+                f"{unit} {begin} to {end - 1}. Train longer, or let the schedule begin earlier. "
+                f"Received: schedule={type(self.schedule).__name__}, epochs={self.params['epochs']}, steps={steps}"
+            )
+        if max(times) >= end:
+            warnings.warn(
+                f"The schedule goes on until {unit} {max(times)}, but this run ends after {unit} {end - 1}: full "
+                f"strength is not reached unless training continues with initial_epoch={self.params['epochs']}.",
+                stacklevel=2,
+            )
+
+    def on_train_end(self, logs=None):
+        if all(layer.density == 1 for layer in self._layers):
+            warnings.warn(
+                f"The run ended before the schedule's first cut, before {self.schedule.unit} "
+                f"{min(self.schedule.times)}: nothing was pruned.",
+                stacklevel=2,
+            )
+
+    def _cut_until(self, now: int) -> None:
+        due = self.schedule.due(self._now, now)
+        self._now = max(self._now, now)
+        if due is None:
+            return
+        if keras.backend.backend() == "jax" and self.schedule.unit == "step":
+            self.model.jax_state_sync()
+        for layer in self._layers:
+            layer.require_finite()  # All layers before the first is touched: a cut happens whole or not at all.
+        strength = self.schedule.strength(due)
+        cuts = [(layer, cut) for layer in self._layers for cut in layer.cut(strength)]
+        reset_slots(self.model.optimizer, [(cut.weight.variable, cut.weight.mask) for _, cut in cuts])
+        for dropout, layer in self._dropouts:
+            dropout.follow(layer.density)
+        if self.verbose:
+            self._tell(due, strength, cuts)
+
+    def _tell(self, due, strength, cuts):
+        kept, total = self._connections()
+        line = (
+            f"{self.schedule.unit.capitalize()} {due + 1}: cut {sum(cut.cut for _, cut in cuts):,} of {total:,} "
+            f"connections at strength {strength:.2f}; {kept:,} of {total:,} are left "
+            f"({1 - kept / total:.2%} sparse, {total / kept:.1f}x)"
+        ).replace("%", " %")
+        if self._dropouts:
+            rates = (f"{dropout.name} {float(dropout.current_rate):.2f}" for dropout, _ in self._dropouts)
+            line += f"; dropout {', '.join(rates)}"
+        rescued = [f"{layer.name}/{cut.weight.name}" for layer, cut in cuts if cut.rescued]
+        if rescued:
+            line += f"; one connection kept in each of {', '.join(rescued)}, which the cut would have emptied"
+        print(f"{line}.", flush=True)
+
+    def _connections(self) -> tuple[int, int]:
+        kept, total = zip(*(layer.connections for layer in self._layers), strict=True)
+        return sum(kept), sum(total)
+
+    def _measurements(self) -> dict[str, float]:
+        kept, total = self._connections()
+        values = {"sparsity": 1 - kept / total}
+        for layer in self._layers:
+            values[f"density/{layer.name}"] = layer.density
+            for weight in layer.pruned_weights:
+                suffix = "" if len(layer.pruned_weights) == 1 else f"/{weight.name}"
+                values[f"threshold/{layer.name}{suffix}"] = float(weight.threshold)
+        for dropout, _ in self._dropouts:
+            values[f"dropout/{dropout.name}"] = float(dropout.current_rate)
+        return values
+
+
+def _listed(times) -> str:
+    return ", ".join(map(str, times)) if len(times) <= 6 else f"{times[0]}, {times[1]}, ..., {times[-1]}"

@@ -1,0 +1,161 @@
+"""The graph of a Keras model: which layers it has, who feeds whom, and whose outputs a dropout drops."""
+
+from typing import NamedTuple
+
+import keras
+
+from keras_prune.wrappers import Prune, PrunedDropout, prunable_variables
+
+# Layers that hand every neuron of their input on to one place of their output, so that behind them one still speaks
+# of "the outputs of" the layer before. Matched with isinstance, subclasses included.
+_TRANSPARENT = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+_ACTIVATIONS = _TRANSPARENT[:9]
+
+
+class Source(NamedTuple):
+    """Where a layer's input comes from: one weight layer, or none for the `reason` given."""
+
+    layer: keras.Layer | None
+    reason: str
+
+
+def has_graph(model) -> bool:
+    """Whether a model is a built Functional or Sequential one, whose layers can be followed."""
+    return isinstance(model, (keras.Sequential, keras.Function)) and model.built and bool(model.outputs)
+
+
+def submodels(model) -> list:
+    """Returns the model and, depth first, every model nested in it, each once."""
+    found = {id(model): model}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found.update({id(nested): nested for nested in submodels(layer)})
+    return list(found.values())
+
+
+def leaf_layers(model) -> list:
+    """Returns the layers of a model and of the models nested in it, in order, each once."""
+    leaves = {}
+    for layer in model.layers:
+        for leaf in leaf_layers(layer) if isinstance(layer, keras.Model) else [layer]:
+            leaves[id(leaf)] = leaf
+    return list(leaves.values())
+
+
+def pruned_layers(model) -> list[Prune]:
+    """Returns the `Prune` wrappers of a model, nested models included."""
+    return [layer for layer in leaf_layers(model) if isinstance(layer, Prune)]
+
+
+def is_weight_layer(layer) -> bool:
+    """Whether a layer has connections, wrapped or not."""
+    return isinstance(layer, Prune) or (not isinstance(layer, keras.Model) and bool(prunable_variables(layer)))
+
+
+class Graph:
+    """Producers and consumers of every operation in one built Functional or Sequential model, nested ones unopened.
+
+    Args:
+        model: Keras model for which `has_graph` holds.
+    """
+
+    def __init__(self, model):
+        self.producers: dict[int, list] = {}
+        self.consumers: dict[int, list] = {}
+        visited = set()
+        pending = list(keras.tree.flatten(model.outputs))
+        ends = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
+        # Keras documents no way to ask a symbolic tensor where it came from; `_keras_history` and `_inbound_nodes`,
+        # which its own models are built on, have been stable since Keras 2.
+        while pending:
+            tensor = pending.pop()
+            operation, node_index, _ = tensor._keras_history
+            if id(tensor) in ends or (id(operation), node_index) in visited:
+                continue
+            visited.add((id(operation), node_index))
+            for source in operation._inbound_nodes[node_index].input_tensors:
+                producer = source._keras_history.operation
+                self.producers.setdefault(id(operation), []).append(producer)
+                self.consumers.setdefault(id(producer), []).append(operation)
+                pending.append(source)
+
+    def source(self, layer) -> Source:
+        """Returns the weight layer whose outputs reach `layer` through activations, pooling and the like alone."""
+        while True:
+            producers = self.producers.get(id(layer), [])
+            if len(producers) != 1:
+                reason = "it is called more than once or merges several inputs" if producers else "it starts the model"
+                return Source(None, reason)
+            layer = producers[0]
+            if is_weight_layer(layer):
+                return Source(layer, "")
+            if isinstance(layer, keras.layers.InputLayer):
+                return Source(None, "it drops or reads the model's own inputs")
+            if not isinstance(layer, _TRANSPARENT):
+                kind = "nested model" if isinstance(layer, keras.Model) else type(layer).__name__
+                return Source(None, f"behind {kind} {layer.name!r} no single layer's outputs are left to follow")
+
+    def activation(self, layer):
+        """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""
+        while True:
+            consumers = self.consumers.get(id(layer), [])
+            if len(consumers) != 1 or not isinstance(consumers[0], _ACTIVATIONS):
+                return layer
+            layer = consumers[0]
+
+
+def dropout_sources(model) -> dict[int, Source]:
+    """Returns, by `id`, the weight layer behind every dropout layer with a rate above 0, nested models included."""
+    sources = {}
+    for submodel in submodels(model):
+        if has_graph(submodel):
+            graph = Graph(submodel)
+            for layer in submodel.layers:
+                if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+                    sources[id(layer)] = graph.source(layer)
+    return sources
+
+
+def pruned_dropouts(model) -> list[tuple[PrunedDropout, Prune]]:
+    """Returns every `PrunedDropout` that is tied to a layer, with that layer, nested models included."""
+    ties = []
+    for submodel in submodels(model):
+        wrappers = {layer.name: layer for layer in submodel.layers if isinstance(layer, Prune)}
+        for layer in submodel.layers:
+            if isinstance(layer, PrunedDropout) and layer.source in wrappers:
+                ties.append((layer, wrappers[layer.source]))
+    return ties

@@ -1,0 +1,298 @@
+"""Wrappers: layers that hold what pruning adds to a layer - masks, thresholds, a dropout rate that can change."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_prune.criteria import Criterion, StdThreshold, count
+
+# Weights of two or more dimensions that are still no connections between neurons: the bias of a GRU or of multi-head
+# attention, the scale of a normalisation over several axes, the slopes of a PReLU.
+_NOT_CONNECTIONS = ("bias", "gamma", "beta", "alpha", "scale")
+
+
+class PrunedWeight(NamedTuple):
+    """One prunable weight of a wrapped layer with what belongs to it, all of them Keras variables."""
+
+    name: str
+    variable: Any
+    mask: Any
+    threshold: Any
+
+    def masked(self):
+        """The weight with zeros where there is no connection, as a tensor."""
+        value = self.variable.value
+        return ops.where(self.mask.value, value, ops.zeros_like(value))
+
+
+class LayerCut(NamedTuple):
+    """What a cut did to one weight: `cut` went, `kept` are left; `rescued` if the rule would have left none."""
+
+    weight: PrunedWeight
+    cut: int
+    kept: int
+    rescued: bool
+
+
+def prunable_variables(layer) -> list:
+    """Returns the variables of a layer whose entries are connections: trainable, two or more dimensions, no bias."""
+    return [
+        variable
+        for variable in layer.weights
+        # A frozen layer keeps its masks when it is saved and loaded, so its flag must not change what is prunable.
+        if (variable.trainable or not layer.trainable)
+        and len(variable.shape) >= 2
+        and "float" in str(variable.dtype)
+        and not variable.name.endswith(_NOT_CONNECTIONS)
+    ]
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class Prune(keras.layers.Wrapper):
+    """Wraps a layer so that it computes with the connections that its masks leave.
+
+    Until the first cut the outputs are bit for bit those of the wrapped layer. Masks (one boolean per connection) and
+    the criterion are saved with the model. Any layer will do: every trainable weight of two or more dimensions is
+    masked, biases and normalisation scales are not.
+
+    Args:
+        layer: Keras layer, built or not.
+        criterion: A `Criterion`. Defaults to `None`, `StdThreshold(quality=1.0)`.
+
+    Input shape: that of `layer`, such as `(batch, features)` for a `Dense`.
+
+    Output shape: that of `layer`, such as `(batch, units)` for a `Dense`.
+
+    Raises:
+        ValueError: If `layer` is no Keras layer, is pruned already, or has no connections.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> layer = kp.Prune(keras.layers.Dense(2, use_bias=False), kp.TargetSparsity(0.75))
+    >>> layer(np.ones((1, 4))).shape == (1, 2)
+    True
+    >>> [(cut.weight.name, cut.cut, cut.kept) for cut in layer.cut()]
+    [('kernel', 6, 2)]
+    >>> layer.density
+    0.25
+    """
+
+    def __init__(self, layer, criterion: Criterion | None = None, **kwargs):
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                "Prune wraps a layer, such as keras.layers.Dense(10), and is then called on a tensor. "
+                f"Received: layer={layer!r} of type {type(layer).__name__}"
+            )
+        if isinstance(layer, (Prune, keras.Model)):
+            raise ValueError(
+                "Prune wraps one layer that is not pruned yet; keras_prune.prune(model) wraps the layers of a whole "
+                f"model. Received: layer={layer!r}"
+            )
+        if not isinstance(criterion, (Criterion, type(None))):
+            raise ValueError(
+                "criterion must be a Criterion such as StdThreshold(quality=1.0) or TargetSparsity(0.9). "
+                f"Received: criterion={criterion!r}"
+            )
+        kwargs.setdefault("name", layer.name)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        self.criterion = StdThreshold() if criterion is None else criterion
+        self.supports_masking = layer.supports_masking
+        self._masks: list = []
+        self._thresholds: list = []
+        if layer.built:
+            self._add_masks()
+            self.built = True
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if not self._masks:
+            self._add_masks()
+
+    def _add_masks(self):
+        variables = prunable_variables(self.layer)
+        if not variables:
+            raise ValueError(
+                "Prune needs a layer with connections, a trainable weight of two or more dimensions that is no bias. "
+                "Leave this one unwrapped. "
+                f"Received: layer={self.layer!r} with weights {[variable.name for variable in self.layer.weights]}"
+            )
+        # Positions, not references: a list of variables set on a layer would be tracked and saved a second time.
+        self._positions = [i for i, w in enumerate(self.layer.weights) if any(w is v for v in variables)]
+        for variable in variables:
+            self._masks.append(
+                self.add_weight(
+                    shape=variable.shape,
+                    initializer="ones",
+                    dtype="bool",
+                    trainable=False,
+                    name=f"{variable.name}_mask",
+                )
+            )
+            self._thresholds.append(
+                self.add_weight(
+                    shape=(),
+                    initializer="zeros",
+                    dtype="float32",
+                    trainable=False,
+                    autocast=False,
+                    name=f"{variable.name}_threshold",
+                )
+            )
+
+    def call(self, inputs, *args, **kwargs):
+        masked = {id(weight.variable): weight.masked() for weight in self.pruned_weights}
+        mapping = [(variable, masked.get(id(variable), variable)) for variable in self.layer.variables]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            before = {id(v): scope.get_current_value(v) for v in self.layer.variables}
+            outputs = self.layer(inputs, *args, **kwargs)
+        # What the layer changed meanwhile - batch statistics, seeds, recurrent states - and the losses that it added.
+        for variable in self.layer.non_trainable_variables:
+            after = scope.get_current_value(variable)
+            if after is not before[id(variable)]:
+                variable.assign(after)
+        for loss in scope.losses:
+            self.add_loss(loss)
+        return outputs
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, inputs, previous_mask):
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    @property
+    def pruned_weights(self) -> list[PrunedWeight]:
+        """The prunable weights of the wrapped layer with their masks, in the order of `layer.weights`."""
+        weights = self.layer.weights
+        return [
+            PrunedWeight(weights[position].name, weights[position], mask, threshold)
+            for position, mask, threshold in zip(self._positions, self._masks, self._thresholds, strict=True)
+        ]
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections survive, and how many there were: `(kept, total)`."""
+        kept = sum(count(mask.value) for mask in self._masks)
+        return kept, sum(int(np.prod(mask.shape)) for mask in self._masks)
+
+    @property
+    def density(self) -> float:
+        """The share of the connections that survive."""
+        kept, total = self.connections
+        return kept / total
+
+    def require_finite(self) -> None:
+        """Raises a `ValueError` that names the layer if a weight holds NaN or infinity: no threshold could be taken."""
+        for weight in self.pruned_weights:
+            if not ops.all(ops.isfinite(weight.variable.value)):
+                raise ValueError(
+                    "A cut ranks connections by their magnitude and needs finite weights; NaN or infinity usually "
+                    f"means that training has diverged: lower the learning rate. Received: layer={self.name}, "
+                    f"weight={weight.name}"
+                )
+
+    def cut(self, strength: float = 1.0) -> list[LayerCut]:
+        """Cuts the connections that the criterion selects, and zeroes them in the stored weights.
+
+        Args:
+            strength: Float in (0, 1]. Defaults to `1.0`.
+
+        Returns:
+            A list with a `LayerCut` for every prunable weight.
+
+        Raises:
+            ValueError: If a weight holds NaN or infinity, or `strength` lies outside (0, 1].
+        """
+        self.require_finite()
+        cuts = []
+        for weight in self.pruned_weights:
+            before = count(weight.mask.value)
+            selected = self.criterion(weight.variable.value, weight.mask.value, strength)
+            weight.mask.assign(selected.mask)
+            weight.threshold.assign(selected.threshold)
+            kept = count(weight.mask.value)
+            cuts.append(LayerCut(weight, before - kept, kept, bool(selected.rescued)))
+        self.apply_masks()
+        return cuts
+
+    def apply_masks(self) -> None:
+        """Sets the stored weights to zero wherever the masks say that there is no connection."""
+        for weight in self.pruned_weights:
+            weight.variable.assign(weight.masked())
+
+    def get_config(self):
+        return {**super().get_config(), "criterion": keras.saving.serialize_keras_object(self.criterion)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["criterion"] = keras.saving.deserialize_keras_object(config["criterion"], custom_objects)
+        return super().from_config(config, custom_objects)
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class PrunedDropout(keras.layers.Dropout):
+    """A dropout whose rate follows the connections of the layer it drops (Han et al. 2015, section 3.2).
+
+    With `C` of the `C_o` connections left, the rate is `rate x sqrt(C / C_o)`: a sparse layer overfits less. Keras'
+    own `Dropout` bakes its rate into the compiled training step; here it is a variable, saved with the model.
+
+    Args:
+        rate: Float in [0, 1), the rate for the dense layer.
+        source: String, the name of the layer whose outputs are dropped. Defaults to `None`: the rate stays.
+        noise_shape: Tuple as in `keras.layers.Dropout`. Defaults to `None`, every entry dropped on its own.
+        seed: Integer. Defaults to `None`, a random one.
+
+    Input shape: any. Output shape: the same.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> dropout = kp.PrunedDropout(0.5, source="fc6")
+    >>> dropout.build((None, 4096))
+    >>> dropout.follow(density=0.09)
+    >>> round(float(dropout.current_rate), 4)
+    0.15
+    """
+
+    def __init__(self, rate: float, source: str | None = None, noise_shape=None, seed=None, **kwargs):
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate is the share of entries to drop, in [0, 1). Received: rate={rate}")
+        super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
+        self.source = source
+
+    def build(self, input_shape=None):
+        self.current_rate = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.rate),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="current_rate",
+        )
+
+    def follow(self, density: float) -> None:
+        """Sets the rate for the share of connections left, `D_r = D_o x sqrt(C_r / C_o)`."""
+        self.current_rate.assign(self.rate * density**0.5)
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0:
+            return inputs
+        noise_shape = ops.shape(inputs)
+        if self.noise_shape is not None:
+            noise_shape = tuple(
+                size if wanted is None else wanted for size, wanted in zip(noise_shape, self.noise_shape, strict=True)
+            )
+        keep = 1.0 - self.current_rate.value
+        survives = keras.random.uniform(noise_shape, dtype="float32", seed=self.seed_generator) < keep
+        return ops.where(survives, inputs / ops.cast(keep, inputs.dtype), ops.zeros_like(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "source": self.source}
