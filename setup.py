@@ -1,0 +1,54 @@
+"""Packaging of keras_prune."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# The oldest versions that the tests have passed with.
+EXAMPLES = [
+    "absl-py>=2.1",
+    "ai-edge-litert>=2.1",
+    "importlib_resources",  # tensorflow-datasets 4.9.10 imports it and does not ask for it.
+    "keras>=3.13",  # The first with model.export(format="litert").
+    "matplotlib>=3.8",
+    "scikit-learn>=1.4",
+    "tensorflow>=2.21",
+    "tensorflow-datasets>=4.9.10",
+]
+TEST = [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"]
+
+setup(
+    name="keras_prune",
+    version=re.search(r'^__version__ = "(.+)"$', (ROOT / "keras_prune/__init__.py").read_text(), re.MULTILINE)[1],
+    description="Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["keras_prune", "keras_prune.*"]),
+    package_data={"keras_prune": ["py.typed"]},
+    python_requires=">=3.11",
+    # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
+    install_requires=["keras>=3.10", "numpy>=1.26", "rich>=13.0"],
+    extras_require={
+        "jax": ["jax>=0.4.34"],
+        "torch": ["torch>=2.13"],
+        "examples": EXAMPLES,
+        "test": TEST,
+        "dev": [*TEST, "build"],
+    },
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
