@@ -1,0 +1,123 @@
+import ast
+import inspect
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_prune as kp
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = [
+    "pip install -e '.[examples]' && python examples/quickstart.py",
+    "pip install -e '.[test]' && pytest",
+]
+# Where what is installed bears another name than what is imported.
+DISTRIBUTIONS = {"absl": "absl_py", "sklearn": "scikit_learn"}
+
+PRUNE_WITHOUT_EXTRAS = """
+import builtins
+
+unguarded = builtins.__import__
+
+def guarded(name, globals=None, *args, **kwargs):
+    importer = (globals or {}).get("__name__", "")
+    if importer.startswith("keras_prune") and name.partition(".")[0] in EXTRAS:
+        raise ModuleNotFoundError(f"No module named {name!r}, which {importer} asked for")
+    return unguarded(name, globals, *args, **kwargs)
+
+builtins.__import__ = guarded
+
+import keras
+import numpy as np
+import keras_prune as kp
+
+model = kp.prune(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)]), kp.TargetSparsity(0.5))
+model.compile("sgd", "mse")
+model.fit(np.ones((8, 4)), np.ones((8, 8)), verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(), verbose=0)])
+print(model.layers[0].connections, np.count_nonzero(kp.strip(model).get_weights()[0]))
+"""
+
+
+@pytest.fixture
+def arguments(monkeypatch):
+    """What setup.py hands to setuptools."""
+    setuptools = pytest.importorskip("setuptools")
+    received = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **kwargs: received.update(kwargs))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    return received
+
+
+def imported_distributions(folder):
+    """What the sources of a folder import that is neither Python's own nor this package."""
+    nodes = [node for file in (ROOT / folder).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    names = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"keras_prune"}
+    return {DISTRIBUTIONS.get(name, name) for name in names}
+
+
+def distributions(requirements):
+    """The names in a list of requirements, `scikit-learn>=1.4` as `scikit_learn`."""
+    return {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in requirements}
+
+
+def test_pruning_imports_neither_tensorflow_nor_any_other_extra():
+    extras = {"ai_edge_litert", "matplotlib", "scipy", "sklearn", "tensorflow", "tensorflow_datasets"}
+    code = f"EXTRAS = {extras}\n{PRUNE_WITHOUT_EXTRAS}"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "(16, 32) 16", run.stderr
+
+
+@pytest.mark.parametrize("name", kp.__all__)
+def test_every_public_name_is_documented_with_an_example(name):
+    documentation = inspect.getdoc(getattr(kp, name))
+    summary = documentation.partition("\n")[0]
+    assert summary.endswith(".")
+    assert f"kp.{name}" in documentation[documentation.index(">>> ") :]
+
+
+def test_public_names_are_sorted_and_all_there_is():
+    assert kp.__all__ == sorted(kp.__all__)
+    public = {name for name, value in vars(kp).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public == set(kp.__all__)
+
+
+def test_the_version_is_that_of_the_package(arguments):
+    assert arguments["version"] == kp.__version__
+
+
+def test_every_folder_of_the_package_is_shipped(arguments):
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "keras_prune").rglob("*.py")}
+    assert {Path(*package.split(".")) for package in arguments["packages"]} == folders
+
+
+def test_type_checkers_are_told_that_the_package_has_types(arguments):
+    assert "py.typed" in arguments["package_data"]["keras_prune"]
+    assert (ROOT / "keras_prune/py.typed").exists()
+
+
+def test_everything_imported_is_installed_with_the_package_or_an_extra(arguments):
+    core, extras = distributions(arguments["install_requires"]), arguments["extras_require"]
+    assert "tensorflow" not in core
+    assert imported_distributions("examples") <= core | distributions(extras["examples"])
+    everything = core.union(*map(distributions, extras.values()))
+    assert imported_distributions("keras_prune") | imported_distributions("tests") <= everything | {"setuptools"}
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    blocks = "".join(re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
+    assert [line for line in blocks.splitlines() if "pip install -e" in line] == COMMANDS
+    search = re.search(r"mapfile -t commands < <\((grep .* README.md)\)", (ROOT / ".ci/run").read_text())[1]
+    found = subprocess.run(["bash", "-c", search], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == COMMANDS
+
+
+def test_ci_can_be_run():
+    assert os.access(ROOT / ".ci/run", os.X_OK)
