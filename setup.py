@@ -18,7 +18,8 @@ EXAMPLES = [
     "tensorflow>=2.21",
     "tensorflow-datasets>=4.9.10",
 ]
-TEST = [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"]
+# Every series of ruff has rules and a format of its own.
+TEST = [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
