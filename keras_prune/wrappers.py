@@ -49,6 +49,29 @@ def prunable_variables(layer) -> list:
     ]
 
 
+class _MaskedScope(keras.StatelessScope):
+    """Hands a layer its masked weights, and keeps in `updates` what the layer assigns meanwhile.
+
+    Not every variable that a layer assigns is one of `layer.variables`: the states of a stateful LSTM are not, nor is
+    the seed that layers without one of their own share.
+    """
+
+    def __init__(self, state_mapping):
+        super().__init__(state_mapping, collect_losses=True)
+        self.updates = {}
+
+    def add_update(self, update):
+        super().add_update(update)
+        self.updates[id(update[0])] = update
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        # On JAX a training step is itself a scope, which knows the variables that are not masked.
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+
 @keras.saving.register_keras_serializable(package="keras_prune")
 class Prune(keras.layers.Wrapper):
     """Wraps a layer so that it computes with the connections that its masks leave.
@@ -144,18 +167,14 @@ class Prune(keras.layers.Wrapper):
             )
 
     def call(self, inputs, *args, **kwargs):
-        masked = {id(weight.variable): weight.masked() for weight in self.pruned_weights}
-        mapping = [(variable, masked.get(id(variable), variable)) for variable in self.layer.variables]
-        with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            before = {id(v): scope.get_current_value(v) for v in self.layer.variables}
+        with _MaskedScope([(weight.variable, weight.masked()) for weight in self.pruned_weights]) as scope:
             outputs = self.layer(inputs, *args, **kwargs)
         # What the layer changed meanwhile - batch statistics, seeds, recurrent states - and the losses that it added.
-        for variable in self.layer.non_trainable_variables:
-            after = scope.get_current_value(variable)
-            if after is not before[id(variable)]:
-                variable.assign(after)
+        for variable, value in scope.updates.values():
+            variable.assign(value)
         for loss in scope.losses:
-            self.add_loss(loss)
+            # In a scope, as on JAX, the loss is known as one of the wrapped layer already and would count twice here.
+            (scope.original_scope or self).add_loss(loss)
         return outputs
 
     def compute_output_shape(self, *args, **kwargs):
