@@ -2,6 +2,7 @@
 
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.report import Report, report
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
 from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune, PrunedDropout
@@ -16,9 +17,11 @@ __all__ = [
     "Prune",
     "PrunedDropout",
     "PruningCallback",
+    "Report",
     "Schedule",
     "StdThreshold",
     "TargetSparsity",
     "prune",
+    "report",
     "strip",
 ]

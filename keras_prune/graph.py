@@ -1,5 +1,6 @@
 """The graph of a Keras model: which layers it has, who feeds whom, and whose outputs a dropout drops."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -83,11 +84,15 @@ def pruned_layers(model) -> list[Prune]:
 
 def is_weight_layer(layer) -> bool:
     """Whether a layer has connections, wrapped or not."""
-    return isinstance(layer, Prune) or (not isinstance(layer, keras.Model) and bool(prunable_variables(layer)))
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return False  # An operation such as x + 1, or a nested model.
+    return isinstance(layer, Prune) or bool(prunable_variables(layer))
 
 
 class Graph:
-    """Producers and consumers of every operation in one built Functional or Sequential model, nested ones unopened.
+    """Who feeds whom in one built Functional or Sequential model; nested models stay closed.
+
+    `producers` and `consumers` list operations, `shapes` holds output shapes, all by the `id` of an operation.
 
     Args:
         model: Keras model for which `has_graph` holds.
@@ -96,6 +101,7 @@ class Graph:
     def __init__(self, model):
         self.producers: dict[int, list] = {}
         self.consumers: dict[int, list] = {}
+        self.shapes: dict[int, tuple] = {}
         visited = set()
         pending = list(keras.tree.flatten(model.outputs))
         ends = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
@@ -104,6 +110,7 @@ class Graph:
         while pending:
             tensor = pending.pop()
             operation, node_index, _ = tensor._keras_history
+            self.shapes[id(operation)] = tuple(tensor.shape)
             if id(tensor) in ends or (id(operation), node_index) in visited:
                 continue
             visited.add((id(operation), node_index))
@@ -131,9 +138,17 @@ class Graph:
 
     def activation(self, layer):
         """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""
+        return self._follow(layer, _ACTIVATIONS)
+
+    def activations_behind(self, layer) -> int:
+        """Returns how many activations of `layer` the next layer reads for one input: those behind the pooling."""
+        shape = self.shapes[id(self._follow(layer, _TRANSPARENT))]
+        return math.prod(size or 1 for size in shape[1:])
+
+    def _follow(self, layer, kinds):
         while True:
             consumers = self.consumers.get(id(layer), [])
-            if len(consumers) != 1 or not isinstance(consumers[0], _ACTIVATIONS):
+            if len(consumers) != 1 or not isinstance(consumers[0], kinds):
                 return layer
             layer = consumers[0]
 

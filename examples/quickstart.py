@@ -1,0 +1,84 @@
+"""The whole journey in under a minute, with no download: train, prune in rounds, save, export, compare.
+
+    python examples/quickstart.py
+
+Takes the 1,797 handwritten digits that scikit-learn carries and writes `output/quickstart/digits.keras` and
+`digits.tflite`.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_prune as kp
+
+OUTPUT_DIR = pathlib.Path("output/quickstart")
+
+
+def compile_and_fit(model, epochs, callbacks=()):
+    """Trains with Adam; the same settings serve the dense training and the retraining."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(2e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(train_x, train_y, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+
+def accuracy(model):
+    """Returns the share of right answers on the held-out digits."""
+    return model.evaluate(test_x, test_y, verbose=0, return_dict=True)["accuracy"]
+
+
+keras.utils.set_random_seed(0)
+digits = load_digits()
+train_x, test_x, train_y, test_y = train_test_split(
+    digits.images[..., None].astype("float32") / 16, digits.target, test_size=0.25, random_state=0
+)
+
+# 1. Train a dense model.
+l2 = keras.regularizers.L2(3e-5)
+model = keras.Sequential(
+    [
+        keras.Input((8, 8, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(256, "relu", kernel_regularizer=l2, name="fc1"),
+        keras.layers.Dropout(0.3, name="dropout"),
+        keras.layers.Dense(64, "relu", kernel_regularizer=l2, name="fc2"),
+        keras.layers.Dense(10, kernel_regularizer=l2, name="fc3"),
+    ]
+)
+compile_and_fit(model, epochs=30)
+dense_accuracy = accuracy(model)
+
+# 2. Cut the connections below a growing share of each layer's standard deviation, retraining after each of five cuts.
+model = kp.prune(model, kp.StdThreshold(quality=1.4))
+compile_and_fit(model, epochs=75, callbacks=[kp.PruningCallback(kp.Iterative(rounds=5, epochs_per_round=15))])
+pruned_accuracy = accuracy(model)
+print(kp.report(model, test_x))
+
+# 3. Make it a plain Keras model again, save it, export it, and see that the files compute what the model computes.
+plain = kp.strip(model)
+OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
+plain.save(OUTPUT_DIR / "digits.keras")
+plain.export(OUTPUT_DIR / "digits.tflite", format="litert", verbose=False)
+
+expected = model.predict(test_x, verbose=0)
+reloaded = keras.models.load_model(OUTPUT_DIR / "digits.keras").predict(test_x, verbose=0)
+interpreter = Interpreter(str(OUTPUT_DIR / "digits.tflite"))
+run = interpreter.get_signature_runner()
+(name,) = run.get_input_details()
+exported = np.concatenate([next(iter(run(**{name: image[None]}).values())) for image in test_x])
+
+for file, outputs in {"digits.keras": reloaded, "digits.tflite": exported}.items():
+    size = (OUTPUT_DIR / file).stat().st_size
+    print(f"{OUTPUT_DIR / file}: {size:,} bytes, largest difference {np.abs(outputs - expected).max():.1e}")
+print(f"accuracy on held-out digits: dense {dense_accuracy:.2%}, pruned {pruned_accuracy:.2%}")
+
+compression = kp.report(plain).compression
+if compression < 8 or pruned_accuracy < dense_accuracy or max(np.abs(o - expected).max() for o in (reloaded, exported)) > 1e-4:
+    raise SystemExit(f"quickstart fell short: {compression:.1f}x, see the lines above")

@@ -1,0 +1,267 @@
+"""The report: the paper's table for a model of your own (Han et al. 2015, Tables 2 to 5)."""
+
+import io
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+from rich.table import Table
+
+from keras_prune.activations import nonzero_shares
+from keras_prune.graph import (
+    Graph,
+    dropout_sources,
+    has_graph,
+    is_weight_layer,
+    leaf_layers,
+    pruned_dropouts,
+    submodels,
+)
+from keras_prune.wrappers import Prune, PrunedDropout, prunable_variables
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_TRANSPOSED_CONVOLUTIONS = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+_DROPOUTS = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+
+
+class Row(NamedTuple):
+    """One layer of a report.
+
+    Attributes:
+        name: Layer name.
+        weights: How many connections the dense layer has. Biases are not counted.
+        kept: How many survive.
+        flop: Floating-point operations of the dense layer for one input, 2 x weights x output positions, biases not
+            counted; `None` where the layer's positions are not known.
+        activation: Share of its output activations that are not zero; `None` if no data was given.
+        flop_density: Share of the operations that are left when zero weights and zero inputs are skipped.
+        dropout: Current rate of the `PrunedDropout` tied to the layer; `None` without one.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    flop: int | None
+    activation: float | None
+    flop_density: float
+    dropout: float | None
+
+    @property
+    def density(self) -> float:
+        """Share of the connections that survive."""
+        return self.kept / self.weights
+
+
+class Report:
+    """What pruning did to a model; `print` it for the paper's table.
+
+    Attributes:
+        rows: List of `Row`, one for each layer with connections.
+        skipped: Mapping from the name of every layer that was left out to the reason.
+        weights, kept: Connections in all and surviving.
+        flop: Floating-point operations for one input, over the layers where they are known.
+        activation: Share of the activations that are not zero, weighted by their number behind the pooling.
+        flop_density: Share of the operations left, weighted by the operations.
+    """
+
+    def __init__(self, rows: list[Row], skipped: dict[str, str], sizes: dict[str, int]):
+        self.rows = rows
+        self.skipped = skipped
+        self.weights = sum(row.weights for row in rows)
+        self.kept = sum(row.kept for row in rows)
+        self.flop = sum(row.flop or 0 for row in rows)
+        self.flop_density = _mean((row.flop_density, row.flop or 0) for row in rows)
+        measured = [(row.activation, sizes[row.name]) for row in rows if row.activation is not None]
+        self.activation = _mean(measured) if measured else None
+
+    @property
+    def density(self) -> float:
+        """Share of the connections that survive."""
+        return self.kept / self.weights
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the connections that are cut."""
+        return 1 - self.density
+
+    @property
+    def compression(self) -> float:
+        """Connections in all over connections that survive."""
+        return self.weights / self.kept
+
+    def __str__(self):
+        table = Table(title=f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x")
+        table.add_column("layer")
+        for heading in ("weights", "kept", "FLOP", "Act%", "Weights%", "FLOP%", "dropout"):
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            table.add_row(*_cells(row.name, row), "" if row.dropout is None else f"{row.dropout:.2f}")
+        table.add_section()
+        table.add_row(*_cells("total", self), "")
+        output = io.StringIO()
+        console = Console(file=output, width=100)
+        console.print(table)
+        for name, reason in self.skipped.items():
+            console.print(f"left out: {name} - {reason}", highlight=False)
+        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+
+
+def report(model, data=None) -> Report:
+    """Measures what is left of a model, layer by layer.
+
+    Works before and after `strip`: of a wrapped layer the masks count, of a plain one the weights that are not zero.
+
+    Args:
+        model: Built Keras model.
+        data: Inputs on which to measure the activations: an array of shape `(n, ...)`, a structure of arrays as
+            `model.predict` takes it, or an iterable of batches, of which `(inputs, targets)` use the inputs alone.
+            Defaults to `None`: activations count as dense.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: If `model` is no Keras 3 model, or has no layer with connections.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, name="fc")])
+    >>> model = kp.prune(model, kp.TargetSparsity(0.9))
+    >>> cuts = model.layers[0].cut()
+    >>> print(kp.report(model))
+                        784 of 7,840 connections: 10.0x
+    ┏━━━━━━━┳━━━━━━━━━┳━━━━━━┳━━━━━━━━┳━━━━━━┳━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━┓
+    ┃ layer ┃ weights ┃ kept ┃   FLOP ┃ Act% ┃ Weights% ┃ FLOP% ┃ dropout ┃
+    ┡━━━━━━━╇━━━━━━━━━╇━━━━━━╇━━━━━━━━╇━━━━━━╇━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━┩
+    │ fc    │   7,840 │  784 │ 15,680 │    - │    10.0% │ 10.0% │         │
+    ├───────┼─────────┼──────┼────────┼──────┼──────────┼───────┼─────────┤
+    │ total │   7,840 │  784 │ 15,680 │    - │    10.0% │ 10.0% │         │
+    └───────┴─────────┴──────┴────────┴──────┴──────────┴───────┴─────────┘
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"report describes a Keras 3 model. Received: model={model!r} of {type(model).__module__}")
+    layers = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
+    if not layers:
+        raise ValueError(
+            "A report needs layers with connections, that is with a trainable weight of two or more dimensions. "
+            f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
+        )
+    graphs = [Graph(submodel) for submodel in submodels(model) if has_graph(submodel)]
+    places = {id(layer): graph for graph in graphs for layer in layers if id(layer) in graph.shapes}
+    activations = _activations(model, layers, places, data) if data is not None else {}
+    rates = {dropout.source: dropout.current_rate for dropout, _ in pruned_dropouts(model)}
+    rows, sizes = [], {}
+    for layer in layers:
+        kept, weights = connections(layer)
+        graph = places.get(id(layer))
+        source = graph.source(layer).layer if graph else None
+        rate = rates.get(layer.name)
+        rows.append(
+            Row(
+                name=layer.name,
+                weights=weights,
+                kept=kept,
+                flop=flop(layer, weights),
+                activation=activations.get(id(layer)),
+                flop_density=kept / weights * activations.get(id(source), 1.0),
+                dropout=None if rate is None else float(ops.convert_to_numpy(rate.value)),
+            )
+        )
+        sizes[layer.name] = graph.activations_behind(layer) if graph else 0
+    return Report(rows, _skipped(model, layers), sizes)
+
+
+def connections(layer) -> tuple[int, int]:
+    """Returns how many connections of a layer survive, and how many it has: `(kept, total)`."""
+    if isinstance(layer, Prune):
+        return layer.connections
+    variables = prunable_variables(layer)
+    kept = sum(int(np.count_nonzero(ops.convert_to_numpy(variable.value))) for variable in variables)
+    return kept, sum(math.prod(variable.shape) for variable in variables)
+
+
+def flop(layer, weights: int) -> int | None:
+    """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
+    layer = layer.layer if isinstance(layer, Prune) else layer
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if isinstance(layer, keras.layers.Embedding):
+        return 0  # It looks rows up.
+    if isinstance(layer, _CONVOLUTIONS):
+        shape = layer.compute_output_shape(shape)
+    elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
+        shape = (*shape[:2], None)
+    elif not isinstance(layer, (keras.layers.Dense, *_TRANSPOSED_CONVOLUTIONS)):
+        return None
+    positions = shape[2:] if getattr(layer, "data_format", "") == "channels_first" else shape[1:-1]
+    return None if None in positions else 2 * weights * math.prod(positions)
+
+
+def _activations(model, layers, places, data) -> dict[int, float]:
+    """Returns, by `id` of a weight layer, the share of its activations that are not zero; the last ones count as 1."""
+    ends = {id(layer): places[id(layer)].activation(layer) for layer in layers if id(layer) in places}
+    shares = nonzero_shares(model, list(ends.values()), data)
+    outermost = places and Graph(model)
+    return {
+        layer: 1.0
+        if outermost and id(end) in outermost.shapes and id(end) not in outermost.consumers
+        else shares[id(end)]
+        for layer, end in ends.items()
+    }
+
+
+def _skipped(model, layers) -> dict[str, str]:
+    """Returns the reason for every layer with connections that is not wrapped and every dropout that is not tied."""
+    if not any(isinstance(layer, Prune) for layer in layers):
+        return {}  # A plain model: nothing was asked for.
+    skipped = {}
+    for layer in layers:
+        if not isinstance(layer, Prune):
+            skipped[layer.name] = "it has no criterion" if layer.trainable else "it is frozen (trainable=False)"
+    sources = dropout_sources(model)
+    for layer in leaf_layers(model):
+        if isinstance(layer, _DROPOUTS) and not isinstance(layer, PrunedDropout) and layer.rate > 0:
+            source = sources[id(layer)]
+            reason = f"{source.layer.name!r}, whose outputs it drops, is not pruned" if source.layer else source.reason
+            if type(layer) is not keras.layers.Dropout and isinstance(source.layer, Prune):
+                reason = f"the rate of a {type(layer).__name__} cannot change while training"
+            skipped[layer.name] = reason
+    return skipped
+
+
+def _mean(pairs: Iterable[tuple[float, int]]) -> float:
+    values, weights = zip(*pairs, strict=True)
+    return float(np.average(values, weights=weights)) if sum(weights) else float(np.mean(values))
+
+
+def _cells(name, measured) -> list[str]:
+    return [
+        name,
+        f"{measured.weights:,}",
+        f"{measured.kept:,}",
+        "-" if measured.flop is None else f"{measured.flop:,}",
+        "-" if measured.activation is None else f"{measured.activation:.0%}",
+        f"{measured.density:.1%}",
+        f"{measured.flop_density:.1%}",
+    ]
