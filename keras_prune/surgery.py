@@ -56,14 +56,14 @@ def prune(model, criterion=None):
         )
     sources = dropout_sources(model)
 
-    def wrap(layer, copy):
+    def wrap(layer, copy_of):
         if id(layer) in chosen:
-            return Prune(copy, chosen[id(layer)])
+            return Prune(copy_of(layer), chosen[id(layer)])
         source = sources[id(layer)].layer if id(layer) in sources else None
         # The exact class: a subclass, such as SpatialDropout, draws its noise in a way of its own.
         if type(layer) is keras.layers.Dropout and (id(source) in chosen or isinstance(source, Prune)):
             return PrunedDropout(**layer.get_config() | {"source": source.name})
-        return copy
+        return copy_of(layer)
 
     return _rebuild(model, wrap)
 
@@ -87,19 +87,20 @@ def strip(model):
     >>> pruned = kp.prune(model, kp.TargetSparsity(0.75))
     >>> cuts = pruned.layers[0].cut()
     >>> plain = kp.strip(pruned)
-    >>> type(plain.layers[0]).__name__, int(keras.ops.count_nonzero(plain.layers[0].kernel))
+    >>> type(plain.layers[0]).__name__, int(keras.ops.count_nonzero(plain.layers[0].kernel.value))
     ('Dense', 2)
     """
     _require_keras_graph(model)
 
-    def unwrap(layer, copy):
+    def unwrap(layer, copy_of):
         if isinstance(layer, Prune):
-            return copy.layer
+            layer.apply_masks()
+            return copy_of(layer.layer)
         if isinstance(layer, PrunedDropout):
             config = layer.get_config()
             del config["source"]
             return keras.layers.Dropout.from_config(config)
-        return copy
+        return copy_of(layer)
 
     return _rebuild(model, unwrap)
 
@@ -143,25 +144,32 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
 
 
 def _rebuild(model, convert):
-    """Clones a model, puts `convert(layer, copy)` in the place of every layer, and carries the state over."""
+    """Clones a model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over."""
     pairs = []
 
-    def clone(layer):
-        copy = layer.__class__.from_config(layer.get_config())
-        if isinstance(layer, keras.Layer) and layer.built and not copy.built:
-            copy.build_from_config(layer.get_build_config())
-        if isinstance(layer, keras.Layer):
-            pairs.append((layer, copy))
-            return convert(layer, copy)
+    def copy_of(layer):
+        if isinstance(layer, Prune):
+            # Not through its config, from which only registered layers and criteria could be found again.
+            kept = {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
+            copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
+        else:
+            copy = type(layer).from_config(layer.get_config())
+            if layer.built and not copy.built:
+                copy.build_from_config(layer.get_build_config())
+        pairs.append((layer, copy))
         return copy
+
+    def clone(layer):
+        # An operation such as `x * 2` stands between the layers of a functional model, but is none.
+        if isinstance(layer, keras.Layer):
+            return convert(layer, copy_of)
+        return type(layer).from_config(layer.get_config())
 
     rebuilt = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for layer, copy in pairs:
         for old, new in zip(layer.variables, copy.variables, strict=True):
             # A copy, because JAX hands the very array on, and a later training step donates it.
             new.assign(ops.copy(old.value))
-        if isinstance(copy, Prune):
-            copy.apply_masks()
     return rebuilt
 
 

@@ -1,0 +1,59 @@
+"""From a model to a wrapped one and back: same outputs and layers, zeros inside, the original left as it was."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+
+
+def numbers(tensors):
+    return [ops.convert_to_numpy(tensor) for tensor in keras.tree.flatten(tensors)]
+
+
+def assert_same(first, second):
+    for one, other in zip(numbers(first), numbers(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def small_model(**first):
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, "relu", name="hidden", **first),
+            layers.Dropout(0.5, name="drop"),
+            layers.Dense(3, name="head"),
+        ]
+    )
+
+
+def cut(model, strength=1.0):
+    for layer in kp.graph.pruned_layers(model):
+        layer.cut(strength)
+    return model
+
+
+class UnregisteredLayer(layers.Layer):
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 8), name="kernel")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.kernel)
+
+
+class UnregisteredCriterion(kp.Criterion):
+    def select(self, weight, mask, strength):
+        return ops.logical_and(mask, weight > 0), 0.0
+
+
+def test_layers_and_criteria_that_are_not_registered_survive_prune_and_strip():
+    model = keras.Sequential([keras.Input((8,)), UnregisteredLayer(name="own"), layers.Dense(3)])
+    pruned = cut(kp.prune(model, UnregisteredCriterion()))
+    again = kp.prune(pruned)
+    assert_same(again(X), pruned(X))
+    plain = kp.strip(again)
+    assert type(plain.layers[0]) is UnregisteredLayer
+    assert_same(plain(X), pruned(X))
