@@ -49,6 +49,21 @@ def prunable_variables(layer) -> list:
     ]
 
 
+class _OnSurvivors(keras.regularizers.Regularizer):
+    """A regularizer that sees a weight without its cut connections, so that its gradient there is zero.
+
+    Not every regularizer's is at a weight of zero: on JAX |w| has the derivative 1 there.
+    """
+
+    def __init__(self, regularizer, mask):
+        self.regularizer = regularizer
+        self.mask = mask
+
+    def __call__(self, weight):
+        weight = ops.convert_to_tensor(weight)
+        return self.regularizer(ops.where(self.mask.value, weight, ops.zeros_like(weight)))
+
+
 class _MaskedScope(keras.StatelessScope):
     """Hands a layer its masked weights, and keeps in `updates` what the layer assigns meanwhile.
 
@@ -155,6 +170,8 @@ class Prune(keras.layers.Wrapper):
                     name=f"{variable.name}_mask",
                 )
             )
+            if variable.regularizer is not None:
+                variable.regularizer = _OnSurvivors(variable.regularizer, self._masks[-1])
             self._thresholds.append(
                 self.add_weight(
                     shape=(),

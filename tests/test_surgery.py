@@ -57,3 +57,9 @@ def test_layers_and_criteria_that_are_not_registered_survive_prune_and_strip():
     plain = kp.strip(again)
     assert type(plain.layers[0]) is UnregisteredLayer
     assert_same(plain(X), pruned(X))
+
+
+def test_a_stripped_layer_has_the_regularizer_of_its_config():
+    plain = kp.strip(cut(kp.prune(small_model(kernel_regularizer="l1"))))
+    kernel = plain.get_layer("hidden").kernel
+    assert kernel.regularizer is plain.get_layer("hidden").kernel_regularizer

@@ -55,3 +55,18 @@ def test_a_wrapped_stateful_lstm_remembers():
         new.assign(old)
     for _ in range(3):
         assert_same(pruned(SEQUENCES), plain(SEQUENCES))
+
+
+@pytest.mark.parametrize("regularizer", ["l1", "l2", "orthogonal_regularizer"])
+def test_a_regularizer_does_not_pull_at_cut_connections(regularizer):
+    pruned = kp.Prune(layers.Dense(8, kernel_regularizer=regularizer), kp.TargetSparsity(0.5))
+    model = keras.Sequential([keras.Input((8,)), pruned])
+    before = keras.ops.convert_to_numpy(model.losses[0])
+    assert before == pytest.approx(values(pruned.layer.kernel_regularizer(pruned.layer.kernel.value))[0])
+    pruned.cut()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.train_on_batch(X, np.zeros((16, 8)))
+    (weight,) = pruned.pruned_weights
+    kernel, mask = values([weight.variable.value, weight.mask.value])
+    assert not kernel[~mask].any()
+    assert kernel[mask].all()
