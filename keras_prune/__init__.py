@@ -1,7 +1,10 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
+from keras_prune import budgets
+from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.iterative import Round, iterative_prune
 from keras_prune.report import Report, report
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
 from keras_prune.surgery import prune, strip
@@ -18,10 +21,14 @@ __all__ = [
     "PrunedDropout",
     "PruningCallback",
     "Report",
+    "Round",
     "Schedule",
     "StdThreshold",
     "TargetSparsity",
+    "budgets",
+    "iterative_prune",
     "prune",
+    "quality_for",
     "report",
     "strip",
 ]

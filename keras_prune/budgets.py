@@ -111,7 +111,7 @@ def erdos_renyi_kernel(model, compression: float) -> dict[str, TargetSparsity]:
     >>> import keras, keras_prune as kp
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="a"), keras.layers.Dense(2, name="b")])
     >>> kp.budgets.erdos_renyi_kernel(model, compression=2)
-    {'a': TargetSparsity(sparsity=0.625)}
+    {'a': TargetSparsity(sparsity=0.59375), 'b': TargetSparsity(sparsity=0.125)}
     """
     factors = {}
     for layer, weight, _ in _weights(model):

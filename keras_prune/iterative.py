@@ -1,0 +1,309 @@
+"""The three-step loop as one call: train, cut, retrain, and again while the accuracy holds (Han et al. 2015)."""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+from keras import ops
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from keras_prune.budgets import quality_for
+from keras_prune.callbacks import PruningCallback
+from keras_prune.criteria import StdThreshold
+from keras_prune.graph import leaf_layers, pruned_layers
+from keras_prune.schedules import OneShot
+from keras_prune.surgery import prune
+
+
+class Round(NamedTuple):
+    """One round of the loop; the first is the model as it came.
+
+    Attributes:
+        compression: Connections in all over connections kept.
+        quality: Common quality parameter of the cut; 0 where nothing was cut.
+        value: What `monitor` says on the validation data after retraining.
+        within_budget: Whether the value is at most `max_drop` below that of the first round.
+        seconds: What the round took.
+    """
+
+    compression: float
+    quality: float
+    value: float
+    within_budget: bool
+    seconds: float
+
+
+def iterative_prune(
+    model,
+    compressions: Sequence[float] | None = None,
+    qualities: Sequence[float] | None = None,
+    max_drop: float = 0.0,
+    monitor: str = "accuracy",
+    learning_rate_fraction: float = 0.1,
+    alternate: bool = False,
+    directory: str | os.PathLike | None = None,
+    seed: int | None = None,
+    **fit_arguments,
+):
+    """Cuts and retrains round by round while the accuracy stays within a budget (paper, section 3 and Fig. 2).
+
+    Every round cuts all layers with one common quality parameter (layers with a `StdThreshold` of their own keep their
+    proportion to it), retrains with a fresh optimizer, and evaluates on the validation data. A round that breaks the
+    budget is retrained once more; if that does not win the accuracy back, the loop ends.
+
+    Args:
+        model: Trained and compiled model, wrapped by `prune` or plain. It is not changed.
+        compressions: Increasing floats above 1, the compression that each round is to reach; the quality is found by
+            bisection (`quality_for`). Defaults to `None`; give either this or `qualities`.
+        qualities: Floats above 0, the quality parameter of each round. Defaults to `None`.
+        max_drop: Float, how far `monitor` may fall below its value for `model`. Defaults to `0.0`.
+        monitor: String, a metric that the model was compiled with, of which more is better. Defaults to `"accuracy"`.
+        learning_rate_fraction: Float, the learning rate of retraining as a fraction of the optimizer's present one.
+            Defaults to `0.1`, the paper's for LeNet. A callback that sets the learning rate has the last word.
+        alternate: Boolean, whether to retrain twice in each round: the dense layers with the convolutions held fixed,
+            then the reverse, as the paper does. Defaults to `False`.
+        directory: Folder in which every round is kept as a `.keras` file beside `rounds.json`. A killed run that is
+            started again with the same arguments goes on behind the last whole round. Defaults to `None`.
+        seed: Integer, Keras's random seed is set to `seed` + round before each round: with it a continued run ends as
+            one that was never killed. Defaults to `None`.
+        **fit_arguments: What `model.fit` takes for every retraining, `validation_data` among it.
+
+    Returns:
+        The sparsest model within the budget, wrapped, and the list of all `Round`s.
+
+    Raises:
+        ValueError: If an argument is out of range, the model is not compiled, or `directory` holds another run.
+
+    Example:
+
+    >>> import numpy as np, keras_prune as kp
+    >>> x = np.random.default_rng(0).normal(size=(64, 8))
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse", metrics=["accuracy"])
+    >>> best, rounds = kp.iterative_prune(model, compressions=[2, 3], x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
+    round 0: 1.0x, accuracy 0.0000, within the budget
+    round 1: 2.0x, accuracy 0.0000, within the budget
+    round 2: 3.0x, accuracy 0.0000, within the budget
+    """
+    aims = _aims(compressions, qualities)
+    if not model.compiled or "validation_data" not in fit_arguments:
+        raise ValueError(
+            "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
+            f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
+            f"{sorted(fit_arguments)}"
+        )
+    best = prune(model)
+    learning_rate = _learning_rate(best, learning_rate_fraction)
+    store = _Store(directory, aims=aims, max_drop=max_drop, monitor=monitor, seed=seed, start=_fingerprint(best))
+    rounds = store.load(best)
+    phases = (_is_dense, _is_no_dense) if alternate else (None,)
+    epochs = fit_arguments.get("epochs", 1) * len(phases)
+    with _progress((len(aims) + 1 - len(rounds)) * epochs) as progress:
+
+        def train(candidate, callbacks):
+            for phase in phases:
+                with _only_trainable(candidate, phase):
+                    if learning_rate is not None:
+                        candidate.optimizer.learning_rate = learning_rate
+                    own = [*fit_arguments.get("callbacks", ()), _Advance(progress)]
+                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]})
+                callbacks = []
+            return _evaluate(candidate, monitor, fit_arguments)
+
+        if not rounds:
+            rounds.append(Round(_compression(best), 0.0, _evaluate(best, monitor, fit_arguments), True, 0.0))
+            store.save(best, rounds)
+            _tell(progress, rounds, monitor)
+        required = rounds[0].value - max_drop
+        for index, (is_compression, aim) in enumerate(aims[len(rounds) - 1 :], start=len(rounds)):
+            if not rounds[-1].within_budget:
+                break
+            started = time.time()
+            if seed is not None:
+                keras.utils.set_random_seed(seed + index)
+            candidate = prune(best)
+            quality = quality_for(best, aim) if is_compression else aim
+            with _common_quality(candidate, quality):
+                value = train(candidate, [PruningCallback(OneShot(), verbose=0)])
+            if value < required:
+                value = train(candidate, [])
+            kept = value >= required
+            rounds.append(Round(_compression(candidate), quality, value, kept, time.time() - started))
+            store.save(candidate, rounds)
+            _tell(progress, rounds, monitor)
+            best = candidate if kept else best
+    return best, rounds
+
+
+def _aims(compressions, qualities) -> list[tuple[bool, float]]:
+    """Returns, for each round, whether its aim is a compression, and the aim."""
+    if (compressions is None) == (qualities is None):
+        raise ValueError(
+            "The strength of the rounds is given either as compressions, such as [2, 4, 8], or as qualities, such as "
+            f"[0.5, 0.8, 1.1]. Received: compressions={compressions}, qualities={qualities}"
+        )
+    aims = [float(aim) for aim in (qualities if compressions is None else compressions)]
+    if (
+        not aims
+        or min(aims) <= (0 if compressions is None else 1)
+        or (compressions is not None and aims != sorted(aims))
+    ):
+        raise ValueError(
+            "Each round needs a compression above 1, in increasing order, or a quality above 0. "
+            f"Received: compressions={compressions}, qualities={qualities}"
+        )
+    return [(compressions is not None, aim) for aim in aims]
+
+
+def _learning_rate(model, fraction) -> float | None:
+    if fraction == 1:
+        return None
+    if isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        raise ValueError(
+            "A learning-rate schedule cannot be scaled; pass learning_rate_fraction=1 and a schedule made for "
+            f"retraining. Received: learning_rate_fraction={fraction}"
+        )
+    return float(ops.convert_to_numpy(model.optimizer.learning_rate)) * fraction
+
+
+@contextlib.contextmanager
+def _common_quality(model, quality):
+    """Multiplies the quality of every layer while the context lasts."""
+    criteria = {layer: layer.criterion for layer in pruned_layers(model)}
+    for layer, criterion in criteria.items():
+        if not isinstance(criterion, StdThreshold):
+            raise ValueError(
+                "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
+                f"Received: layer {layer.name!r} with criterion={criterion}"
+            )
+        layer.criterion = StdThreshold(criterion.quality * quality)
+    yield
+    for layer, criterion in criteria.items():
+        layer.criterion = criterion
+
+
+@contextlib.contextmanager
+def _only_trainable(model, phase):
+    """Freezes the weight layers for which `phase` is false while the context lasts, with a fresh optimizer."""
+    frozen = [layer for layer in pruned_layers(model) if phase is not None and not phase(layer) and layer.trainable]
+    for layer in frozen:
+        layer.trainable = False
+    if phase is not None:
+        model.compile_from_config(model.get_compile_config())
+    yield
+    for layer in frozen:
+        layer.trainable = True
+
+
+def _is_dense(layer) -> bool:
+    return isinstance(layer.layer, (keras.layers.Dense, keras.layers.EinsumDense))
+
+
+def _is_no_dense(layer) -> bool:
+    return not _is_dense(layer)
+
+
+def _evaluate(model, monitor, fit_arguments) -> float:
+    data = fit_arguments["validation_data"]
+    data = dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(data, tuple) else {"x": data}
+    batch_size = fit_arguments.get("validation_batch_size", fit_arguments.get("batch_size"))
+    values = model.evaluate(**data, batch_size=batch_size, verbose=0, return_dict=True)
+    if monitor not in values:
+        raise ValueError(
+            "monitor must be a metric that the model was compiled with, such as metrics=['accuracy']. "
+            f"Received: monitor={monitor!r}, measured are {sorted(values)}"
+        )
+    return float(values[monitor])
+
+
+def _compression(model) -> float:
+    kept, total = map(sum, zip(*(layer.connections for layer in pruned_layers(model)), strict=True))
+    return total / kept
+
+
+def _fingerprint(model) -> int:
+    """A checksum of all weights, which tells one starting model from another."""
+    value = 0
+    for layer in leaf_layers(model):
+        for weight in layer.get_weights():
+            value = zlib.crc32(weight.tobytes(), value)
+    return value
+
+
+class _Store:
+    """The folder of a run; without one, nothing is kept."""
+
+    def __init__(self, directory, **settings):
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self.settings = json.loads(json.dumps(settings))
+
+    def load(self, model) -> list[Round]:
+        """Gives `model` the weights of the last round within the budget, and returns all rounds so far."""
+        if self.directory is None:
+            return []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._table.exists():
+            return []
+        saved = json.loads(self._table.read_text())
+        if saved["settings"] != self.settings:
+            raise ValueError(
+                "The directory holds a run with another start or other settings; choose an empty one, or start again "
+                f"with the same model and arguments. Received: directory={str(self.directory)!r}, its run has "
+                f"{saved['settings']}, this one {self.settings}"
+            )
+        rounds = [Round(**fields) for fields in saved["rounds"]]
+        model.load_weights(self._file(max(i for i, r in enumerate(rounds) if r.within_budget)))
+        return rounds
+
+    def save(self, model, rounds) -> None:
+        """Keeps the model of the last round; the table is replaced last, so that it never speaks of a missing file."""
+        if self.directory is None:
+            return
+        file = self._file(len(rounds) - 1)
+        model.save(file.with_name(f"partial_{file.name}"))
+        os.replace(file.with_name(f"partial_{file.name}"), file)
+        partial = self._table.with_suffix(".partial")
+        fields = [one._asdict() for one in rounds]
+        partial.write_text(json.dumps({"settings": self.settings, "rounds": fields}, indent=2))
+        os.replace(partial, self._table)
+
+    @property
+    def _table(self):
+        return self.directory / "rounds.json"
+
+    def _file(self, index):
+        return self.directory / f"round_{index:02d}.keras"
+
+
+class _Advance(keras.callbacks.Callback):
+    """Moves the progress bar on by an epoch."""
+
+    def __init__(self, progress):
+        super().__init__()
+        self.progress = progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.advance(self.progress.task_ids[0])
+
+
+def _progress(epochs) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Without a terminal the bar would only leave an empty line behind; the lines that `_tell` prints say enough.
+    progress = Progress(*columns, transient=True, disable=not Console().is_terminal)
+    progress.add_task("epochs", total=epochs)
+    return progress
+
+
+def _tell(progress, rounds, monitor):
+    last = rounds[-1]
+    line = f"round {len(rounds) - 1}: {last.compression:.1f}x, {monitor} {last.value:.4f}, "
+    line += "within the budget" if last.within_budget else "out of the budget"
+    print(line, flush=True)
+    progress.update(progress.task_ids[0], description=f"{line}; epochs")
