@@ -80,5 +80,9 @@ for file, outputs in {"digits.keras": reloaded, "digits.tflite": exported}.items
 print(f"accuracy on held-out digits: dense {dense_accuracy:.2%}, pruned {pruned_accuracy:.2%}")
 
 compression = kp.report(plain).compression
-if compression < 8 or pruned_accuracy < dense_accuracy or max(np.abs(o - expected).max() for o in (reloaded, exported)) > 1e-4:
+if (
+    compression < 8
+    or pruned_accuracy < dense_accuracy
+    or max(np.abs(o - expected).max() for o in (reloaded, exported)) > 1e-4
+):
     raise SystemExit(f"quickstart fell short: {compression:.1f}x, see the lines above")

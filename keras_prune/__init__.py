@@ -3,10 +3,12 @@
 from keras_prune import budgets
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
-from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.iterative import Round, iterative_prune
+from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
+from keras_prune.sensitivity import Sensitivity, sensitivity
 from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune, PrunedDropout
 
@@ -20,15 +22,19 @@ __all__ = [
     "Prune",
     "PrunedDropout",
     "PruningCallback",
+    "RandomSparsity",
     "Report",
     "Round",
     "Schedule",
+    "Sensitivity",
     "StdThreshold",
     "TargetSparsity",
     "budgets",
     "iterative_prune",
     "prune",
     "quality_for",
+    "regularize",
     "report",
+    "sensitivity",
     "strip",
 ]

@@ -4,6 +4,7 @@ A criterion is pure: a weight and its mask go in, a smaller mask comes out. It k
 schedule decides when it is asked and at which strength.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -37,7 +38,7 @@ class Criterion:
     >>> class KeepPositive(kp.Criterion):
     ...     def select(self, weight, mask, strength):
     ...         return mask & (weight > 0), 0.0
-    >>> KeepPositive()(np.array([[1.0, -2.0, 3.0]])).mask
+    >>> keras.ops.convert_to_numpy(KeepPositive()(np.array([[1.0, -2.0, 3.0]])).mask)
     array([[ True, False,  True]])
     """
 
@@ -111,7 +112,7 @@ class StdThreshold(Criterion):
     array([[False, False,  True],
            [ True, False, False]])
     >>> round(float(cut.threshold), 3)
-    1.034
+    1.021
     """
 
     def __init__(self, quality: float = 1.0):
@@ -158,13 +159,46 @@ class TargetSparsity(Criterion):
         self.sparsity = float(sparsity)
 
     def select(self, weight, mask, strength):
-        size = int(np.prod(weight.shape))
-        kept = max(1, size - int(np.floor(size * self.sparsity * strength + 0.5)))
         magnitude = np.abs(ops.convert_to_numpy(ops.cast(weight, "float32")))
-        return keep_largest(magnitude, ops.convert_to_numpy(mask), kept)
+        return keep_largest(magnitude, ops.convert_to_numpy(mask), self.kept(weight, strength))
+
+    def kept(self, weight, strength: float) -> int:
+        """Returns how many connections of `weight` are left after a cut at `strength`."""
+        size = math.prod(weight.shape)
+        return max(1, size - math.floor(size * self.sparsity * strength + 0.5))
 
     def get_config(self):
         return {"sparsity": self.sparsity}
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class RandomSparsity(TargetSparsity):
+    """Cuts an exact share of a layer's connections at random: the baseline that every criterion is held against.
+
+    The draw depends on the seed and the weight's shape alone, so that a stronger cut takes a superset.
+
+    Args:
+        sparsity: Float in (0, 1), the share of the layer's connections to cut at full strength. Defaults to `0.9`.
+        seed: Integer. Defaults to `0`.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> int(kp.RandomSparsity(0.75, seed=1)(np.zeros((4, 4))).mask.sum())
+    4
+    """
+
+    def __init__(self, sparsity: float = 0.9, seed: int = 0):
+        super().__init__(sparsity)
+        self.seed = seed
+
+    def select(self, weight, mask, strength):
+        score = np.random.default_rng(self.seed).random(weight.shape)
+        kept, _ = keep_largest(score, ops.convert_to_numpy(mask), self.kept(weight, strength))
+        return kept, 0.0  # No magnitude divides the kept from the cut.
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
 
 
 def keep_largest(score: np.ndarray, mask: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:

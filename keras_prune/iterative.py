@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import StdThreshold
+from keras_prune.evaluation import evaluate
 from keras_prune.graph import leaf_layers, pruned_layers
 from keras_prune.schedules import OneShot
 from keras_prune.surgery import prune
@@ -105,6 +106,11 @@ def iterative_prune(
     rounds = store.load(best)
     phases = (_is_dense, _is_no_dense) if alternate else (None,)
     epochs = fit_arguments.get("epochs", 1) * len(phases)
+
+    def measure(candidate):
+        batch_size = fit_arguments.get("validation_batch_size", fit_arguments.get("batch_size"))
+        return evaluate(candidate, fit_arguments["validation_data"], monitor, batch_size)
+
     with _progress((len(aims) + 1 - len(rounds)) * epochs) as progress:
 
         def train(candidate, callbacks):
@@ -115,10 +121,10 @@ def iterative_prune(
                     own = [*fit_arguments.get("callbacks", ()), _Advance(progress)]
                     candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]})
                 callbacks = []
-            return _evaluate(candidate, monitor, fit_arguments)
+            return measure(candidate)
 
         if not rounds:
-            rounds.append(Round(_compression(best), 0.0, _evaluate(best, monitor, fit_arguments), True, 0.0))
+            rounds.append(Round(_compression(best), 0.0, measure(best), True, 0.0))
             store.save(best, rounds)
             _tell(progress, rounds, monitor)
         required = rounds[0].value - max_drop
@@ -208,19 +214,6 @@ def _is_dense(layer) -> bool:
 
 def _is_no_dense(layer) -> bool:
     return not _is_dense(layer)
-
-
-def _evaluate(model, monitor, fit_arguments) -> float:
-    data = fit_arguments["validation_data"]
-    data = dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(data, tuple) else {"x": data}
-    batch_size = fit_arguments.get("validation_batch_size", fit_arguments.get("batch_size"))
-    values = model.evaluate(**data, batch_size=batch_size, verbose=0, return_dict=True)
-    if monitor not in values:
-        raise ValueError(
-            "monitor must be a metric that the model was compiled with, such as metrics=['accuracy']. "
-            f"Received: monitor={monitor!r}, measured are {sorted(values)}"
-        )
-    return float(values[monitor])
 
 
 def _compression(model) -> float:

@@ -1,5 +1,6 @@
 """Wrappers: layers that hold what pruning adds to a layer - masks, thresholds, a dropout rate that can change."""
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -49,7 +50,7 @@ def prunable_variables(layer) -> list:
     ]
 
 
-class _OnSurvivors(keras.regularizers.Regularizer):
+class OnSurvivors(keras.regularizers.Regularizer):
     """A regularizer that sees a weight without its cut connections, so that its gradient there is zero.
 
     Not every regularizer's is at a weight of zero: on JAX |w| has the derivative 1 there.
@@ -136,7 +137,10 @@ class Prune(keras.layers.Wrapper):
             )
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
+        # Keras reads off the signature of `call` which arguments are tensors or masks, so it must be the layer's own.
+        self.call = functools.update_wrapper(functools.partial(self.call), layer.call)
         super().__init__(layer, **kwargs)
+        self.autocast = layer.autocast
         self.criterion = StdThreshold() if criterion is None else criterion
         self.supports_masking = layer.supports_masking
         self._masks: list = []
@@ -171,7 +175,7 @@ class Prune(keras.layers.Wrapper):
                 )
             )
             if variable.regularizer is not None:
-                variable.regularizer = _OnSurvivors(variable.regularizer, self._masks[-1])
+                variable.regularizer = OnSurvivors(variable.regularizer, self._masks[-1])
             self._thresholds.append(
                 self.add_weight(
                     shape=(),
@@ -183,9 +187,9 @@ class Prune(keras.layers.Wrapper):
                 )
             )
 
-    def call(self, inputs, *args, **kwargs):
+    def call(self, *args, **kwargs):
         with _MaskedScope([(weight.variable, weight.masked()) for weight in self.pruned_weights]) as scope:
-            outputs = self.layer(inputs, *args, **kwargs)
+            outputs = self.layer(*args, **kwargs)
         # What the layer changed meanwhile - batch statistics, seeds, recurrent states - and the losses that it added.
         for variable, value in scope.updates.values():
             variable.assign(value)
