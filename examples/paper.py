@@ -1,11 +1,14 @@
 """Repeats the paper's MNIST experiments and writes its tables and figures with ours beside them.
 
-    python examples/paper.py --network=lenet_300_100 --seeds=0,1,2,3,4     # trains; a stopped run continues
-    python examples/paper.py --table=1                                     # tables and figures from the results
+    python examples/paper.py --network=lenet_300_100              # train and prune for every seed; continues if stopped
+    python examples/paper.py --network=lenet_300_100 --baseline=naive_cut      # the paper's rivals (Table 6)
+    python examples/paper.py --network=lenet_300_100 --experiment=regularization   # what Fig. 5 compares
+    python examples/paper.py --network=lenet_300_100 --experiment=sensitivity      # what Fig. 6 shows
+    python examples/paper.py --table=1                            # Markdown, from the measurements alone
+    python examples/paper.py --figure=5                           # PNG, from the measurements alone
 
-Training keeps every round of every seed in `--output_dir`, and one JSON file for each seed in `--results_dir`. Tables
-(Markdown) and figures (PNG) are drawn from those files alone. The last 5,000 training images are held out for every
-choice; the test set is read once, when all rounds of a seed are done.
+Training keeps every round of every seed in `--output_dir`; measurements are JSON files in `--results_dir`. The last
+5,000 training images are held out for every choice; the test set is read once, when all rounds of a seed are done.
 """
 
 import json
@@ -14,6 +17,8 @@ import pathlib
 import time
 
 import keras
+import numpy as np
+import paper_results
 import tensorflow_datasets as tfds
 from absl import app, flags
 
@@ -27,8 +32,8 @@ BATCH_SIZE = 128
 SETTINGS = {
     "lenet_300_100": {
         "build": lambda l2: networks.lenet_300_100(dropout=(0.3, 0.15), l2=l2),
-        "dense_epochs": 50,
-        "epochs": 30,
+        "dense_epochs": 40,
+        "epochs": 20,
         "compressions": [1.5, 2.4, 3.6, 5.6, 8.6, 13, 20, 31, 42, 56],
     },
     "lenet_5": {
@@ -40,12 +45,18 @@ SETTINGS = {
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("network", None, list(SETTINGS), "Train this network for every seed.")
+flags.DEFINE_enum("network", None, list(SETTINGS), "The network to train, or to run a baseline or experiment on.")
+flags.DEFINE_enum("baseline", None, ["naive_cut", "svd"], "A rival without retraining, at the same parameter count.")
+flags.DEFINE_enum("experiment", None, ["regularization", "sensitivity"], "What Fig. 5 or Fig. 6 shows.")
+flags.DEFINE_enum("table", None, ["1", "2", "3"], "The paper's table to write, with ours beside it.")
+flags.DEFINE_enum("figure", None, ["4", "5", "6", "7"], "The paper's figure to draw.")
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of initial weights, order of images and dropout.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
 flags.DEFINE_float("l2", 1.5e-5, "Factor of the sum of squares of the weights in the loss.", lower_bound=0)
+flags.DEFINE_float("l1", 5e-6, "Factor of the sum of magnitudes, for --experiment=regularization.", lower_bound=0)
 flags.DEFINE_string("output_dir", "output/paper", "Where the rounds of every seed are kept.")
 flags.DEFINE_string("results_dir", "docs/results", "Where the measurements are kept.")
+flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
 
 
 def load(split):
@@ -77,41 +88,65 @@ def error(model, data):
     return 100 * (1 - model.evaluate(*data, batch_size=1000, verbose=0, return_dict=True)["accuracy"])
 
 
-def train(network, seed, directory):
-    """Trains the dense network, prunes it round by round, and returns the measurements of every round."""
-    settings = SETTINGS[network]
+def split_train():
+    """Returns the training images and labels, and those of the last 5,000, which are held out."""
     images, labels = load("train")
-    data = images[:-HELD_OUT], labels[:-HELD_OUT]
-    held_out = images[-HELD_OUT:], labels[-HELD_OUT:]
-    fit = {"x": data[0], "y": data[1], "batch_size": BATCH_SIZE, "validation_data": held_out}
+    return (images[:-HELD_OUT], labels[:-HELD_OUT]), (images[-HELD_OUT:], labels[-HELD_OUT:])
 
-    directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / "dense.keras").exists():
+
+def dense_model(network, seed, l1=0.0):
+    """Returns the trained dense network of a seed, from its file if it was trained before."""
+    settings = SETTINGS[network]
+    file = directory(network, seed) / ("dense_l1.keras" if l1 else "dense.keras")
+    if not file.exists():
         keras.utils.set_random_seed(seed)
-        model = settings["build"](FLAGS.l2)
+        model = settings["build"](0.0 if l1 else FLAGS.l2)
+        if l1:
+            kp.regularize(model, l1=l1)
         compile(model)
-        epochs = settings["dense_epochs"]
-        model.fit(**fit, epochs=epochs, verbose=2, callbacks=[cosine(epochs)])
-        model.save(directory / "partial.keras")
-        (directory / "partial.keras").rename(directory / "dense.keras")
-    model = keras.models.load_model(directory / "dense.keras", compile=False)
+        data, held_out = split_train()
+        fit(model, data, held_out, settings["dense_epochs"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model.save(file.with_name("partial.keras"))
+        file.with_name("partial.keras").rename(file)
+    model = keras.models.load_model(file, compile=False)
     compile(model)
-    epochs = settings["epochs"]
+    return model
+
+
+def fit(model, data, held_out, epochs, callbacks=()):
+    """Trains with the learning rate falling to zero."""
+    callbacks = [*callbacks, cosine(epochs)]
+    model.fit(*data, batch_size=BATCH_SIZE, epochs=epochs, verbose=2, validation_data=held_out, callbacks=callbacks)
+
+
+def directory(network, seed):
+    """Returns the folder that keeps a seed's models."""
+    return pathlib.Path(FLAGS.output_dir) / network / f"seed_{seed}"
+
+
+def prune_in_rounds(network, seed):
+    """Prunes the dense network of a seed round by round, and returns the measurements of every round."""
+    settings = SETTINGS[network]
+    data, held_out = split_train()
     _, rounds = kp.iterative_prune(
-        model,
+        dense_model(network, seed),
         settings["compressions"],
         max_drop=0.02,  # The whole curve is wanted, also beyond the point where accuracy is lost.
         learning_rate_fraction=1.0,
-        directory=directory,
+        directory=directory(network, seed),
         seed=1000 * (seed + 1),
-        epochs=epochs,
-        callbacks=[cosine(epochs)],
-        **fit,
+        x=data[0],
+        y=data[1],
+        batch_size=BATCH_SIZE,
+        epochs=settings["epochs"],
+        validation_data=held_out,
+        callbacks=[cosine(settings["epochs"])],
     )
     test = load("test")
     measurements = []
     for index, one in enumerate(rounds):
-        model = keras.models.load_model(directory / f"round_{index:02d}.keras")
+        model = keras.models.load_model(directory(network, seed) / f"round_{index:02d}.keras")
         report = kp.report(model, held_out[0])
         measurements.append(
             {
@@ -125,20 +160,112 @@ def train(network, seed, directory):
                 "seconds": one.seconds,
             }
         )
+    if network == "lenet_300_100" and seed == 0:
+        keep_weights(network, seed, len(rounds))
     return measurements
 
 
+def keep_weights(network, seed, rounds):
+    """Keeps fc1 before pruning and at the paper's compression, in float16, for Figs. 4 and 7."""
+    models = [keras.models.load_model(directory(network, seed) / f"round_{i:02d}.keras") for i in range(rounds)]
+    wanted = networks.TABLE_1[network].compression
+    pruned = next(model for model in models if kp.report(model).compression >= wanted)
+    kernels = [model.get_layer("fc1").layer.kernel for model in (models[0], pruned)]
+    before, after = (keras.ops.convert_to_numpy(kernel).astype("float16") for kernel in kernels)
+    np.savez_compressed(pathlib.Path(FLAGS.results_dir) / f"{network}_fc1.npz", before=before, after=after)
+
+
+def naive_cut(model, compression):
+    """Cuts every layer once at the common quality that gives the compression; nothing is retrained."""
+    pruned = kp.prune(model, kp.StdThreshold(kp.quality_for(model, compression)))
+    for layer in pruned.layers:
+        if isinstance(layer, kp.Prune):
+            layer.cut()
+    return pruned
+
+
+def svd(model, compression):
+    """Reduces the rank of every layer by the singular value decomposition until the factors are small enough."""
+    reduced = keras.models.clone_model(model)
+    reduced.set_weights(model.get_weights())
+    compile(reduced)
+    for layer in reduced.layers:
+        if layer.weights:
+            kernel = keras.ops.convert_to_numpy(layer.kernel)
+            matrix = kernel.reshape(-1, kernel.shape[-1])
+            rank = max(1, round(matrix.size / compression / sum(matrix.shape)))
+            u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+            layer.kernel.assign(((u[:, :rank] * s[:rank]) @ vt[:rank]).reshape(kernel.shape))
+    return reduced
+
+
+def baseline(network, seed):
+    """Returns the test errors of a rival at several compressions."""
+    model, test = dense_model(network, seed), load("test")
+    rival = {"naive_cut": naive_cut, "svd": svd}[FLAGS.baseline]
+    compressions = [1.5, 2, 3, 4, 6, 8, 12]
+    return [{"compression": c, "test_error": error(rival(model, c), test)} for c in compressions]
+
+
+def regularization(network, seed):
+    """Returns the held-out errors of one cut with and without retraining, under L1 and under L2 (paper, Fig. 5)."""
+    data, held_out = split_train()
+    measurements = []
+    for penalty, l1 in (("L2", 0.0), ("L1", FLAGS.l1)):
+        dense = dense_model(network, seed, l1)
+        measurements.append({"penalty": penalty, "compression": 1.0, "error": error(dense, held_out)})
+        for compression in (2, 4, 8, 13, 20):
+            cut = error(naive_cut(dense, compression), held_out)
+            model = kp.prune(dense, kp.StdThreshold(kp.quality_for(dense, compression)))
+            compile(model)
+            if l1:
+                kp.regularize(model, l1=l1)
+            keras.utils.set_random_seed(seed)
+            once = kp.PruningCallback(kp.OneShot())
+            fit(model, data, held_out, SETTINGS[network]["epochs"], [once])
+            measurements.append(
+                {
+                    "penalty": penalty,
+                    "compression": compression,
+                    "cut_error": cut,
+                    "retrained_error": error(model, held_out),
+                }
+            )
+    return measurements
+
+
+def sensitivity(network, seed):
+    """Returns the held-out accuracy with one layer cut at a time (paper, Fig. 6)."""
+    _, held_out = split_train()
+    scan = kp.sensitivity(dense_model(network, seed), held_out, batch_size=1000)
+    curves = {name: [point._asdict() for point in points] for name, points in scan.curves.items()}
+    criteria = {name: repr(criterion) for name, criterion in scan.criteria(max_drop=0.001).items()}
+    return {"reference": scan.reference, "monitor": scan.monitor, "curves": curves, "criteria": criteria}
+
+
 def main(_):
-    results_dir = pathlib.Path(FLAGS.results_dir)
+    if FLAGS.table:
+        print(paper_results.table(FLAGS.table, pathlib.Path(FLAGS.results_dir)))
+    if FLAGS.figure:
+        print(paper_results.figure(FLAGS.figure, pathlib.Path(FLAGS.results_dir), pathlib.Path(FLAGS.figures_dir)))
     if FLAGS.network:
+        kind = FLAGS.baseline or FLAGS.experiment or "rounds"
+        measure = {
+            "naive_cut": baseline,
+            "svd": baseline,
+            "regularization": regularization,
+            "sensitivity": sensitivity,
+            "rounds": prune_in_rounds,
+        }[kind]
         for seed in map(int, FLAGS.seeds):
-            file = results_dir / f"{FLAGS.network}_seed_{seed}.json"
+            file = pathlib.Path(FLAGS.results_dir) / f"{FLAGS.network}_{kind}_{seed}.json"
             if not file.exists():
                 started = time.time()
-                rounds = train(FLAGS.network, seed, pathlib.Path(FLAGS.output_dir) / FLAGS.network / f"seed_{seed}")
-                results_dir.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps({"network": FLAGS.network, "seed": seed, "rounds": rounds}, indent=1))
-                print(f"{file}: {time.time() - started:.0f} s", flush=True)
+                result = {"network": FLAGS.network, "seed": seed, kind: measure(FLAGS.network, seed)}
+                result["seconds"] = time.time() - started
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(result, indent=1))
+                print(f"{file}: {result['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from keras_prune.iterative import Round, iterative_prune
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
-from keras_prune.sensitivity import Sensitivity, sensitivity
+from keras_prune.sensitivity import Point, Sensitivity, sensitivity
+from keras_prune.storage import load_sparse, save_sparse, storage_sizes
 from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune, PrunedDropout
 
@@ -18,6 +19,7 @@ __all__ = [
     "Criterion",
     "Iterative",
     "OneShot",
+    "Point",
     "PolynomialDecay",
     "Prune",
     "PrunedDropout",
@@ -31,10 +33,13 @@ __all__ = [
     "TargetSparsity",
     "budgets",
     "iterative_prune",
+    "load_sparse",
     "prune",
     "quality_for",
     "regularize",
     "report",
+    "save_sparse",
     "sensitivity",
+    "storage_sizes",
     "strip",
 ]

@@ -152,9 +152,13 @@ def _rebuild(model, convert):
             # Not through its config, from which only registered layers and criteria could be found again.
             kept = {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
             copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
+        elif isinstance(layer, keras.layers.Lambda):
+            # Keras refuses to read a lambda from a config, which might be a stranger's; this one is ours.
+            config = layer.get_config() | {"function": layer.function, "arguments": layer.arguments, "mask": layer.mask}
+            copy = type(layer)(**config | {"output_shape": layer._output_shape})
         else:
             copy = type(layer).from_config(layer.get_config())
-            if layer.built and not copy.built:
+            if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
                 copy.build_from_config(layer.get_build_config())
         pairs.append((layer, copy))
         return copy
@@ -166,10 +170,16 @@ def _rebuild(model, convert):
         return type(layer).from_config(layer.get_config())
 
     rebuilt = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    for original, counterpart in zip(submodels(model), submodels(rebuilt), strict=True):
+        for old, new in zip(keras.tree.flatten(original.inputs), keras.tree.flatten(counterpart.inputs), strict=True):
+            # `clone_model` gives an input that was not named by hand another name.
+            new._keras_history.operation.name = old._keras_history.operation.name
     for layer, copy in pairs:
         for old, new in zip(layer.variables, copy.variables, strict=True):
             # A copy, because JAX hands the very array on, and a later training step donates it.
             new.assign(ops.copy(old.value))
+        if isinstance(copy, keras.layers.Normalization):
+            copy.finalize_state()  # It computes with tensors taken from its variables.
     return rebuilt
 
 

@@ -1,0 +1,98 @@
+"""The examples, run as a user runs them: as processes."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import keras_prune as kp
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="the examples read tfds and write .tflite with TensorFlow"
+)
+
+
+def run(script, *flags, cwd):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]),
+        "TFDS_DATA_DIR": str(data_dir()),
+        "KERAS_BACKEND": "tensorflow",
+    }
+    command = [sys.executable, str(EXAMPLES / script), *flags]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def data_dir():
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR", pathlib.Path.home() / "tensorflow_datasets")).resolve()
+
+
+needs_mnist = pytest.mark.skipif(
+    not (data_dir() / "mnist").exists(), reason=f"MNIST is not among the datasets in {data_dir()}"
+)
+
+
+@needs_tensorflow
+def test_quickstart_prunes_eightfold_at_no_loss_and_its_files_compute_the_same(tmp_path):
+    output = run("quickstart.py", cwd=tmp_path)
+
+    compression = float(re.search(r"connections: ([\d.]+)x", output)[1])
+    dense, pruned = map(float, re.search(r"dense ([\d.]+)%, pruned ([\d.]+)%", output).groups())
+    assert compression >= 8
+    assert pruned >= dense - 0.25  # One of 450 digits, which another processor's rounding may tip.
+    assert len(re.findall(r"largest difference from the model's outputs \d.\de-\d", output)) == 2
+    model = keras.models.load_model(tmp_path / "output/quickstart/digits.keras", compile=False)
+    assert kp.report(model).compression == pytest.approx(compression, abs=0.06)
+    assert (tmp_path / "output/quickstart/digits.tflite").stat().st_size > 0
+
+
+@needs_tensorflow
+@needs_mnist
+def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
+    flags = ["--dense_epochs=1", "--rounds=1", "--epochs=1", "--quality=0.5", "--seed=7", f"--output_dir={tmp_path}"]
+    run("mnist.py", *flags, cwd=tmp_path)
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["network"] == "lenet_300_100"
+    assert report["seed"] == 7
+    assert {row["name"]: row["weights"] for row in report["layers"]} == {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
+    assert report["compression"] == pytest.approx(266_200 / sum(row["kept"] for row in report["layers"]))
+    assert 0 < report["pruned_error"] < 10
+    assert 0 < report["dense_error"] < 10
+    model = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert [row.kept for row in kp.report(model).rows] == [row["kept"] for row in report["layers"]]
+
+
+@needs_tensorflow
+def test_a_flag_out_of_range_is_one_clear_line(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "mnist.py"), "--rounds=0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "rounds" in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.slow
+@needs_tensorflow
+@needs_mnist
+def test_mnist_keeps_a_twelfth_of_the_connections_and_the_accuracy_as_a_mean_over_three_seeds(tmp_path):
+    reports = []
+    for seed in range(3):
+        run("mnist.py", "--network=lenet_300_100", f"--seed={seed}", f"--output_dir={tmp_path}", cwd=tmp_path)
+        reports.append(json.loads((tmp_path / "report.json").read_text()))
+
+    def mean(key):
+        return sum(report[key] for report in reports) / len(reports)
+
+    assert all(report["compression"] >= 12 for report in reports)
+    assert mean("pruned_error") <= mean("dense_error") + 0.05
+    assert mean("pruned_error") <= 1.75
