@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-3
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", "lenet_300_100", ["lenet_300_100", "lenet_5"], "Which of the paper's networks to prune.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_float("quality", 1.1, "Quality parameter of the last round: threshold = quality x standard deviation.")
+flags.DEFINE_float("quality", 1.0, "Quality parameter of the last round: threshold = quality x standard deviation.")
 flags.DEFINE_integer("rounds", 4, "How often to cut and retrain.", lower_bound=1)
 flags.DEFINE_integer("epochs", 15, "Epochs of training after each cut.", lower_bound=1)
 flags.DEFINE_integer("dense_epochs", 30, "Epochs of training before the first cut.", lower_bound=1)

@@ -1,0 +1,78 @@
+"""Properties of `regularize`."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_prune as kp
+
+
+def build():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(4, kernel_regularizer="l2", name="a"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, name="b"),
+        ]
+    )
+
+
+def penalty(model):
+    return float(sum(keras.ops.convert_to_numpy(loss) for loss in model.losses))
+
+
+def kernels(model):
+    layers = [getattr(layer, "layer", layer) for layer in model.layers]
+    return [keras.ops.convert_to_numpy(layer.kernel) for layer in layers if hasattr(layer, "kernel")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_loss_gains_the_penalty_of_every_connection_and_of_nothing_else(wrapped):
+    model = kp.prune(build()) if wrapped else build()
+
+    kp.regularize(model, l1=0.5)
+    assert penalty(model) == pytest.approx(0.5 * sum(np.abs(kernel).sum() for kernel in kernels(model)), rel=1e-5)
+    kp.regularize(model, l2=0.25)
+    assert penalty(model) == pytest.approx(0.25 * sum((kernel**2).sum() for kernel in kernels(model)), rel=1e-5)
+    kp.regularize(model)
+    assert model.losses == []
+
+
+def test_a_compiled_model_trains_with_it_at_once_and_without_it_again():
+    model = build()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x, y = np.zeros((8, 5), "float32"), np.zeros((8, 3), "float32")
+    kp.regularize(model)
+
+    def loss():
+        return model.fit(x, y, verbose=0).history["loss"][0]
+
+    without = loss()
+    kp.regularize(model, l2=1.0)
+    assert loss() == pytest.approx(without + sum((kernel**2).sum() for kernel in kernels(model)), rel=1e-4)
+    kp.regularize(model)
+    assert loss() == pytest.approx(without, abs=1e-6)
+
+
+@pytest.mark.parametrize("factors", [{"l1": 1e-2}, {"l2": 1e-2}])
+def test_a_cut_connection_stays_zero_under_it(factors):
+    model = kp.prune(build(), kp.TargetSparsity(0.5))
+    model.compile("adam", "mse")
+    kp.regularize(model, **factors)
+    x = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")
+    model.fit(x, x[:, :3], epochs=3, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(), verbose=0)])
+
+    for layer in model.layers:
+        if isinstance(layer, kp.Prune):
+            (weight,) = layer.pruned_weights
+            cut = ~keras.ops.convert_to_numpy(weight.mask.value)
+            assert cut.any()
+            assert np.all(keras.ops.convert_to_numpy(weight.variable.value)[cut] == 0)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="Received: l1=-1"):
+        kp.regularize(build(), l1=-1)
+    with pytest.raises(ValueError, match="nothing to regularize"):
+        kp.regularize(keras.Sequential([keras.Input((5,)), keras.layers.ReLU()]), l2=0.1)
