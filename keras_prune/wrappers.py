@@ -145,11 +145,15 @@ class Prune(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
         self._masks: list = []
         self._thresholds: list = []
-        if layer.built:
+        if layer.built and layer.weights:
             self._add_masks()
             self.built = True
 
     def build(self, input_shape=None):
+        if type(self.layer).build is keras.Layer.build:
+            # A layer without a `build` of its own makes its weights when it is first called.
+            inputs = lambda shape: keras.Input(batch_shape=shape, dtype=self.layer.input_dtype)  # noqa: E731
+            self.layer(keras.tree.map_shape_structure(inputs, input_shape))
         super().build(input_shape)
         if not self._masks:
             self._add_masks()

@@ -63,3 +63,22 @@ def test_a_stripped_layer_has_the_regularizer_of_its_config():
     plain = kp.strip(cut(kp.prune(small_model(kernel_regularizer="l1"))))
     kernel = plain.get_layer("hidden").kernel
     assert kernel.regularizer is plain.get_layer("hidden").kernel_regularizer
+
+
+def test_lambda_layers_and_operations_are_carried_over():
+    inputs = keras.Input((8,))
+    hidden = ops.relu(layers.Dense(4)(inputs) * 2 + 1)
+    outputs = layers.Dense(3)(layers.Lambda(lambda tensor: tensor * 3, output_shape=(4,))(hidden))
+    model = keras.Model(inputs, outputs)
+    pruned = kp.prune(model)
+    assert_same(pruned(X), model(X))
+    assert_same(kp.strip(pruned)(X), model(X))
+
+
+def test_strip_gives_back_the_configuration_of_the_original_model():
+    inputs = keras.Input((8,))
+    block = keras.Sequential([keras.Input((8,)), layers.Dense(8, "relu"), layers.Dropout(0.5, seed=7)], name="block")
+    model = keras.Model(inputs, layers.Dense(3, kernel_regularizer="l2")(block(block(inputs))), name="siamese")
+    plain = kp.strip(kp.prune(model))
+    assert plain.get_config() == model.get_config()
+    assert [variable.path for variable in plain.trainable_variables]

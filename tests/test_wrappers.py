@@ -70,3 +70,75 @@ def test_a_regularizer_does_not_pull_at_cut_connections(regularizer):
     kernel, mask = values([weight.variable.value, weight.mask.value])
     assert not kernel[~mask].any()
     assert kernel[mask].all()
+
+
+def attention_model(**kwargs):
+    inputs = keras.Input((5, 8))
+    return keras.Model(inputs, layers.MultiHeadAttention(2, 4)(query=inputs, value=inputs, **kwargs))
+
+
+@pytest.mark.parametrize("kwargs", [{"return_attention_scores": True}, {"use_causal_mask": True}])
+def test_multi_head_attention_keeps_its_keyword_arguments(kwargs):
+    plain = attention_model(**kwargs)
+    assert_same(kp.prune(plain)(SEQUENCES), plain(SEQUENCES))
+
+
+def test_a_call_may_mix_tensor_and_other_keyword_arguments():
+    inputs, mask = keras.Input((5, 8)), keras.Input((5, 5), dtype="bool")
+    attention = layers.MultiHeadAttention(2, 4)
+    outputs = attention(inputs, inputs, attention_mask=mask, return_attention_scores=True)
+    plain = keras.Model([inputs, mask], outputs)
+    arguments = [SEQUENCES, np.tril(np.ones((2, 5, 5), "bool"))]
+    assert_same(kp.prune(plain)(arguments), plain(arguments))
+
+
+class UncastMatmul(layers.Layer):
+    def __init__(self):
+        super().__init__(autocast=False)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 2), name="kernel")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, ops.cast(self.kernel, inputs.dtype))
+
+
+@pytest.mark.usefixtures("mixed_float16")
+def test_a_layer_that_refuses_autocast_gets_uncast_inputs():
+    plain = UncastMatmul()
+    expected = plain(X)
+    assert_same(kp.Prune(plain)(X), expected)
+
+
+@keras.saving.register_keras_serializable(package="test_wrappers")
+class BlockWithoutBuild(layers.Layer):
+    """As users write them: the weights are made when the inner layers are first called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(4)
+        self.normalization = layers.BatchNormalization()
+
+    def call(self, inputs, training=False):
+        return self.normalization(self.inner(inputs), training=training)
+
+
+def test_a_layer_without_a_build_method_is_pruned_saved_and_loaded(tmp_path):
+    plain = keras.Sequential([keras.Input((8,)), BlockWithoutBuild(), layers.Dense(3)])
+    pruned = kp.prune(plain, kp.TargetSparsity(0.5))
+    assert_same(pruned(X), plain(X))
+    assert pruned.layers[0].cut()[0].cut == 16
+    pruned.save(tmp_path / "model.keras")
+    assert_same(keras.models.load_model(tmp_path / "model.keras")(X), pruned(X))
+    assert_same(kp.strip(pruned)(X), pruned(X))
+
+
+def test_batch_normalization_inside_a_wrapped_layer_keeps_its_statistics():
+    plain = keras.Sequential([keras.Input((8,)), BlockWithoutBuild(), layers.Dense(3)])
+    pruned = kp.prune(plain)
+    for model in (plain, pruned):
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(X, Y, epochs=2, batch_size=8, shuffle=False, verbose=0)
+    expected = plain.layers[0].normalization.moving_mean.value
+    assert np.abs(values(expected)[0]).max() > 0
+    assert_same(pruned.layers[0].layer.normalization.moving_mean.value, expected)
