@@ -69,32 +69,36 @@ def imports(code):
 
 
 def dependencies(root):
-    """For every Python file the other files of the repository that it imports."""
+    """For every Python file the other files of the repository that it imports, from its own folder without a prefix."""
     files = source_files(root)
     modules = {".".join(f.parent.parts if f.name == "__init__.py" else f.with_suffix("").parts): f for f in files}
-    return {
-        file: sorted({modules[name] for name in imports((root / file).read_text()) if name in modules} - {file})
-        for file in files
-    }
+    needed = {}
+    for file in files:
+        names = list(imports((root / file).read_text()))
+        if file.parts[0] != "keras_prune":
+            names += [".".join([*file.parent.parts, name]) for name in names]
+        needed[file] = sorted({modules[name] for name in names if name in modules} - {file})
+    return needed
 
 
-def target(root, file, needed):
-    """The target that should stand in BUILD for `file`, in the format of buildifier."""
-    folder, code = file.parts[0], (root / file).read_text()
+def target(root, file, needs):
+    """The target that should stand in BUILD for `file`, in the format of buildifier; `needs` are all dependencies."""
+    folder, code, needed = file.parts[0], (root / file).read_text(), needs[file]
     attributes = {"name": target_name(file)}
     if folder == "tests" and file.name.startswith("test_"):
         kind = "py_test"
-        conftests = {other for other in source_files(root) if other.name == "conftest.py"}
-        needed = needed + [other for other in conftests if other.parent in file.parents]
+        needed = needed + [other for other in needs if other.name == "conftest.py" and other.parent in file.parents]
         attributes["srcs"] = sorted(["tests/pytest_main.py", str(file)])
         attributes["args"] = [str(file)]
         # A test that looks for other files from its own may open any; the settings of pytest are for all tests.
         attributes["data"] = [":repository" if "__file__" in code else "pyproject.toml"]
         attributes["main"] = "tests/pytest_main.py"
     else:
-        kind = "py_binary" if folder == "examples" or 'if __name__ == "__main__":' in code else "py_library"
+        script = folder == "examples" and not any(file in others for others in needs.values())
+        script = script or (folder == "keras_prune" and 'if __name__ == "__main__":' in code)
+        kind = "py_binary" if script else "py_library"
         if folder == "tests":
-            kind, attributes["testonly"] = "py_library", True
+            attributes["testonly"] = True
         attributes["srcs"] = [str(file)]
         if kind == "py_binary":
             attributes["main"] = str(file)
@@ -115,7 +119,8 @@ def starlark(value):
 
 def build_file(root):
     """The text of BUILD."""
-    return "\n".join([HEADER, *(target(root, file, needed) for file, needed in dependencies(root).items())])
+    needs = dependencies(root)
+    return "\n".join([HEADER, *(target(root, file, needs) for file in needs)])
 
 
 @pytest.fixture
@@ -126,7 +131,8 @@ def repository(tmp_path):
         "keras_prune/masks.py": "import numpy\n\n\ndef mask():\n    import keras_prune.export.xla\n",
         "keras_prune/export/__init__.py": "",
         "keras_prune/export/xla.py": "",
-        "examples/quickstart.py": 'import keras_prune as kp\nif __name__ == "__main__":\n    kp.mask()\n',
+        "examples/quickstart.py": "import keras_prune as kp\nimport tables\n",
+        "examples/tables.py": "import keras\n",
         "tests/conftest.py": "",
         "tests/test_masks.py": "from keras_prune import export, masks\n",
     }.items():
@@ -168,7 +174,8 @@ def test_imports_of_every_form_become_dependencies(repository):
         "keras_prune/masks.py": ["keras_prune/export/xla.py"],
         "keras_prune/export/__init__.py": [],
         "keras_prune/export/xla.py": [],
-        "examples/quickstart.py": ["keras_prune/__init__.py"],
+        "examples/quickstart.py": ["examples/tables.py", "keras_prune/__init__.py"],
+        "examples/tables.py": [],
         "tests/conftest.py": [],
         "tests/test_masks.py": ["keras_prune/__init__.py", "keras_prune/export/__init__.py", "keras_prune/masks.py"],
     }
@@ -179,6 +186,7 @@ def test_targets_are_libraries_binaries_and_tests(repository):
     assert 'py_library(\n    name = "export_xla",\n    srcs = ["keras_prune/export/xla.py"],\n)\n' in text
     binary = text[text.index('py_binary(\n    name = "examples_quickstart"') :]
     assert 'main = "examples/quickstart.py"' in binary[: binary.index(")")]
+    assert 'py_library(\n    name = "examples_tables",\n' in text
     test = text[text.index('py_test(\n    name = "test_masks"') :]
     assert all(f'"{label}",\n' in test for label in (":conftest", ":export", ":keras_prune", ":masks"))
 
