@@ -14,6 +14,7 @@ from rich.table import Table
 from keras_prune.activations import nonzero_shares
 from keras_prune.graph import (
     Graph,
+    Source,
     dropout_sources,
     has_graph,
     is_weight_layer,
@@ -52,10 +53,11 @@ class Row(NamedTuple):
         name: Layer name.
         weights: How many connections the dense layer has. Biases are not counted.
         kept: How many survive.
-        flop: Floating-point operations of the dense layer for one input, 2 x weights x output positions, biases not
-            counted; `None` where the layer's positions are not known.
+        flop: Floating-point operations of one call of the dense layer for one input, 2 x weights x output positions,
+            biases not counted; `None` where the layer's positions are not known.
         activation: Share of its output activations that are not zero; `None` if no data was given.
-        flop_density: Share of the operations that are left when zero weights and zero inputs are skipped.
+        flop_density: Share of the operations that are left when zero weights and zero inputs are skipped. Inputs that
+            are not the outputs of one layer with connections count as dense.
         dropout: Current rate of the `PrunedDropout` tied to the layer; `None` without one.
     """
 
@@ -85,14 +87,14 @@ class Report:
         flop_density: Share of the operations left, weighted by the operations.
     """
 
-    def __init__(self, rows: list[Row], skipped: dict[str, str], sizes: dict[str, int]):
+    def __init__(self, rows: list[Row], skipped: dict[str, str], sizes: list[int]):
         self.rows = rows
         self.skipped = skipped
         self.weights = sum(row.weights for row in rows)
         self.kept = sum(row.kept for row in rows)
         self.flop = sum(row.flop or 0 for row in rows)
         self.flop_density = _mean((row.flop_density, row.flop or 0) for row in rows)
-        measured = [(row.activation, sizes[row.name]) for row in rows if row.activation is not None]
+        measured = [(row.activation, size) for row, size in zip(rows, sizes, strict=True) if row.activation is not None]
         self.activation = _mean(measured) if measured else None
 
     @property
@@ -108,11 +110,11 @@ class Report:
     @property
     def compression(self) -> float:
         """Connections in all over connections that survive."""
-        return self.weights / self.kept
+        return self.weights / self.kept if self.kept else math.inf
 
     def __str__(self):
         table = Table(title=f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x")
-        table.add_column("layer")
+        table.add_column("layer", overflow="fold")
         for heading in ("weights", "kept", "FLOP", "Act%", "Weights%", "FLOP%", "dropout"):
             table.add_column(heading, justify="right")
         for row in self.rows:
@@ -120,7 +122,7 @@ class Report:
         table.add_section()
         table.add_row(*_cells("total", self), "")
         output = io.StringIO()
-        console = Console(file=output, width=100)
+        console = Console(file=output, width=100, markup=False, emoji=False)  # Names are no markup.
         console.print(table)
         for name, reason in self.skipped.items():
             console.print(f"left out: {name} - {reason}", highlight=False)
@@ -171,13 +173,13 @@ def report(model, data=None) -> Report:
     graphs = [Graph(submodel) for submodel in submodels(model) if has_graph(submodel)]
     places = {id(layer): graph for graph in graphs for layer in layers if id(layer) in graph.shapes}
     activations = _activations(model, layers, places, data) if data is not None else {}
-    rates = {dropout.source: dropout.current_rate for dropout, _ in pruned_dropouts(model)}
-    rows, sizes = [], {}
+    rates = {id(layer): dropout.current_rate for dropout, layer in pruned_dropouts(model)}
+    rows, sizes = [], []
     for layer in layers:
         kept, weights = connections(layer)
         graph = places.get(id(layer))
         source = graph.source(layer).layer if graph else None
-        rate = rates.get(layer.name)
+        rate = rates.get(id(layer))
         rows.append(
             Row(
                 name=layer.name,
@@ -189,7 +191,7 @@ def report(model, data=None) -> Report:
                 dropout=None if rate is None else float(ops.convert_to_numpy(rate.value)),
             )
         )
-        sizes[layer.name] = graph.activations_behind(layer) if graph else 0
+        sizes.append(graph.activations_behind(layer) if graph else 0)
     return Report(rows, _skipped(model, layers), sizes)
 
 
@@ -205,12 +207,16 @@ def connections(layer) -> tuple[int, int]:
 def flop(layer, weights: int) -> int | None:
     """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
     layer = layer.layer if isinstance(layer, Prune) else layer
-    shape = (layer.get_build_config() or {}).get("input_shape")
+    config = layer.get_build_config() or {}
+    # A recurrent layer that is given its initial state was built with several shapes.
+    shape = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")
     if isinstance(layer, keras.layers.Embedding):
         return 0  # It looks rows up.
+    if shape is None:
+        return None
     if isinstance(layer, _CONVOLUTIONS):
         shape = layer.compute_output_shape(shape)
-    elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
+    elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)) and len(shape) == 3:
         shape = (*shape[:2], None)
     elif not isinstance(layer, (keras.layers.Dense, *_TRANSPOSED_CONVOLUTIONS)):
         return None
@@ -222,13 +228,19 @@ def _activations(model, layers, places, data) -> dict[int, float]:
     """Returns, by `id` of a weight layer, the share of its activations that are not zero; the last ones count as 1."""
     ends = {id(layer): places[id(layer)].activation(layer) for layer in layers if id(layer) in places}
     shares = nonzero_shares(model, list(ends.values()), data)
-    outermost = places and Graph(model)
+    last = _ends(model)
     return {
-        layer: 1.0
-        if outermost and id(end) in outermost.shapes and id(end) not in outermost.consumers
-        else shares[id(end)]
+        layer: 1.0 if id(end) in last and id(end) not in places[layer].consumers else shares[id(end)]
         for layer, end in ends.items()
     }
+
+
+def _ends(model) -> set[int]:
+    """Returns, by `id`, the layers that make the outputs of a model; nested models are opened."""
+    if not isinstance(model, keras.Model):
+        return {id(model)}
+    outputs = keras.tree.flatten(model.outputs) if has_graph(model) else []
+    return set().union(*(_ends(tensor._keras_history.operation) for tensor in outputs))
 
 
 def _skipped(model, layers) -> dict[str, str]:
@@ -240,11 +252,14 @@ def _skipped(model, layers) -> dict[str, str]:
         if not isinstance(layer, Prune):
             skipped[layer.name] = "it has no criterion" if layer.trainable else "it is frozen (trainable=False)"
     sources = dropout_sources(model)
+    tied = {id(dropout) for dropout, _ in pruned_dropouts(model)}
     for layer in leaf_layers(model):
-        if isinstance(layer, _DROPOUTS) and not isinstance(layer, PrunedDropout) and layer.rate > 0:
-            source = sources[id(layer)]
+        if isinstance(layer, _DROPOUTS) and id(layer) not in tied and layer.rate > 0:
+            source = sources.get(id(layer), Source(None, "the layers of a subclassed model cannot be followed"))
             reason = f"{source.layer.name!r}, whose outputs it drops, is not pruned" if source.layer else source.reason
-            if type(layer) is not keras.layers.Dropout and isinstance(source.layer, Prune):
+            if isinstance(layer, PrunedDropout):
+                reason = f"its source={layer.source!r} names no pruned layer of the same model"
+            elif isinstance(source.layer, Prune):
                 reason = f"the rate of a {type(layer).__name__} cannot change while training"
             skipped[layer.name] = reason
     return skipped
