@@ -14,7 +14,7 @@ def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, floa
         model: Built Keras model.
         layers: Layers of the model or of models nested in it.
         data: Array of shape `(n, ...)`, a structure of arrays, or an iterable of batches `inputs` or
-            `(inputs, targets)`.
+            `(inputs, targets)`, a list counting as a tuple.
         batch_size: Integer, inputs run at once where `data` holds arrays. Defaults to `256`.
 
     Returns:
@@ -52,9 +52,9 @@ def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, floa
 
 def _batches(data, batch_size):
     if isinstance(data, (list, tuple, dict)) or hasattr(data, "shape"):
-        size = len(keras.tree.flatten(data)[0])
+        size = min((len(array) for array in keras.tree.flatten(data)), default=0)
         for start in range(0, size, batch_size):
             yield keras.tree.map_structure(lambda array: array[start : start + batch_size], data)  # noqa: B023
     else:
         for batch in data:
-            yield batch[0] if isinstance(batch, tuple) else batch
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
