@@ -37,6 +37,7 @@ setup(
     extras_require={
         "jax": ["jax>=0.4.34"],
         "torch": ["torch>=2.13"],
+        "plots": ["matplotlib>=3.8"],
         "examples": EXAMPLES,
         "test": TEST,
         "dev": [*TEST, "build"],

@@ -5,6 +5,7 @@ from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.iterative import Round, iterative_prune
+from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Criterion",
+    "DeadNeurons",
     "Iterative",
     "OneShot",
     "Point",
@@ -32,11 +34,13 @@ __all__ = [
     "StdThreshold",
     "TargetSparsity",
     "budgets",
+    "dead_neurons",
     "iterative_prune",
     "load_sparse",
     "prune",
     "quality_for",
     "regularize",
+    "remove_dead_neurons",
     "report",
     "save_sparse",
     "sensitivity",

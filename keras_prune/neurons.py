@@ -8,7 +8,7 @@ from rich.table import Table
 
 from keras_prune.flow import Connected, trace
 from keras_prune.graph import is_weight_layer, leaf_layers, submodels
-from keras_prune.surgery import _rebuild, strip
+from keras_prune.surgery import rebuild, strip
 
 
 class LayerNeurons(NamedTuple):
@@ -162,7 +162,7 @@ def remove_dead_neurons(model, verbose: int = 1):
         smaller.append((copy, weights))
         return copy
 
-    small = _rebuild(plain, shrink)
+    small = rebuild(plain, shrink)
     for layer, weights in smaller:
         for variable, weight in zip(layer.variables, weights, strict=True):
             variable.assign(weight)

@@ -65,7 +65,7 @@ def prune(model, criterion=None):
             return PrunedDropout(**layer.get_config() | {"source": source.name})
         return copy_of(layer)
 
-    return _rebuild(model, wrap)
+    return rebuild(model, wrap)
 
 
 def strip(model):
@@ -102,7 +102,7 @@ def strip(model):
             return keras.layers.Dropout.from_config(config)
         return copy_of(layer)
 
-    return _rebuild(model, unwrap)
+    return rebuild(model, unwrap)
 
 
 def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
@@ -143,7 +143,7 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
     return choices
 
 
-def _rebuild(model, convert):
+def rebuild(model, convert):
     """Clones a model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over."""
     pairs = []
 
