@@ -2,7 +2,9 @@
 
 A criterion sees one layer only. These functions look at all of them at once and return a mapping from layer name to
 criterion, ready for `prune(model, mapping)`, so that wrappers, callback and schedules never know about budgets.
-Totals are exact: of `n` connections, `round(n / compression)` are kept, and at least one in every weight.
+Totals are exact: of `n` connections, `round(n / compression)` are kept, and at least one in every weight. (Weights of
+one layer, as an LSTM has several, and layers of one name are cut to the same share, each of them rounded.) Of a model
+that is wrapped, the wrapped layers count; of a plain one, those that `prune` would wrap.
 """
 
 import re
@@ -10,8 +12,8 @@ import re
 import numpy as np
 from keras import ops
 
-from keras_prune.criteria import StdThreshold, TargetSparsity, surviving_std
-from keras_prune.graph import leaf_layers
+from keras_prune.criteria import StdThreshold, TargetSparsity, keep_largest, surviving_std
+from keras_prune.graph import leaf_layers, pruned_layers
 from keras_prune.wrappers import Prune, prunable_variables
 
 
@@ -30,7 +32,8 @@ def quality_for(model, compression: float) -> float:
         the same magnitude, fewer.
 
     Raises:
-        ValueError: If `compression` is not above 1 or already exceeded, or a layer has a criterion of another kind.
+        ValueError: If `compression` is not above 1, already exceeded or out of reach, or a layer has a criterion of
+            another kind.
 
     Example:
 
@@ -65,8 +68,15 @@ def quality_for(model, compression: float) -> float:
             for magnitudes, spread, own in layers
         )
 
-    low, high = 0.0, max(float(m[-1] / (own * spread)) for m, spread, own in layers if spread > 0) * 1.001
-    while high - low > 1e-7 * high:
+    high = 1.001 * max((float(m[-1] / (own * spread)) for m, spread, own in layers if spread > 0), default=1.0)
+    if survivors(high) > kept:
+        raise ValueError(
+            "Weights that all have one value have no standard deviation, and StdThreshold leaves them whole: "
+            f"{survivors(high):,} connections stay at any quality, and {kept:,} were to stay. "
+            f"Received: compression={compression} for model {model.name!r}"
+        )
+    low = 1e-30 * high  # Not 0, which is no quality; where cutting the zeros alone does it, this is the answer.
+    while high - low > 1e-12 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if survivors(middle) > kept else (low, middle)
     return high
@@ -143,18 +153,16 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
     {'a': TargetSparsity(sparsity=0.40625), 'b': TargetSparsity(sparsity=0.875)}
     """
     kept = _kept_connections(model, compression)
-    names, magnitudes = [], []
+    names, magnitudes, masks = [], [], []
     for layer, weight, mask in _weights(model):
         names.append(layer.name)
+        masks.append(mask.ravel())
         magnitudes.append(np.where(mask, np.abs(weight), -1.0).ravel())
-    # The largest connection of every weight is kept whatever its rank, so that no weight is emptied.
-    for values in magnitudes:
-        values[np.argmax(values)] = np.inf
-    order = np.concatenate(magnitudes)
-    chosen = np.zeros(order.size, bool)
-    chosen[np.argsort(-order, kind="stable")[:kept]] = True
+        # The largest connection of every weight is kept whatever its rank, so that no weight is emptied.
+        magnitudes[-1][np.argmax(magnitudes[-1])] = np.inf
+    chosen, _ = keep_largest(np.concatenate(magnitudes), np.concatenate(masks), kept)
     counts: dict[str, int] = {}
-    for name, part in zip(names, np.split(chosen, np.cumsum([len(v) for v in magnitudes])[:-1]), strict=True):
+    for name, part in zip(names, np.split(chosen, np.cumsum([len(mask) for mask in masks])[:-1]), strict=True):
         counts[name] = counts.get(name, 0) + int(part.sum())
     return _criteria(_sizes(model), counts)
 
@@ -162,7 +170,7 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
 def _weights(model):
     """Returns `(layer, weight, mask)` as NumPy arrays for every prunable weight; an unwrapped layer has a full mask."""
     found = []
-    for layer in leaf_layers(model):
+    for layer in pruned_layers(model) or leaf_layers(model):
         if isinstance(layer, Prune):
             for weight in layer.pruned_weights:
                 mask = ops.convert_to_numpy(weight.mask.value)
@@ -192,28 +200,30 @@ def _kept_connections(model, compression: float) -> int:
             "compression is connections in all over connections kept and must be above 1; 12 keeps a twelfth. "
             f"Received: compression={compression}"
         )
-    return max(1, round(sum(_sizes(model).values()) / compression))
+    weights = _weights(model)
+    total = sum(weight.size for _, weight, _ in weights)
+    kept = round(total / compression)
+    if kept < len(weights):
+        raise ValueError(
+            f"Every weight keeps at least one connection, so that {total:,} connections in {len(weights)} weights can "
+            f"be compressed {total / len(weights):.1f}x at most. Received: compression={compression}"
+        )
+    return kept
 
 
 def _shares(sizes: dict[str, int], ratios: dict[str, float], kept: int) -> dict[str, int]:
-    """Splits `kept` connections in proportion to `ratios` x size; a full layer hands its surplus to the others."""
-    counts: dict[str, int] = {}
-    remaining = dict(sizes)
-    while remaining:
-        left = kept - sum(counts.values())
-        scale = left / sum(ratios[name] * size for name, size in remaining.items())
-        full = {name: size for name, size in remaining.items() if scale * ratios[name] >= 1}
-        if not full:
-            break
-        counts |= full
-        remaining = {name: size for name, size in remaining.items() if name not in full}
+    """Splits `kept` connections in proportion to `ratios` x size, at least one and at most all of every layer."""
+    size = np.array(list(sizes.values()))
+    ratio = np.array([ratios[name] for name in sizes])
+    low, high = 0.0, 1 / ratio.min()
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * ratio * size, 1, size).sum() <= kept else (low, middle)
     # Largest remainders, so that the total is exact.
-    exact = {name: max(1.0, scale * ratios[name] * size) for name, size in remaining.items()}
-    counts |= {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: int(exact[name]) - exact[name])
-    for name in by_remainder[: max(0, kept - sum(counts.values()))]:
-        counts[name] += 1
-    return counts
+    exact = np.clip(low * ratio * size, 1, size)
+    counts = exact.astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
+    return dict(zip(sizes, counts.tolist(), strict=True))
 
 
 def _criteria(sizes: dict[str, int], counts: dict[str, int]) -> dict[str, TargetSparsity]:
