@@ -37,7 +37,7 @@ class Criterion:
     >>> import keras_prune as kp
     >>> class KeepPositive(kp.Criterion):
     ...     def select(self, weight, mask, strength):
-    ...         return mask & (weight > 0), 0.0
+    ...         return keras.ops.logical_and(mask, weight > 0), 0.0
     >>> keras.ops.convert_to_numpy(KeepPositive()(np.array([[1.0, -2.0, 3.0]])).mask)
     array([[ True, False,  True]])
     """
@@ -163,9 +163,9 @@ class TargetSparsity(Criterion):
         return keep_largest(magnitude, ops.convert_to_numpy(mask), self.kept(weight, strength))
 
     def kept(self, weight, strength: float) -> int:
-        """Returns how many connections of `weight` are left after a cut at `strength`."""
+        """Returns how many connections of `weight` the rule leaves at `strength`, which may be none."""
         size = math.prod(weight.shape)
-        return max(1, size - math.floor(size * self.sparsity * strength + 0.5))
+        return size - math.floor(size * self.sparsity * strength + 0.5)
 
     def get_config(self):
         return {"sparsity": self.sparsity}
@@ -207,11 +207,13 @@ def keep_largest(score: np.ndarray, mask: np.ndarray, kept: int) -> tuple[np.nda
     Args:
         score: Array of non-negative numbers.
         mask: Boolean array of the same shape.
-        kept: Integer from 1 to `score.size`. Where fewer survive already, they all stay.
+        kept: Integer from 0 to `score.size`. Where fewer survive already, they all stay.
 
     Returns:
         The boolean mask of the same shape, and the lowest score that it keeps.
     """
+    if kept == 0:
+        return np.zeros_like(mask), np.max(score)
     score = np.where(mask, score, -1.0).ravel()
     threshold = np.partition(score, -kept)[-kept]
     selected = score > threshold
