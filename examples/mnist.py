@@ -4,8 +4,8 @@
 
 Trains the dense network, then cuts below `quality` times the standard deviation of each layer in rounds and retrains
 after each, all inside one `model.fit`. What the flags' defaults say was chosen on the last 5,000 training images,
-which are held out here too; the test set is read once, at the end. Writes `report.json`, `report.txt`, `history.csv`
-and `model.keras` to the output directory.
+which are held out here too; the test set is read once, at the end. Writes `report.json`, `report.txt`, `history.csv`,
+`mask.png` and `model.keras` to the output directory.
 """
 
 import json
@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 
 import keras_prune as kp
-from keras_prune import networks
+from keras_prune import networks, plots
 
 HELD_OUT = 5_000
 LEARNING_RATE = 1e-3
@@ -108,6 +108,7 @@ def main(_):
         "seconds": time.time() - started,
     }
     kp.strip(pruned).save(output_dir / "model.keras")
+    plots.mask(pruned.get_layer("fc1")).figure.savefig(output_dir / "mask.png")
     (output_dir / "report.txt").write_text(f"{report}\n", encoding="utf-8")
     (output_dir / "report.json").write_text(json.dumps(summary, indent=2))
     print(report)

@@ -4,6 +4,7 @@ A schedule is a pure function of time (an epoch, or an optimizer step) to a stre
 no state, so a run that continues from a saved model needs nothing but the time it continues from.
 """
 
+import bisect
 from collections.abc import Sequence
 
 
@@ -31,7 +32,8 @@ class Schedule:
 
     def due(self, after: int, until: int) -> int | None:
         """Returns the last time to cut in `after < time <= until`, or `None`."""
-        return max((time for time in self.times if after < time <= until), default=None)
+        index = bisect.bisect_right(self.times, until)  # Asked before every training step, so not one by one.
+        return self.times[index - 1] if index and self.times[index - 1] > after else None
 
 
 class OneShot(Schedule):
