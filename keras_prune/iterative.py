@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,9 +19,10 @@ from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import StdThreshold
 from keras_prune.evaluation import evaluate
-from keras_prune.graph import leaf_layers, pruned_layers
+from keras_prune.graph import is_weight_layer, leaf_layers, pruned_layers
 from keras_prune.schedules import OneShot
 from keras_prune.surgery import prune
+from keras_prune.wrappers import Prune
 
 
 class Round(NamedTuple):
@@ -60,7 +62,8 @@ def iterative_prune(
     budget is retrained once more; if that does not win the accuracy back, the loop ends.
 
     Args:
-        model: Trained and compiled model, wrapped by `prune` or plain. It is not changed.
+        model: Trained and compiled model, wrapped by `prune` or plain. It is not changed. Of a wrapped one, layers that
+            were left alone stay so.
         compressions: Increasing floats above 1, the compression that each round is to reach; the quality is found by
             bisection (`quality_for`). Defaults to `None`; give either this or `qualities`.
         qualities: Floats above 0, the quality parameter of each round. Defaults to `None`.
@@ -94,31 +97,49 @@ def iterative_prune(
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
     aims = _aims(compressions, qualities)
-    if not model.compiled or "validation_data" not in fit_arguments:
+    best = _wrapped_copy(model)
+    if not model.compiled or fit_arguments.get("validation_data") is None:
         raise ValueError(
             "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
             f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
-    best = prune(model)
+    if monitor == "loss":
+        raise ValueError(
+            "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
+            "Received: monitor='loss'"
+        )
     learning_rate = _learning_rate(best, learning_rate_fraction)
-    store = _Store(directory, aims=aims, max_drop=max_drop, monitor=monitor, seed=seed, start=_fingerprint(best))
+    store = _Store(
+        directory,
+        start=_fingerprint(best),
+        criteria={layer.name: repr(layer.criterion) for layer in pruned_layers(best)},
+        aims=aims,
+        max_drop=float(max_drop),
+        monitor=monitor,
+        learning_rate_fraction=learning_rate_fraction,
+        alternate=alternate,
+        seed=seed,
+        epochs=fit_arguments.get("epochs", 1),
+        batch_size=fit_arguments.get("batch_size"),
+    )
     rounds = store.load(best)
-    phases = (_is_dense, _is_no_dense) if alternate else (None,)
+    layers = [layer for layer in leaf_layers(best) if is_weight_layer(layer)]
+    phases = [phase for phase in (_is_dense, _is_no_dense) if any(map(phase, layers))] if alternate else [None]
     epochs = fit_arguments.get("epochs", 1) * len(phases)
 
     def measure(candidate):
-        batch_size = fit_arguments.get("validation_batch_size", fit_arguments.get("batch_size"))
+        batch_size = fit_arguments.get("validation_batch_size") or fit_arguments.get("batch_size")
         return evaluate(candidate, fit_arguments["validation_data"], monitor, batch_size)
 
-    with _progress((len(aims) + 1 - len(rounds)) * epochs) as progress:
+    with _progress((len(aims) + 1 - max(1, len(rounds))) * epochs) as progress:
 
         def train(candidate, callbacks):
             for phase in phases:
                 with _only_trainable(candidate, phase):
                     if learning_rate is not None:
                         candidate.optimizer.learning_rate = learning_rate
-                    own = [*fit_arguments.get("callbacks", ()), _Advance(progress)]
+                    own = [*(fit_arguments.get("callbacks") or ()), _Advance(progress)]
                     candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]})
                 callbacks = []
             return measure(candidate)
@@ -126,15 +147,16 @@ def iterative_prune(
         if not rounds:
             rounds.append(Round(_compression(best), 0.0, measure(best), True, 0.0))
             store.save(best, rounds)
-            _tell(progress, rounds, monitor)
-        required = rounds[0].value - max_drop
+        for done in range(len(rounds)):
+            _tell(progress, rounds[: done + 1], monitor)
+        required = rounds[0].value - float(max_drop)
         for index, (is_compression, aim) in enumerate(aims[len(rounds) - 1 :], start=len(rounds)):
             if not rounds[-1].within_budget:
                 break
             started = time.time()
+            candidate = _wrapped_copy(best)
             if seed is not None:
-                keras.utils.set_random_seed(seed + index)
-            candidate = prune(best)
+                _reseed(candidate, seed + index)
             quality = quality_for(best, aim) if is_compression else aim
             with _common_quality(candidate, quality):
                 value = train(candidate, [PruningCallback(OneShot(), verbose=0)])
@@ -168,15 +190,36 @@ def _aims(compressions, qualities) -> list[tuple[bool, float]]:
     return [(compressions is not None, aim) for aim in aims]
 
 
+def _wrapped_copy(model):
+    """A copy of a wrapped model, in which layers that are not wrapped stay so; of a plain one, every layer wrapped."""
+    is_wrapped = isinstance(model, keras.Model) and pruned_layers(model)
+    return prune(model, (lambda layer: None) if is_wrapped else None)
+
+
+def _reseed(model, seed) -> None:
+    """Sets the global seeds and those that layers hold, not all of which are saved with a model."""
+    keras.utils.set_random_seed(seed)
+    random = np.random.default_rng(seed)
+    for variable in model.variables:
+        if variable.name == "seed_generator_state":
+            variable.assign(random.integers(2**31, size=variable.shape))
+
+
 def _learning_rate(model, fraction) -> float | None:
-    if fraction == 1:
-        return None
-    if isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    if not fraction > 0:
+        raise ValueError(
+            "learning_rate_fraction scales the learning rate for retraining and must be above 0; 0.1 is usual. "
+            f"Received: learning_rate_fraction={fraction}"
+        )
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Of a LossScaleOptimizer.
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        if fraction == 1:
+            return None
         raise ValueError(
             "A learning-rate schedule cannot be scaled; pass learning_rate_fraction=1 and a schedule made for "
             f"retraining. Received: learning_rate_fraction={fraction}"
         )
-    return float(ops.convert_to_numpy(model.optimizer.learning_rate)) * fraction
+    return float(ops.convert_to_numpy(optimizer.learning_rate)) * fraction
 
 
 @contextlib.contextmanager
@@ -198,18 +241,23 @@ def _common_quality(model, quality):
 @contextlib.contextmanager
 def _only_trainable(model, phase):
     """Freezes the weight layers for which `phase` is false while the context lasts, with a fresh optimizer."""
-    frozen = [layer for layer in pruned_layers(model) if phase is not None and not phase(layer) and layer.trainable]
+    if phase is None:
+        yield
+        return
+    frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
     for layer in frozen:
         layer.trainable = False
-    if phase is not None:
-        model.compile_from_config(model.get_compile_config())
+    model.compile_from_config(model.get_compile_config())
     yield
     for layer in frozen:
         layer.trainable = True
+    # An optimizer knows the variables that were trainable when it was built; what follows trains others.
+    model.compile_from_config(model.get_compile_config())
 
 
 def _is_dense(layer) -> bool:
-    return isinstance(layer.layer, (keras.layers.Dense, keras.layers.EinsumDense))
+    layer = layer.layer if isinstance(layer, Prune) else layer
+    return isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
 
 
 def _is_no_dense(layer) -> bool:
@@ -224,9 +272,8 @@ def _compression(model) -> float:
 def _fingerprint(model) -> int:
     """A checksum of all weights, which tells one starting model from another."""
     value = 0
-    for layer in leaf_layers(model):
-        for weight in layer.get_weights():
-            value = zlib.crc32(weight.tobytes(), value)
+    for weight in model.get_weights():
+        value = zlib.crc32(weight.tobytes(), value)
     return value
 
 

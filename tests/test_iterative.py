@@ -1,0 +1,428 @@
+"""The loop returns the sparsest model within the budget, leaves the given one alone, and survives being killed."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_prune as kp
+from keras_prune import iterative
+from keras_prune.graph import pruned_layers
+
+X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+Y = np.argmax(X[:, :3], axis=1)
+FIT = {"x": X, "y": Y, "batch_size": 16, "validation_data": (X, Y)}
+TOTAL = 8 * 16 + 16 * 3
+
+
+def compiled(model, learning_rate=0.1, optimizer=keras.optimizers.SGD):
+    model.compile(
+        optimizer(learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        run_eagerly=keras.backend.backend() != "jax",  # Quicker than tracing so small a model.
+    )
+    return model
+
+
+def small_model(**kwargs):
+    hidden = layers.Dense(16, "relu", name="hidden")
+    return compiled(keras.Sequential([keras.Input((8,)), hidden, layers.Dense(3, name="head")]), **kwargs)
+
+
+def values(variables):
+    return [np.copy(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def assert_same(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def kept(model):
+    return {layer.name: layer.connections[0] for layer in pruned_layers(model)}
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes, for every call of `fit`, what `look` says of the model when the first epoch begins and when it ends."""
+
+    def __init__(self, look=lambda model: None):
+        super().__init__()
+        self.look = look
+        self.fits = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = self.look(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.fits.append((self.before, self.look(self.model)))
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillIn(keras.callbacks.Callback):
+    """Ends the run in the middle of its `number`th call of `fit`."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Makes the validation data say what the test wants."""
+
+    def give(*accuracies):
+        scripted = iter(accuracies)
+        monkeypatch.setattr(iterative, "evaluate", lambda *args, **kwargs: next(scripted))
+
+    return give
+
+
+def test_every_round_reaches_the_compression_that_was_asked_for():
+    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 3.3, 8], max_drop=1.0, **FIT)
+    assert [one.compression for one in rounds] == [1, *(TOTAL / round(TOTAL / c) for c in (2, 3.3, 8))]
+    assert all(one.within_budget for one in rounds)
+    assert sum(kept(best).values()) == round(TOTAL / 8)
+    assert best.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"] == pytest.approx(rounds[-1].value)
+
+
+def test_the_given_model_is_not_changed():
+    plain = small_model(optimizer=keras.optimizers.Adam)
+    plain.fit(X, Y, verbose=0)
+    for model in (plain, kp.prune(plain)):
+        before = values(model.variables), values(model.optimizer.variables), [type(layer) for layer in model.layers]
+        kp.iterative_prune(model, compressions=[4], max_drop=1.0, alternate=True, **FIT)
+        after = values(model.variables), values(model.optimizer.variables), [type(layer) for layer in model.layers]
+        assert_same(before[0], after[0])
+        assert_same(before[1], after[1])
+        assert before[2] == after[2]
+        assert all(layer.trainable for layer in model.layers)
+
+
+def test_the_sparsest_model_within_the_budget_comes_back(measured):
+    measured(0.9, 0.85, 0.91, 0.79, 0.79)
+    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4, 8, 16], max_drop=0.1, **FIT)
+    assert [one.within_budget for one in rounds] == [True, True, True, False]
+    assert [one.value for one in rounds] == [0.9, 0.85, 0.91, 0.79]
+    assert sum(kept(best).values()) == TOTAL / 4
+
+
+def test_a_round_that_breaks_the_budget_is_retrained_once_more_and_may_win_it_back(measured):
+    measured(0.9, 0.5, 0.9, 0.5, 0.8, 1.0)
+    watch = Watch(lambda model: sum(kept(model).values()))
+    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4, 8], callbacks=[watch], **FIT)
+    assert [(one.value, one.within_budget) for one in rounds] == [(0.9, True), (0.9, True), (0.8, False)]
+    # Two fits in each of the two rounds, one cut in each, and no third round.
+    assert watch.fits == [(TOTAL / 2,) * 2] * 2 + [(TOTAL / 4,) * 2] * 2
+    assert sum(kept(best).values()) == TOTAL / 2
+
+
+def test_a_value_that_is_no_number_breaks_the_budget(measured):
+    measured(0.9, math.nan, math.nan)
+    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4], max_drop=1.0, **FIT)
+    assert [one.within_budget for one in rounds] == [True, False]
+    assert sum(kept(best).values()) == TOTAL
+
+
+def test_qualities_multiply_those_of_the_layers_and_leave_them():
+    model = kp.prune(small_model(), {"hidden": kp.StdThreshold(1.0), "head": kp.StdThreshold(0.5)})
+    expected = {}
+    for name, quality in (("hidden", 0.8), ("head", 0.4)):
+        kernel = ops.convert_to_numpy(model.get_layer(name).layer.kernel)
+        expected[name] = np.sum(np.abs(kernel) >= quality * np.std(kernel))
+    watch = Watch(kept)
+    best, rounds = kp.iterative_prune(model, qualities=[0.8, 1.1], max_drop=1.0, callbacks=[watch], **FIT)
+    assert [one.quality for one in rounds] == [0.0, 0.8, 1.1]
+    assert watch.fits[0][0] == expected
+    assert rounds[2].compression > rounds[1].compression > 1
+    assert [layer.criterion.quality for layer in pruned_layers(best)] == [1.0, 0.5]
+
+
+def test_layers_that_were_left_alone_stay_so():
+    model = kp.prune(small_model(), {"hidden": kp.StdThreshold()})
+    best, rounds = kp.iterative_prune(model, compressions=[4, 8], max_drop=1.0, **FIT)
+    assert kept(best) == {"hidden": 16}
+    assert rounds[-1].compression == 8
+    assert np.count_nonzero(ops.convert_to_numpy(best.get_layer("head").kernel)) == 48
+
+
+@pytest.mark.parametrize("fraction", [0.1, 1])
+def test_every_retraining_starts_at_the_same_fraction_of_the_learning_rate(fraction):
+    class Lower(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = 1e-3
+
+    watch = Watch(lambda model: float(ops.convert_to_numpy(model.optimizer.learning_rate)))
+    arguments = {"learning_rate_fraction": fraction, "callbacks": [watch, Lower()], "max_drop": 1.0}
+    kp.iterative_prune(small_model(learning_rate=0.2), compressions=[2, 4], **arguments, **FIT)
+    assert [before for before, _ in watch.fits] == [pytest.approx(0.2 * fraction)] * 2
+
+
+def test_a_learning_rate_schedule_is_refused_unless_it_is_to_stay():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model = small_model(learning_rate=schedule)
+    with pytest.raises(ValueError, match=r"schedule cannot be scaled.*learning_rate_fraction=0.1"):
+        kp.iterative_prune(model, compressions=[2], **FIT)
+    best, _ = kp.iterative_prune(model, compressions=[2], learning_rate_fraction=1, max_drop=1.0, **FIT)
+    assert isinstance(best.optimizer._learning_rate, keras.optimizers.schedules.ExponentialDecay)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(schedule))
+    with pytest.raises(ValueError, match="schedule cannot be scaled"):
+        kp.iterative_prune(compiled(small_model(), optimizer=lambda rate: scaled), compressions=[2], **FIT)
+
+
+IMAGES = {"x": X[..., None], "y": Y, "batch_size": 16, "validation_data": (X[..., None], Y)}
+
+
+def convolutional_model():
+    inner = [keras.Input((8, 1)), layers.Conv1D(4, 3, name="conv"), layers.Conv1D(3, 3, name="unpruned_conv")]
+    return compiled(keras.Sequential([*inner, layers.Flatten(), layers.Dense(3, name="head")]))
+
+
+def kernels(model):
+    found = [model.get_layer(name) for name in ("conv", "unpruned_conv", "head")]
+    return values((layer.layer if isinstance(layer, kp.Prune) else layer).kernel for layer in found)
+
+
+def test_alternate_retraining_holds_convolutions_fixed_then_the_dense_layers():
+    watch = Watch(kernels)
+    model = kp.prune(convolutional_model(), {"conv|head": kp.StdThreshold()})
+    best, _ = kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, callbacks=[watch], **IMAGES)
+    moved = [[not np.array_equal(a, b) for a, b in zip(*both, strict=True)] for both in watch.fits]
+    assert moved == [[False, False, True], [True, True, False]]
+    # Both cuts were done when the first half began.
+    first_conv, _, first_head = watch.fits[0][0]
+    assert np.count_nonzero(first_conv) + np.count_nonzero(first_head) == sum(kept(best).values())
+
+
+def test_the_fraction_applies_in_both_halves_of_alternate_retraining():
+    watch = Watch(lambda model: float(ops.convert_to_numpy(model.optimizer.learning_rate)))
+    arguments = {"learning_rate_fraction": 0.5, "alternate": True, "callbacks": [watch], "max_drop": 1.0}
+    kp.iterative_prune(convolutional_model(), compressions=[2], **arguments, **IMAGES)
+    assert [before for before, _ in watch.fits] == [pytest.approx(0.05)] * 2
+
+
+def test_what_comes_back_from_alternate_retraining_trains_on_as_a_whole():
+    best, _ = kp.iterative_prune(convolutional_model(), compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
+    assert all(layer.trainable for layer in best.layers)
+    before = kernels(best)
+    best.fit(X[..., None], Y, verbose=0)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, kernels(best), strict=True))
+    assert all(np.array_equal(a == 0, b == 0) for a, b in zip(before, kernels(best), strict=True))
+
+
+def test_a_half_of_alternate_retraining_without_layers_is_left_out():
+    watch = Watch()
+    kp.iterative_prune(small_model(), compressions=[2], alternate=True, max_drop=1.0, callbacks=[watch], **FIT)
+    assert len(watch.fits) == 1
+
+
+def model_with_noise(start=None):
+    """A model with seeds that are not saved with it: of a dropout that is tied to no layer, and of noise."""
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dropout(0.2),
+            layers.Dense(16, "relu", name="hidden"),
+            layers.Dropout(0.5),
+            layers.GaussianNoise(0.1),
+            layers.Dense(3, name="head"),
+        ]
+    )
+    if start is not None:
+        model.set_weights(start)
+    return compiled(model, optimizer=keras.optimizers.Adam, learning_rate=0.05)
+
+
+RUN = {"compressions": [2, 3, 5], "max_drop": 1.0, "seed": 7, "epochs": 2, **FIT}
+
+
+def without_seconds(rounds):
+    return [one._replace(seconds=0) for one in rounds]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_killed_run_goes_on_to_the_end_of_one_that_was_never_killed(tmp_path, capsys, number):
+    model = model_with_noise()
+    start = model.get_weights()
+    whole, whole_rounds = kp.iterative_prune(model, **RUN)
+    whole_lines = capsys.readouterr().out
+    with pytest.raises(KilledError):
+        kp.iterative_prune(model, directory=tmp_path, callbacks=[KillIn(2 * number)], **RUN)
+    assert len(json.loads((tmp_path / "rounds.json").read_text())["rounds"]) == number
+    # As in a new process: the same weights, but other seeds.
+    keras.utils.set_random_seed(1000 + number)
+    capsys.readouterr()
+    watch = Watch()
+    best, rounds = kp.iterative_prune(model_with_noise(start), directory=tmp_path, callbacks=[watch], **RUN)
+    assert len(watch.fits) == 2 * (4 - number)
+    assert without_seconds(rounds) == without_seconds(whole_rounds)
+    assert capsys.readouterr().out == whole_lines
+    assert_same(best.get_weights(), whole.get_weights())
+
+
+KILLED_RUN = """
+    import json, os, signal, sys
+    import keras, numpy as np
+    import keras_prune as kp
+
+    class Kill(keras.callbacks.Callback):
+        fits = 0
+        def on_train_begin(self, logs=None):
+            self.fits += 1
+        def on_train_batch_end(self, batch, logs=None):
+            if self.fits == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    directory, kill = sys.argv[1], sys.argv[2] == "kill"
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    y = np.argmax(x[:, :3], axis=1)
+    first = [keras.Input((8,)), keras.layers.Dropout(0.2), keras.layers.Dense(16, "relu")]
+    model = keras.Sequential([*first, keras.layers.Dropout(0.5), keras.layers.Dense(3)])
+    random = np.random.default_rng(1)
+    model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    best, rounds = kp.iterative_prune(
+        model, compressions=[2, 3], max_drop=1.0, seed=3, directory=directory, x=x, y=y, validation_data=(x, y),
+        callbacks=[Kill()] if kill else None,
+    )
+    np.savez(os.path.join(directory, "best.npz"), *best.get_weights())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_goes_on_to_the_end_of_one_that_was_not(tmp_path):
+    def run(name, kill):
+        (tmp_path / name).mkdir(exist_ok=True)
+        command = [sys.executable, "-c", textwrap.dedent(KILLED_RUN), str(tmp_path / name), "kill" if kill else "go on"]
+        root = str(pathlib.Path(kp.__file__).parents[1])
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, check=False).returncode
+
+    assert run("killed", kill=True) == -signal.SIGKILL
+    assert not (tmp_path / "killed/best.npz").exists()
+    assert run("killed", kill=False) == run("whole", kill=False) == 0
+    best, whole = (np.load(tmp_path / name / "best.npz") for name in ("killed", "whole"))
+    assert_same([best[name] for name in best], [whole[name] for name in whole])
+
+
+def test_a_finished_run_comes_back_from_its_directory_without_training(tmp_path):
+    model = small_model()
+    arguments = {"compressions": [2, 4], "max_drop": 1.0, "directory": tmp_path / "new/folder", **FIT}
+    best, rounds = kp.iterative_prune(model, **arguments)
+    watch = Watch()
+    again, rounds_again = kp.iterative_prune(model, callbacks=[watch], **arguments)
+    assert watch.fits == []
+    assert rounds_again == rounds
+    assert_same(again.get_weights(), best.get_weights())
+    files = sorted(file.name for file in (tmp_path / "new/folder").iterdir())
+    assert files == ["round_00.keras", "round_01.keras", "round_02.keras", "rounds.json"]
+    kept_model = keras.models.load_model(tmp_path / "new/folder/round_02.keras")
+    assert_same(kept_model.get_weights(), best.get_weights())
+
+
+def test_a_run_that_ended_out_of_its_budget_comes_back_as_it_ended(tmp_path, measured):
+    model = small_model()
+    arguments = {"compressions": [2, 4, 8], "directory": tmp_path, **FIT}
+    measured(0.9, 0.9, 0.1, 0.1)
+    best, rounds = kp.iterative_prune(model, **arguments)
+    measured()
+    again, rounds_again = kp.iterative_prune(model, **arguments)
+    assert rounds_again == rounds
+    assert [one.within_budget for one in rounds] == [True, True, False]
+    assert_same(again.get_weights(), best.get_weights())
+
+
+def test_a_run_that_died_while_it_wrote_a_file_goes_on(tmp_path, monkeypatch):
+    model = small_model()
+    arguments = {"compressions": [2, 4], "max_drop": 1.0, "seed": 1, **FIT}
+    whole, _ = kp.iterative_prune(model, **arguments)
+    save = keras.Sequential.save
+
+    def half_of_it(self, file, *args, **kwargs):
+        save(self, file, *args, **kwargs)
+        if "round_01" in file.name:
+            file.write_bytes(file.read_bytes()[:100])
+            raise KilledError
+
+    monkeypatch.setattr(keras.Sequential, "save", half_of_it)
+    with pytest.raises(KilledError):
+        kp.iterative_prune(model, directory=tmp_path, **arguments)
+    monkeypatch.undo()
+    assert not (tmp_path / "round_01.keras").exists()
+    best, _ = kp.iterative_prune(model, directory=tmp_path, **arguments)
+    assert_same(best.get_weights(), whole.get_weights())
+
+
+def test_a_directory_with_another_run_is_refused(tmp_path):
+    model = small_model()
+    arguments = {"compressions": [2], "max_drop": 1.0, "seed": 1, "directory": tmp_path, **FIT}
+    kp.iterative_prune(model, **arguments)
+    other_start = small_model()
+    other_criteria = kp.prune(model, {"hidden": kp.StdThreshold(), "head": kp.StdThreshold(0.5)})
+    others = [
+        {"model": model, "compressions": [3]},
+        {"model": model, "compressions": None, "qualities": [2]},
+        {"model": model, "max_drop": 0.5},
+        {"model": model, "seed": None},
+        {"model": model, "alternate": True},
+        {"model": model, "learning_rate_fraction": 0.2},
+        {"model": model, "epochs": 2},
+        {"model": model, "batch_size": 8},
+        {"model": other_start},
+        {"model": other_criteria},
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=r"another start or other settings; .* Received: directory="):
+            kp.iterative_prune(**arguments | other)
+    _, rounds = kp.iterative_prune(model, **arguments)
+    assert len(rounds) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"either as compressions.*or as qualities.*Received: compressions=None, qualities=None"),
+        ({"compressions": [2], "qualities": [1]}, r"either as compressions.*Received: compressions=\[2\]"),
+        ({"compressions": []}, r"needs a compression above 1, in increasing order"),
+        ({"compressions": [1, 2]}, r"needs a compression above 1"),
+        ({"compressions": [4, 2]}, r"in increasing order.*Received: compressions=\[4, 2\]"),
+        ({"qualities": [0]}, r"or a quality above 0. Received: compressions=None, qualities=\[0\]"),
+        ({"compressions": [2], "monitor": "precision"}, r"monitor must be a metric .*Received: monitor='precision'"),
+        ({"compressions": [2], "monitor": "loss"}, r"of which more is better.*Received: monitor='loss'"),
+        ({"compressions": [2], "learning_rate_fraction": 0}, r"must be above 0.*learning_rate_fraction=0"),
+        ({"compressions": [2], "validation_data": None}, r"pass validation_data. Received: model="),
+        ({"compressions": [1000]}, r"compressed 88.0x at most. Received: compression=1000"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kp.iterative_prune(small_model(), **FIT | arguments)
+
+
+def test_models_that_cannot_be_retrained_are_refused():
+    uncompiled = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"call model.compile\(...\) .*compiled=False"):
+        kp.iterative_prune(uncompiled, compressions=[2], **FIT)
+    with pytest.raises(ValueError, match="Expected a Keras 3 model"):
+        kp.iterative_prune("model.keras", compressions=[2], **FIT)
+    without_thresholds = kp.prune(small_model(), kp.TargetSparsity(0.5))
+    for strength in ({"compressions": [2]}, {"qualities": [1]}):
+        with pytest.raises(ValueError, match=r"StdThreshold.*layer 'hidden' with criterion=TargetSparsity"):
+            kp.iterative_prune(without_thresholds, **strength, **FIT)
