@@ -33,7 +33,8 @@ def reset_slots(optimizer, pairs) -> None:
 
 def _slot_lists(optimizer, count):
     """Yields `(one slot per trainable variable, initial value)` for each kind of slot that the optimizer keeps."""
-    fresh = type(optimizer).from_config(optimizer.get_config())
+    # Without the learning rate, which may be a schedule of the user's own that is not registered.
+    fresh = type(optimizer).from_config(optimizer.get_config() | {"learning_rate": 0.0})
     fresh.build([keras.Variable(ops.zeros((1, 1)), name="probe")])
     for name, slots in vars(optimizer).items():
         if name == "_trainable_variables" or not isinstance(slots, list) or len(slots) != count:
