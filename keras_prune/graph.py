@@ -78,8 +78,10 @@ def leaf_layers(model) -> list:
 
 
 def pruned_layers(model) -> list[Prune]:
-    """Returns the `Prune` wrappers of a model, nested models included."""
-    return [layer for layer in leaf_layers(model) if isinstance(layer, Prune)]
+    """Returns the `Prune` wrappers of a model, those in nested models and inside other layers included."""
+    layers = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.Layer)]
+    inner = {id(inner): inner for layer in layers for inner in layer._flatten_layers() if isinstance(inner, Prune)}
+    return list(inner.values())
 
 
 def is_weight_layer(layer) -> bool:
