@@ -1,6 +1,7 @@
 """Wrappers: layers that hold what pruning adds to a layer - masks, thresholds, a dropout rate that can change."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import keras
@@ -214,10 +215,13 @@ class Prune(keras.layers.Wrapper):
     @property
     def pruned_weights(self) -> list[PrunedWeight]:
         """The prunable weights of the wrapped layer with their masks, in the order of `layer.weights`."""
-        weights = self.layer.weights
+        weights = [self.layer.weights[position] for position in self._positions]
+        paths = [weight.path.split("/") for weight in weights]
+        folders = zip(*(path[:-1] for path in paths), strict=False)
+        shared = len(list(itertools.takewhile(lambda names: len(set(names)) == 1, folders)))
         return [
-            PrunedWeight(weights[position].name, weights[position], mask, threshold)
-            for position, mask, threshold in zip(self._positions, self._masks, self._thresholds, strict=True)
+            PrunedWeight("/".join(path[shared:]), weight, mask, threshold)
+            for path, weight, mask, threshold in zip(paths, weights, self._masks, self._thresholds, strict=True)
         ]
 
     @property
@@ -337,6 +341,15 @@ class PrunedDropout(keras.layers.Dropout):
         keep = 1.0 - self.current_rate.value
         survives = keras.random.uniform(noise_shape, dtype="float32", seed=self.seed_generator) < keep
         return ops.where(survives, inputs / ops.cast(keep, inputs.dtype), ops.zeros_like(inputs))
+
+    def save_own_variables(self, store):
+        # Keras saves no seeds. Without its seed a run that was stopped would go on with other noise, to other masks.
+        for variable in self.variables:
+            store[variable.name] = variable
+
+    def load_own_variables(self, store):
+        for variable in self.variables:
+            variable.assign(store[variable.name])
 
     def get_config(self):
         return {**super().get_config(), "source": self.source}
