@@ -1,10 +1,11 @@
 """The callback: the only place where time, criteria and masks meet."""
 
+import math
 import warnings
 
 import keras
 
-from keras_prune.graph import pruned_dropouts, pruned_layers
+from keras_prune.graph import pruned_dropouts, pruned_layers, submodels
 from keras_prune.schedules import Schedule
 from keras_prune.slots import reset_slots
 
@@ -64,31 +65,45 @@ class PruningCallback(keras.callbacks.Callback):
                 f"{[layer.name for layer in self.model.layers]}"
             )
         self._dropouts = pruned_dropouts(self.model) if self.adjust_dropout else []
+        self._names: dict[int, str] = {}  # For the logs: layers of two nested models may have the same name.
+        for model in submodels(self.model):
+            for layer in model.layers:
+                taken = layer.name in self._names.values()
+                self._names.setdefault(id(layer), f"{model.name}/{layer.name}" if taken else layer.name)
         self._now = None  # The time up to which cuts are done.
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
         by_step = self.schedule.unit == "step"
-        self._first_step = int(self.model.optimizer.iterations) if by_step else None
-        begin = self._first_step if by_step else epoch
+        self._batches = self._batches_seen() if by_step else None
         if self._now is None:
+            # With gradient accumulation a run may go on from the middle of a step, which was cut for when it began.
+            begin = math.ceil(self._batches / self._batches_per_step()) if by_step else epoch
             self._check_schedule(begin, epoch)
             self._now = begin - 1
-        self._cut_until(begin)
+        if not by_step:
+            self._cut_until(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._first_step is not None:
-            self._cut_until(self._first_step + batch // (self.model.optimizer.gradient_accumulation_steps or 1))
+        if self._batches is not None:
+            self._cut_until((self._batches + batch) // self._batches_per_step())
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._first_step is not None:
+        if self._batches is not None:
             # Cuts that fell between two executions of several steps each.
-            self._cut_until(int(self.model.optimizer.iterations) - 1)
+            self._cut_until((self._batches_seen() - 1) // self._batches_per_step())
         for layer in self._layers:
             # Most optimizers leave a zero with a zero gradient alone; Muon, for one, does not.
             layer.apply_masks()
         if logs is not None:
             logs.update(self._measurements())
+
+    def _batches_seen(self) -> int:
+        optimizer = self.model.optimizer
+        return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
+
+    def _batches_per_step(self) -> int:
+        optimizer = self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps or 1
 
     def _check_schedule(self, begin: int, epoch: int) -> None:
         """Refuses a schedule that never cuts in this run, and warns of one that does not come to its end."""
@@ -97,30 +112,38 @@ class PruningCallback(keras.callbacks.Callback):
         if unit == "step":
             if steps is None:
                 return  # A generator of unknown length: `on_train_end` looks whether anything was cut.
-            end = begin + epochs * steps // (self.model.optimizer.gradient_accumulation_steps or 1)
+            end = math.ceil((self._batches + epochs * steps) / self._batches_per_step())
         else:
             end = begin + epochs
-        done = max(times) < begin and any(layer.density < 1 for layer in self._layers)
-        if not done and self.schedule.due(begin - 1, end - 1) is None:
+        # A run that goes on from one that has cut already may well end before the next cut.
+        begun = min(times) < begin and any(layer.density < 1 for layer in self._layers)
+        if not begun and self.schedule.due(begin - 1, end - 1) is None:
             raise ValueError(
                 f"The schedule never cuts in this run: it cuts before {unit} {_listed(times)}, and the run goes from "
                 f"{unit} {begin} to {end - 1}. Train longer, or let the schedule begin earlier. "
                 f"Received: schedule={type(self.schedule).__name__}, epochs={self.params['epochs']}, steps={steps}"
             )
         if max(times) >= end:
-            warnings.warn(
-                f"The schedule goes on until {unit} {max(times)}, but this run ends after {unit} {end - 1}: full "
-                f"strength is not reached unless training continues with initial_epoch={self.params['epochs']}.",
-                stacklevel=2,
-            )
+            self._warn_of_the_rest(end - 1)
+
+    def _warn_of_the_rest(self, last: int) -> None:
+        unit = self.schedule.unit
+        warnings.warn(
+            f"The schedule goes on until {unit} {max(self.schedule.times)}, but this run ends after {unit} {last}: "
+            f"full strength is not reached unless training continues with initial_epoch={self.params['epochs']}.",
+            stacklevel=3,
+        )
 
     def on_train_end(self, logs=None):
-        if all(layer.density == 1 for layer in self._layers):
+        now = -1 if self._now is None else self._now
+        if now < min(self.schedule.times):
             warnings.warn(
                 f"The run ended before the schedule's first cut, before {self.schedule.unit} "
                 f"{min(self.schedule.times)}: nothing was pruned.",
                 stacklevel=2,
             )
+        elif self.schedule.unit == "step" and self.params.get("steps") is None and now < max(self.schedule.times):
+            self._warn_of_the_rest(now)
 
     def _cut_until(self, now: int) -> None:
         due = self.schedule.due(self._now, now)
@@ -129,6 +152,13 @@ class PruningCallback(keras.callbacks.Callback):
             return
         if keras.backend.backend() == "jax" and self.schedule.unit == "step":
             self.model.jax_state_sync()
+        unbuilt = [layer.name for layer in self._layers if not layer.built]
+        if unbuilt:
+            raise ValueError(
+                "A cut needs layers that have their weights, and a subclassed model makes them at its first step. Call "
+                f"the model on a batch of data before fit. Received: model={self.model.name!r} with unbuilt layers "
+                f"{unbuilt}"
+            )
         for layer in self._layers:
             layer.require_finite()  # All layers before the first is touched: a cut happens whole or not at all.
         strength = self.schedule.strength(due)
@@ -162,12 +192,13 @@ class PruningCallback(keras.callbacks.Callback):
         kept, total = self._connections()
         values = {"sparsity": 1 - kept / total}
         for layer in self._layers:
-            values[f"density/{layer.name}"] = layer.density
+            name = self._names.get(id(layer), layer.name)
+            values[f"density/{name}"] = layer.density
             for weight in layer.pruned_weights:
                 suffix = "" if len(layer.pruned_weights) == 1 else f"/{weight.name}"
-                values[f"threshold/{layer.name}{suffix}"] = float(weight.threshold)
+                values[f"threshold/{name}{suffix}"] = float(weight.threshold)
         for dropout, _ in self._dropouts:
-            values[f"dropout/{dropout.name}"] = float(dropout.current_rate)
+            values[f"dropout/{self._names[id(dropout)]}"] = float(dropout.current_rate)
         return values
 
 
