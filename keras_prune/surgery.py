@@ -169,7 +169,14 @@ def rebuild(model, convert):
             return convert(layer, copy_of)
         return type(layer).from_config(layer.get_config())
 
-    rebuilt = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    compiled = [submodel for submodel in submodels(model) if submodel.compiled]
+    try:
+        for submodel in compiled:
+            submodel.compiled = False  # Or `clone_model` would look for losses and metrics by their registered names.
+        rebuilt = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    finally:
+        for submodel in compiled:
+            submodel.compiled = True
     for original, counterpart in zip(submodels(model), submodels(rebuilt), strict=True):
         for old, new in zip(keras.tree.flatten(original.inputs), keras.tree.flatten(counterpart.inputs), strict=True):
             # `clone_model` gives an input that was not named by hand another name.
@@ -180,7 +187,20 @@ def rebuild(model, convert):
             new.assign(ops.copy(old.value))
         if isinstance(copy, keras.layers.Normalization):
             copy.finalize_state()  # It computes with tensors taken from its variables.
+    if model.compiled:
+        rebuilt.compile(**keras.tree.map_structure(_without_state, dict(model._compile_config.config)))
     return rebuilt
+
+
+def _without_state(setting):
+    """Returns one of the settings that a model was compiled with, optimizers and metrics as good as new."""
+    if not isinstance(setting, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return setting
+    config = setting.get_config()
+    schedule = getattr(setting, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = schedule  # Stateless, and found again from a config only if it is registered.
+    return type(setting).from_config(config)
 
 
 def _require_keras_graph(model):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 import keras_prune as kp
@@ -82,3 +83,36 @@ def test_strip_gives_back_the_configuration_of_the_original_model():
     plain = kp.strip(kp.prune(model))
     assert plain.get_config() == model.get_config()
     assert [variable.path for variable in plain.trainable_variables]
+
+
+def mean_square(truth, prediction):
+    return ops.mean(ops.square(truth - prediction))
+
+
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.001 * ops.cast(step, "float32")
+
+    def get_config(self):
+        return {}
+
+
+def test_a_compiled_model_comes_back_compiled_with_what_it_was_compiled_with():
+    model = small_model()
+    adam = keras.optimizers.Adam(Warmup(), clipnorm=0.5)
+    metrics = ["mae", keras.metrics.MeanSquaredError(name="own")]
+    model.compile(adam, mean_square, metrics=metrics, jit_compile=False)
+    model.train_on_batch(X, Y)
+    pruned = kp.prune(model)
+    for copy in (pruned, kp.strip(pruned)):
+        assert copy.optimizer is not adam
+        assert copy.optimizer.clipnorm == 0.5
+        assert int(copy.optimizer.iterations) == 0
+        assert copy.jit_compile is False
+        assert copy.evaluate(X, Y, verbose=0) == pytest.approx(model.evaluate(X, Y, verbose=0))
+    assert model.compiled
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_a_model_that_is_not_compiled_comes_back_that_way():
+    assert not kp.strip(kp.prune(small_model())).compiled
