@@ -251,28 +251,28 @@ def model_with_noise(start=None):
     return compiled(model, optimizer=keras.optimizers.Adam, learning_rate=0.05)
 
 
-RUN = {"compressions": [2, 3, 5], "max_drop": 1.0, "seed": 7, "epochs": 2, **FIT}
+RUN = {"compressions": [2, 4], "max_drop": 1.0, "seed": 7, **FIT}
 
 
 def without_seconds(rounds):
     return [one._replace(seconds=0) for one in rounds]
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, 2])
 def test_a_killed_run_goes_on_to_the_end_of_one_that_was_never_killed(tmp_path, capsys, number):
     model = model_with_noise()
     start = model.get_weights()
     whole, whole_rounds = kp.iterative_prune(model, **RUN)
     whole_lines = capsys.readouterr().out
     with pytest.raises(KilledError):
-        kp.iterative_prune(model, directory=tmp_path, callbacks=[KillIn(2 * number)], **RUN)
+        kp.iterative_prune(model, directory=tmp_path, callbacks=[KillIn(number)], **RUN)
     assert len(json.loads((tmp_path / "rounds.json").read_text())["rounds"]) == number
     # As in a new process: the same weights, but other seeds.
     keras.utils.set_random_seed(1000 + number)
     capsys.readouterr()
     watch = Watch()
     best, rounds = kp.iterative_prune(model_with_noise(start), directory=tmp_path, callbacks=[watch], **RUN)
-    assert len(watch.fits) == 2 * (4 - number)
+    assert len(watch.fits) == 3 - number
     assert without_seconds(rounds) == without_seconds(whole_rounds)
     assert capsys.readouterr().out == whole_lines
     assert_same(best.get_weights(), whole.get_weights())
