@@ -104,6 +104,7 @@ def iterative_prune(
             f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
+    best.optimizer.build(best.trainable_variables)  # As that of a trained model, whose file is loaded into this one.
     if monitor == "loss":
         raise ValueError(
             "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
