@@ -14,8 +14,6 @@ import numpy as np
 import keras_prune as kp
 from keras_prune import networks, plots
 
-WIDTH = 3.4  # Inches, a column.
-
 
 def measurements(results_dir, network, kind):
     """Returns what was measured, one entry a seed, in the order of the seeds."""
@@ -100,8 +98,9 @@ def _percent(values):
 
 def figure(number, results_dir, figures_dir):
     """Draws a figure of the paper and returns the path of its PNG."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.76 * WIDTH), dpi=200, layout="constrained")
-    {"4": _mask, "5": _trade_off, "6": _sensitivity, "7": _weights}[number](pathlib.Path(results_dir), ax)
+    with plt.style.context(plots.STYLE):
+        fig, ax = plt.subplots()
+        {"4": _mask, "5": _trade_off, "6": _sensitivity, "7": _weights}[number](pathlib.Path(results_dir), ax)
     pathlib.Path(figures_dir).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(figures_dir) / f"figure_{number}.png"
     fig.savefig(path)

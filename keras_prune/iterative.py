@@ -131,7 +131,8 @@ def iterative_prune(
 
     def measure(candidate):
         batch_size = fit_arguments.get("validation_batch_size") or fit_arguments.get("batch_size")
-        return evaluate(candidate, fit_arguments["validation_data"], monitor, batch_size)
+        steps = fit_arguments.get("validation_steps")
+        return evaluate(candidate, fit_arguments["validation_data"], monitor, batch_size, steps)
 
     with _progress((len(aims) + 1 - max(1, len(rounds))) * epochs) as progress:
 

@@ -46,6 +46,13 @@ class DeadNeurons:
     Attributes:
         rows: List of `LayerNeurons`, one for each layer with connections.
         neurons, kept, left: Their sums over the layers that are not left as they are.
+
+    Example:
+
+    >>> import keras, keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_initializer="zeros", name="fc")])
+    >>> [(row.layer, row.ignored_inputs) for row in kp.dead_neurons(model).rows]
+    [('fc', 4)]
     """
 
     def __init__(self, rows: list[LayerNeurons]):

@@ -89,6 +89,14 @@ class Report:
         flop_density: Share of the operations left, weighted by the operations.
         storage: List of `WeightStorage`, what each weight, biases included, takes dense and in a file of
             `save_sparse`, and the bound that the entropy of its mask sets.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10, kernel_initializer="identity")])
+    >>> report = kp.report(model)
+    >>> report.kept, report.sparsity, report.compression
+    (10, 0.9, 10.0)
     """
 
     def __init__(

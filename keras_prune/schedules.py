@@ -14,6 +14,15 @@ class Schedule:
     Args:
         times: Sequence of integers, when to cut: before the epoch (or the optimizer step) of that index begins.
         unit: `"epoch"` or `"step"`. Defaults to `"epoch"`.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> class Halving(kp.Schedule):
+    ...     def ramp(self, index):
+    ...         return 1 - 0.5 ** (index + 1)
+    >>> [Halving(times=[0, 3]).strength(epoch) for epoch in range(4)]
+    [0.5, None, None, 0.75]
     """
 
     def __init__(self, times: Sequence[int], unit: str = "epoch"):

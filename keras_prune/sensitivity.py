@@ -31,6 +31,13 @@ class Sensitivity:
         curves: Mapping from layer name to its list of `Point`s, strength rising.
         reference: What the uncut model measures.
         monitor: Name of the metric.
+
+    Example:
+
+    >>> points = [Point(strength=1.0, density=0.3, value=0.97), Point(strength=2.0, density=0.05, value=0.8)]
+    >>> scan = Sensitivity({"fc": points}, reference=0.98, monitor="accuracy", kind=StdThreshold)
+    >>> scan.criteria(max_drop=0.02)
+    {'fc': StdThreshold(quality=1.0)}
     """
 
     def __init__(self, curves: dict[str, list[Point]], reference: float, monitor: str, kind: type[Criterion]):

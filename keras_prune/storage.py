@@ -139,6 +139,17 @@ def load_sparse(path, custom_objects=None):
     Raises:
         ValueError: If the file is truncated, altered, of another version or no such file at all, or if the model's
             config cannot be rebuilt.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> from keras_prune.storage import load_sparse, save_sparse
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")], name="small")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_sparse(model, os.path.join(folder, "model.kprune"))
+    ...     loaded = load_sparse(os.path.join(folder, "model.kprune"))
+    >>> loaded.name, np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    ('small', True)
     """
     with open_checked(path) as (header, payload_bytes, file):
         try:

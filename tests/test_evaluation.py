@@ -20,6 +20,10 @@ def test_it_measures_what_keras_measures(model):
     assert evaluate(model, (x, y), "loss", batch_size=3) == 4.0
 
 
+def test_a_list_counts_as_a_tuple(model):
+    assert evaluate(model, [np.ones((4, 2)), np.zeros((4, 1))], "loss") == 4.0
+
+
 def test_sample_weights_count(model):
     x, y, sample_weight = np.array([[1.0, 1.0], [2.0, 2.0]]), np.zeros((2, 1)), np.array([1.0, 0.0])
     assert evaluate(model, (x, y, sample_weight), "loss") == pytest.approx(2.0)

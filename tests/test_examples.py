@@ -19,7 +19,7 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
-def run(script, *flags, cwd):
+def start(script, *flags, cwd):
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]),
@@ -27,7 +27,11 @@ def run(script, *flags, cwd):
         "KERAS_BACKEND": "tensorflow",
     }
     command = [sys.executable, str(EXAMPLES / script), *flags]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def run(script, *flags, cwd):
+    done = start(script, *flags, cwd=cwd)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -74,10 +78,9 @@ def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
 
 @needs_tensorflow
 def test_a_flag_out_of_range_is_one_clear_line(tmp_path):
-    command = [sys.executable, str(EXAMPLES / "mnist.py"), "--rounds=0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "rounds" in done.stderr
+    done = start("mnist.py", "--rounds=0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "flag --rounds=0: 0 is not" in done.stderr
     assert not (tmp_path / "output").exists()
 
 
