@@ -1,6 +1,8 @@
 """Surgery: from a model to one with wrapped layers, and back to a plain one."""
 
 import re
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 
 import keras
@@ -178,6 +180,13 @@ def rebuild(model, convert):
         for submodel in compiled:
             submodel.compiled = True
     for original, counterpart in zip(submodels(model), submodels(rebuilt), strict=True):
+        if type(counterpart) is not type(original):
+            warnings.warn(
+                f"The model {original.name!r} of class {type(original).__name__} comes back as a plain "
+                f"{type(counterpart).__name__}, because a class with a constructor of its own cannot be rebuilt layer "
+                "by layer: methods such as an own train_step are gone.",
+                stacklevel=3,
+            )
         for old, new in zip(keras.tree.flatten(original.inputs), keras.tree.flatten(counterpart.inputs), strict=True):
             # `clone_model` gives an input that was not named by hand another name.
             new._keras_history.operation.name = old._keras_history.operation.name
@@ -185,6 +194,10 @@ def rebuild(model, convert):
         for old, new in zip(layer.variables, copy.variables, strict=True):
             # A copy, because JAX hands the very array on, and a later training step donates it.
             new.assign(ops.copy(old.value))
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup, which is in no variable.
+                layer.save_assets(folder)
+                copy.load_assets(folder)
         if isinstance(copy, keras.layers.Normalization):
             copy.finalize_state()  # It computes with tensors taken from its variables.
     if model.compiled:

@@ -1,5 +1,9 @@
 """From a model to a wrapped one and back: same outputs and layers, zeros inside, the original left as it was."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -116,3 +120,262 @@ def test_a_compiled_model_comes_back_compiled_with_what_it_was_compiled_with():
 
 def test_a_model_that_is_not_compiled_comes_back_that_way():
     assert not kp.strip(kp.prune(small_model())).compiled
+
+
+def branches():
+    left, right = keras.Input((8,), name="left"), keras.Input((8,), name="right")
+    both = layers.Concatenate()([layers.Dense(4, "relu")(left), layers.Dense(4)(right)])
+    return keras.Model({"left": left, "right": right}, {"sum": layers.Dense(2)(both), "own": both}), {
+        "left": X,
+        "right": -X,
+    }
+
+
+def shared_layer():
+    inputs, dense = keras.Input((8,)), layers.Dense(8, "tanh", name="shared")
+    return keras.Model(inputs, layers.Dense(3)(dense(dense(inputs)))), X
+
+
+def nested():
+    inner = keras.Sequential([layers.Dense(8, "relu"), layers.Dropout(0.5)], name="inner")
+    inputs = keras.Input((8,))
+    outer = keras.Model(inputs, inner(inner(inputs)), name="outer")
+    whole = keras.Input((8,))
+    return keras.Model(whole, layers.Dense(3)(outer(whole))), X
+
+
+def built_late():
+    model = keras.Sequential([layers.Dense(8, "relu"), layers.Dense(3)])
+    model.build((None, 8))
+    return model, X
+
+
+def convolutions():
+    images = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(2),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(3),
+        ]
+    )
+    return model, images
+
+
+@pytest.mark.parametrize("make", [branches, shared_layer, nested, built_late, convolutions])
+def test_prune_save_load_and_strip_keep_the_outputs_bit_for_bit(make, tmp_path):
+    model, data = make()
+    expected = model(data)
+    pruned = kp.prune(model)
+    assert_same(pruned(data), expected)
+    assert_same(kp.strip(pruned)(data), expected)
+    cut(pruned)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded(data), pruned(data))
+    assert_same(kp.strip(loaded)(data), pruned(data))
+    assert kp.strip(pruned).get_config() == model.get_config()
+    assert_same(model(data), expected)
+
+
+def test_strip_leaves_plain_keras_layers_with_the_zeros_inside():
+    pruned = cut(kp.prune(small_model(), kp.TargetSparsity(0.75)))
+    plain = kp.strip(pruned)
+    assert [type(layer) for layer in plain.layers] == [layers.Dense, layers.Dropout, layers.Dense]
+    for old, new in zip(pruned.layers[::2], plain.layers[::2], strict=True):
+        assert_same(new.kernel.value, old.pruned_weights[0].masked())
+        assert np.count_nonzero(numbers(new.kernel.value)[0]) == old.connections[0]
+        assert_same(new.bias.value, old.layer.bias.value)
+    assert plain.layers[1].rate == 0.5
+    assert "keras_prune" not in str(keras.saving.serialize_keras_object(plain))
+
+
+def test_neither_prune_nor_strip_shares_state_with_the_model_they_were_given():
+    model = small_model()
+    pruned = kp.prune(model)
+    plain = kp.strip(pruned)
+    before = numbers([variable.value for variable in model.variables])
+    for copy in (pruned, plain):
+        copy.compile("adam", "mse")
+        copy.fit(X, Y, verbose=0)
+    cut(pruned)
+    assert_same([variable.value for variable in model.variables], before)
+    assert [type(layer) for layer in model.layers] == [layers.Dense, layers.Dropout, layers.Dense]
+
+
+def test_strip_of_a_plain_model_is_a_copy():
+    model = small_model()
+    copy = kp.strip(model)
+    assert copy is not model
+    assert_same(copy(X), model(X))
+
+
+def criteria(model):
+    return {layer.name: getattr(layer, "criterion", None) for layer in model.layers if layer.name != "drop"}
+
+
+HALF, MOST = kp.TargetSparsity(0.5), kp.TargetSparsity(0.9)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        (None, {"hidden": kp.StdThreshold(1.0), "head": kp.StdThreshold(1.0)}),
+        (HALF, {"hidden": HALF, "head": HALF}),
+        ({"hidden": HALF, ".*": MOST}, {"hidden": HALF, "head": MOST}),
+        ({"h.*": HALF, "head": MOST}, {"hidden": HALF, "head": HALF}),
+        ({"head": MOST}, {"hidden": None, "head": MOST}),
+        ({"head": None, "hidden": HALF}, {"hidden": HALF, "head": None}),
+        (lambda layer: MOST if layer.units == 3 else None, {"hidden": None, "head": MOST}),
+    ],
+)
+def test_a_criterion_may_be_one_a_mapping_or_a_callable(criterion, expected):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(16, name="hidden"), layers.Dense(3, name="head")])
+    assert criteria(kp.prune(model, criterion)) == expected
+
+
+def test_layers_that_are_pruned_already_keep_weights_masks_and_criterion():
+    once = cut(kp.prune(small_model(), {"hidden": HALF}))
+    twice = kp.prune(once, MOST)
+    assert criteria(twice) == {"hidden": HALF, "head": MOST}
+    old, new = once.get_layer("hidden"), twice.get_layer("hidden")
+    assert_same([variable.value for variable in new.variables], [variable.value for variable in old.variables])
+    assert_same(twice(X), once(X))
+
+
+def test_pruning_twice_is_pruning_once():
+    once = cut(kp.prune(small_model(), HALF))
+    twice = kp.prune(once, MOST)
+    assert twice.get_config() == once.get_config()
+    assert_same([variable.value for variable in twice.weights], [variable.value for variable in once.weights])
+
+
+def test_frozen_layers_are_left_alone():
+    model = small_model()
+    model.get_layer("hidden").trainable = False
+    pruned = kp.prune(model)
+    assert [type(layer) for layer in pruned.layers] == [layers.Dense, layers.Dropout, kp.Prune]
+    assert not pruned.get_layer("hidden").trainable
+
+
+def test_a_dropout_is_tied_to_the_layer_it_drops_and_keeps_its_settings():
+    model = keras.Sequential(
+        [
+            keras.Input((5, 8)),
+            layers.Dropout(0.1, name="on_inputs"),
+            layers.Dense(4, name="fc"),
+            layers.ReLU(),
+            layers.Dropout(0.25, noise_shape=(None, 1, 4), seed=7, name="tied"),
+            layers.SpatialDropout1D(0.5, name="spatial"),
+            layers.Dense(4, name="unpruned"),
+            layers.Dropout(0.5, name="untied"),
+        ]
+    )
+    pruned = kp.prune(model, {"fc": HALF})
+    tied = pruned.get_layer("tied")
+    assert (type(tied), tied.source) == (kp.PrunedDropout, "fc")
+    assert (tied.rate, tied.noise_shape, tied.seed) == (0.25, (None, 1, 4), 7)
+    assert type(pruned.get_layer("on_inputs")) is layers.Dropout
+    assert type(pruned.get_layer("untied")) is layers.Dropout
+    assert type(pruned.get_layer("spatial")) is layers.SpatialDropout1D
+    assert kp.strip(pruned).get_config() == model.get_config()
+
+
+def test_an_adapted_normalization_keeps_what_it_learned():
+    normalization = layers.Normalization()
+    normalization.adapt(X * 5 + 3)
+    model = keras.Sequential([keras.Input((8,)), normalization, layers.Dense(3)])
+    pruned = kp.prune(model)
+    assert_same(pruned(X), model(X))
+    assert_same(kp.strip(pruned)(X), model(X))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras looks up on TensorFlow only")
+def test_an_adapted_lookup_keeps_its_vocabulary():
+    lookup = layers.StringLookup()
+    lookup.adapt(np.array(["a", "b", "c"]))
+    model = keras.Sequential([keras.Input((2,), dtype="string"), lookup, layers.Embedding(4, 3)])
+    words = ops.convert_to_tensor([["a", "c"], ["b", "unknown"]])
+    assert_same(kp.prune(model)(words), model(words))
+
+
+class WithConstructor(keras.Model):
+    def __init__(self, units):
+        inputs = keras.Input((8,))
+        super().__init__(inputs, layers.Dense(units)(inputs), name="own_class")
+
+
+class WithoutConstructor(keras.Model):
+    pass
+
+
+def test_a_class_of_the_users_own_is_kept_or_the_loss_is_told():
+    inputs = keras.Input((8,))
+    assert type(kp.prune(WithoutConstructor(inputs, layers.Dense(3)(inputs)))) is WithoutConstructor
+    with pytest.warns(UserWarning, match="'own_class' of class WithConstructor comes back as a plain Functional"):
+        kp.prune(WithConstructor(3))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def keras_2_model():
+    module = {"__module__": "tf_keras.src.engine.sequential", "layers": []}
+    return type("Sequential", (), module)()
+
+
+@pytest.mark.parametrize(
+    ("message", "make", "criterion"),
+    [
+        (r"Keras 3 models.*TF_USE_LEGACY_KERAS.*Received: model of class tf_keras", keras_2_model, None),
+        (r"no weights yet.*keras.Input.*Received: unbuilt", lambda: keras.Sequential([layers.Dense(3)]), None),
+        (r"subclassed model wrap.*Received: model .* of class Subclassed", Subclassed, None),
+        (r"single layer is wrapped with keras_prune.Prune.*Received: model=", lambda: layers.Dense(3), None),
+        (r"Expected a Keras 3 model.*Received: model=", lambda: ops.ones((2, 2)), None),
+        (r"which here are \['hidden', 'head'\].*Received: criterion=.*'dense_1'", small_model, {"dense_1": HALF}),
+        (r"must be a Criterion such as.*Received: criterion='magnitude'", small_model, "magnitude"),
+        (r"Criterion or None. Received: criterion=0.5 for layer 'hidden'", small_model, lambda layer: 0.5),
+        (r"nothing to prune.*Received: model=.*'drop'", small_model, lambda layer: None),
+        (r"nothing to prune", lambda: keras.Sequential([keras.Input((3,)), layers.ReLU()]), None),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused(message, make, criterion):
+    with pytest.raises(ValueError, match=message):
+        kp.prune(make(), criterion)
+
+
+@pytest.mark.parametrize("make", [keras_2_model, lambda: layers.Dense(3), Subclassed])
+def test_what_cannot_be_stripped_is_refused(make):
+    with pytest.raises(ValueError, match="Received: model"):
+        kp.strip(make())
+
+
+READER = """
+import sys
+sys.modules["keras_prune"] = None  # Not to be had, as where the model is served.
+import keras, numpy
+model = keras.models.load_model(sys.argv[1])
+numpy.save(sys.argv[2], keras.ops.convert_to_numpy(model(numpy.ones((2, 8), "float32"))))
+"""
+
+
+def test_a_stripped_model_is_read_where_keras_prune_is_not_installed(tmp_path):
+    plain = kp.strip(cut(kp.prune(small_model())))
+    plain.save(tmp_path / "model.keras")
+    paths = [str(tmp_path / name) for name in ("model.keras", "outputs.npy")]
+    subprocess.run(
+        [sys.executable, "-c", READER, *paths], check=True, env={**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    )
+    np.testing.assert_allclose(np.load(paths[1]), numbers(plain(np.ones((2, 8), "float32")))[0], rtol=1e-6)
