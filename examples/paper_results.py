@@ -8,7 +8,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_prune as kp
@@ -98,12 +97,11 @@ def _percent(values):
 
 def figure(number, results_dir, figures_dir):
     """Draws a figure of the paper and returns the path of its PNG."""
-    with plt.style.context(plots.STYLE):
-        fig, ax = plt.subplots()
-        {"4": _mask, "5": _trade_off, "6": _sensitivity, "7": _weights}[number](pathlib.Path(results_dir), ax)
+    draw = {"4": _mask, "5": _trade_off, "6": _sensitivity, "7": _weights}[number]
+    ax = draw(pathlib.Path(results_dir))
     pathlib.Path(figures_dir).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(figures_dir) / f"figure_{number}.png"
-    fig.savefig(path)
+    ax.figure.savefig(path)
     return path
 
 
@@ -116,15 +114,15 @@ def _fc1(results_dir):
     return arrays["before"].astype("float32"), arrays["after"].astype("float32")
 
 
-def _mask(results_dir, ax):
-    plots.mask(_fc1(results_dir)[1], ax)
+def _mask(results_dir):
+    return plots.mask(_fc1(results_dir)[1])
 
 
-def _weights(results_dir, ax):
-    plots.weights(*_fc1(results_dir), ax)
+def _weights(results_dir):
+    return plots.weights(*_fc1(results_dir))
 
 
-def _trade_off(results_dir, ax):
+def _trade_off(results_dir):
     """Held-out accuracy of LeNet-300-100 against the share of connections cut, five ways."""
     curves = {}
     once = [seed["regularization"] for seed in measurements(results_dir, "lenet_300_100", "regularization")]
@@ -139,11 +137,13 @@ def _trade_off(results_dir, ax):
     errors = np.array([[one["held_out_error"] for one in rounds] for rounds in seeds])
     sparsities = [1 - 1 / one["compression"] for one in seeds[0][1:]]
     curves["L2, iterative"] = sparsities, (errors[:, :1] - errors[:, 1:]) / 100
-    plots.trade_off(curves, ax)
+    ax = plots.trade_off(curves)
     ax.set_ylim(-4.5, 0.5)
+    return ax
 
 
-def _sensitivity(results_dir, ax):
+def _sensitivity(results_dir):
     measured = measurements(results_dir, "lenet_5", "sensitivity")[0]["sensitivity"]
     curves = {name: [kp.Point(**point) for point in points] for name, points in measured["curves"].items()}
-    plots.sensitivity(kp.Sensitivity(curves, measured["reference"], measured["monitor"], kp.StdThreshold), ax)
+    scan = kp.Sensitivity(curves, measured["reference"], measured["monitor"], kp.StdThreshold)
+    return plots.sensitivity(scan)
