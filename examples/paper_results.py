@@ -23,9 +23,10 @@ def measurements(results_dir, network, kind):
 
 
 def mean(values):
-    """Returns the mean with the standard deviation over the seeds behind it, in percent."""
+    """Returns the mean and, of several seeds, the standard deviation, in percent."""
     values = list(values)
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else " (one seed)"
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def table(number, results_dir):
