@@ -123,7 +123,7 @@ class BlockWithoutBuild(layers.Layer):
         return self.normalization(self.inner(inputs), training=training)
 
 
-@pytest.mark.filterwarnings("ignore:`build\(\)` was called on layer")  # By Keras, when it loads such a layer.
+@pytest.mark.filterwarnings(r"ignore:`build\(\)` was called on layer")  # By Keras, when it loads such a layer.
 def test_a_layer_without_a_build_method_is_pruned_saved_and_loaded(tmp_path):
     plain = keras.Sequential([keras.Input((8,)), BlockWithoutBuild(), layers.Dense(3)])
     pruned = kp.prune(plain, kp.TargetSparsity(0.5))
@@ -207,6 +207,15 @@ def test_padding_masks_pass_through():
     assert_same(pruned(tokens), plain(tokens))
     without_padding = values(pruned(tokens[:1, :2]))[0]
     np.testing.assert_allclose(values(pruned(tokens))[0][:1], without_padding, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'conv")
+def test_a_layer_that_drops_padding_masks_still_does():
+    inputs = keras.Input((5,), dtype="int32")
+    hidden = layers.Conv1D(4, 2, name="conv")(layers.Embedding(10, 8, mask_zero=True)(inputs))
+    plain = keras.Model(inputs, layers.GlobalAveragePooling1D()(hidden))  # Would average by the mask.
+    tokens = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]])
+    assert_same(kp.prune(plain)(tokens), plain(tokens))
 
 
 def test_initial_states_and_masks_pass_through_as_keyword_arguments():
