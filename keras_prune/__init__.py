@@ -4,10 +4,11 @@ from keras_prune import budgets
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
-from keras_prune.iterative import Round, iterative_prune
+from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
+from keras_prune.rounds import Round
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
 from keras_prune.sensitivity import Point, Sensitivity, sensitivity
 from keras_prune.storage import load_sparse, save_sparse, storage_sizes

@@ -3,7 +3,8 @@
 import keras
 
 from keras_prune.graph import leaf_layers
-from keras_prune.wrappers import OnSurvivors, Prune, prunable_variables
+from keras_prune.masking import OnSurvivors
+from keras_prune.wrappers import Prune, prunable_variables
 
 
 def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune.criteria import Criterion, StdThreshold, count
+from keras_prune.masking import MaskedScope, OnSurvivors
 
 # Weights of two or more dimensions that are still no connections between neurons: the bias of a GRU or of multi-head
 # attention, the scale of a normalisation over several axes, the slopes of a PReLU.
@@ -49,44 +50,6 @@ def prunable_variables(layer) -> list:
         and "float" in str(variable.dtype)
         and not variable.name.endswith(_NOT_CONNECTIONS)
     ]
-
-
-class OnSurvivors(keras.regularizers.Regularizer):
-    """A regularizer that sees a weight without its cut connections, so that its gradient there is zero.
-
-    Not every regularizer's is at a weight of zero: on JAX |w| has the derivative 1 there.
-    """
-
-    def __init__(self, regularizer, mask):
-        self.regularizer = regularizer
-        self.mask = mask
-
-    def __call__(self, weight):
-        weight = ops.convert_to_tensor(weight)
-        return self.regularizer(ops.where(self.mask.value, weight, ops.zeros_like(weight)))
-
-
-class _MaskedScope(keras.StatelessScope):
-    """Hands a layer its masked weights, and keeps in `updates` what the layer assigns meanwhile.
-
-    Not every variable that a layer assigns is one of `layer.variables`: the states of a stateful LSTM are not, nor is
-    the seed that layers without one of their own share.
-    """
-
-    def __init__(self, state_mapping):
-        super().__init__(state_mapping, collect_losses=True)
-        self.updates = {}
-
-    def add_update(self, update):
-        super().add_update(update)
-        self.updates[id(update[0])] = update
-
-    def get_current_value(self, variable):
-        value = super().get_current_value(variable)
-        # On JAX a training step is itself a scope, which knows the variables that are not masked.
-        if value is None and self.original_scope is not None:
-            value = self.original_scope.get_current_value(variable)
-        return value
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -193,7 +156,7 @@ class Prune(keras.layers.Wrapper):
             )
 
     def call(self, *args, **kwargs):
-        with _MaskedScope([(weight.variable, weight.masked()) for weight in self.pruned_weights]) as scope:
+        with MaskedScope([(weight.variable, weight.masked()) for weight in self.pruned_weights]) as scope:
             outputs = self.layer(*args, **kwargs)
         # What the layer changed meanwhile - batch statistics, seeds, recurrent states - and the losses that it added.
         for variable, value in scope.updates.values():

@@ -10,8 +10,9 @@ from keras import layers, ops
 
 import keras_prune as kp
 from keras_prune import networks
+from keras_prune.counts import flop
 from keras_prune.graph import Graph
-from keras_prune.report import Report, Row, flop
+from keras_prune.report import Report, Row
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 2)).astype("float32")
 X = np.random.default_rng(1).normal(size=(12, 8)).astype("float32")

@@ -1,0 +1,69 @@
+"""Rounds: what `iterative_prune` measured, and the folder that keeps them so that a killed run can go on."""
+
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+
+class Round(NamedTuple):
+    """One round of the loop; the first is the model as it came.
+
+    Attributes:
+        compression: Connections in all over connections kept.
+        quality: Common quality parameter of the cut; 0 where nothing was cut.
+        value: What `monitor` says on the validation data after retraining.
+        within_budget: Whether the value is at most `max_drop` below that of the first round.
+        seconds: What the round took.
+    """
+
+    compression: float
+    quality: float
+    value: float
+    within_budget: bool
+    seconds: float
+
+
+class RoundStore:
+    """The folder of a run; without one, nothing is kept."""
+
+    def __init__(self, directory, **settings):
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self.settings = json.loads(json.dumps(settings))
+
+    def load(self, model) -> list[Round]:
+        """Gives `model` the weights of the last round within the budget, and returns all rounds so far."""
+        if self.directory is None:
+            return []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._table.exists():
+            return []
+        saved = json.loads(self._table.read_text())
+        if saved["settings"] != self.settings:
+            raise ValueError(
+                "The directory holds a run with another start or other settings; choose an empty one, or start again "
+                f"with the same model and arguments. Received: directory={str(self.directory)!r}, its run has "
+                f"{saved['settings']}, this one {self.settings}"
+            )
+        rounds = [Round(**fields) for fields in saved["rounds"]]
+        model.load_weights(self._file(max(i for i, r in enumerate(rounds) if r.within_budget)))
+        return rounds
+
+    def save(self, model, rounds) -> None:
+        """Keeps the model of the last round; the table is replaced last, so that it never speaks of a missing file."""
+        if self.directory is None:
+            return
+        file = self._file(len(rounds) - 1)
+        model.save(file.with_name(f"partial_{file.name}"))
+        os.replace(file.with_name(f"partial_{file.name}"), file)
+        partial = self._table.with_suffix(".partial")
+        fields = [one._asdict() for one in rounds]
+        partial.write_text(json.dumps({"settings": self.settings, "rounds": fields}, indent=2))
+        os.replace(partial, self._table)
+
+    @property
+    def _table(self):
+        return self.directory / "rounds.json"
+
+    def _file(self, index):
+        return self.directory / f"round_{index:02d}.keras"
