@@ -99,7 +99,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _batches_seen(self) -> int:
         optimizer = self.model.optimizer
-        return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
+        return int(_number(getattr(optimizer, "inner_optimizer", optimizer)._iterations))
 
     def _batches_per_step(self) -> int:
         optimizer = self.model.optimizer
@@ -177,7 +177,7 @@ class PruningCallback(keras.callbacks.Callback):
             f"({1 - kept / total:.2%} sparse, {total / kept:.1f}x)"
         ).replace("%", " %")
         if self._dropouts:
-            rates = (f"{dropout.name} {float(dropout.current_rate):.2f}" for dropout, _ in self._dropouts)
+            rates = (f"{dropout.name} {_number(dropout.current_rate):.2f}" for dropout, _ in self._dropouts)
             line += f"; dropout {', '.join(rates)}"
         rescued = [f"{layer.name}/{cut.weight.name}" for layer, cut in cuts if cut.rescued]
         if rescued:
@@ -196,10 +196,15 @@ class PruningCallback(keras.callbacks.Callback):
             values[f"density/{name}"] = layer.density
             for weight in layer.pruned_weights:
                 suffix = "" if len(layer.pruned_weights) == 1 else f"/{weight.name}"
-                values[f"threshold/{name}{suffix}"] = float(weight.threshold)
+                values[f"threshold/{name}{suffix}"] = _number(weight.threshold)
         for dropout, _ in self._dropouts:
-            values[f"dropout/{self._names[id(dropout)]}"] = float(dropout.current_rate)
+            values[f"dropout/{self._names[id(dropout)]}"] = _number(dropout.current_rate)
         return values
+
+
+def _number(variable) -> float:
+    # By way of NumPy, because a variable under tf.distribute refuses float().
+    return float(keras.ops.convert_to_numpy(variable.value))
 
 
 def _listed(times) -> str:

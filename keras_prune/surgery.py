@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_prune.criteria import Criterion, StdThreshold
-from keras_prune.graph import dropout_sources, has_graph, is_weight_layer, leaf_layers, submodels
+from keras_prune.graph import dropout_sources, has_graph, is_weight_layer, leaf_layers, pruned_layers, submodels
 from keras_prune.wrappers import Prune, PrunedDropout
 
 
@@ -51,7 +51,7 @@ def prune(model, criterion=None):
     for layer, layer_criterion in _choose(model, criterion):
         if layer_criterion is not None and layer.trainable:
             chosen[id(layer)] = layer_criterion
-    if not chosen and not any(isinstance(layer, Prune) for layer in leaf_layers(model)):
+    if not chosen and not pruned_layers(model):
         raise ValueError(
             "There is nothing to prune: no trainable layer with a weight of two or more dimensions was given a "
             f"criterion. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
@@ -93,6 +93,13 @@ def strip(model):
     ('Dense', 2)
     """
     _require_keras_graph(model)
+    own = {id(layer) for layer in leaf_layers(model)}
+    inside = [layer.name for layer in pruned_layers(model) if id(layer) not in own]
+    if inside:
+        raise ValueError(
+            "strip takes out the wrappers that are layers of the model, not those inside other layers, which only "
+            f"their own class can rebuild. Received: model={model.name!r} with wrappers inside layers {inside}"
+        )
 
     def unwrap(layer, copy_of):
         if isinstance(layer, Prune):
@@ -134,7 +141,7 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
         )
     choices = []
     for layer in layers:
-        if not isinstance(layer, Prune):
+        if not any(isinstance(inner, Prune) for inner in layer._flatten_layers()):
             choice = choose(layer)
             if not isinstance(choice, (Criterion, type(None))):
                 raise ValueError(

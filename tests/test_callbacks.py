@@ -405,3 +405,15 @@ def test_a_subclassed_model_without_weights_is_refused_at_the_cut():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"Call the model on a batch.*Received: model=.*'by_hand'"):
         fit(model, kp.OneShot(), epochs=1)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's own")
+def test_a_model_is_cut_under_a_distribution_strategy():
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        model = pruned_model(kp.TargetSparsity(0.75), run_eagerly=False)
+    logs = fit(model, kp.PolynomialDecay(1, 6, every=3, unit="step"), epochs=2).history
+    assert logs["density/hidden"][-1] == 0.25
+    assert logs["dropout/drop"][-1] == pytest.approx(0.25)
+    assert_zero_where_cut(model)

@@ -13,6 +13,7 @@ import keras_prune as kp
 
 X = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+HALF, MOST = kp.TargetSparsity(0.5), kp.TargetSparsity(0.9)
 
 
 def numbers(tensors):
@@ -196,6 +197,27 @@ def test_strip_leaves_plain_keras_layers_with_the_zeros_inside():
     assert "keras_prune" not in str(keras.saving.serialize_keras_object(plain))
 
 
+def test_strip_zeroes_what_an_optimizer_has_moved_since_the_cut():
+    pruned = cut(kp.prune(small_model(), HALF))
+    outputs = pruned(X)
+    for layer in pruned.layers[::2]:
+        layer.layer.kernel.assign(layer.layer.kernel + 1e-3 * (1 - ops.cast(layer.pruned_weights[0].mask, "float32")))
+    plain = kp.strip(pruned)
+    assert_same(plain(X), outputs)
+    assert np.count_nonzero(numbers(plain.layers[0].kernel.value)[0]) == 64
+
+
+def test_wrappers_inside_other_layers_are_left_alone_and_not_stripped():
+    model = keras.Sequential(
+        [keras.Input((5, 8)), layers.TimeDistributed(kp.Prune(layers.Dense(4, name="inside"), HALF)), layers.Dense(3)]
+    )
+    pruned = kp.prune(model, MOST)
+    assert [type(layer) for layer in pruned.layers] == [layers.TimeDistributed, kp.Prune]
+    assert pruned.layers[0].layer.criterion == HALF
+    with pytest.raises(ValueError, match=r"inside other layers.*Received: model=.*\['inside'\]"):
+        kp.strip(pruned)
+
+
 def test_neither_prune_nor_strip_shares_state_with_the_model_they_were_given():
     model = small_model()
     pruned = kp.prune(model)
@@ -218,9 +240,6 @@ def test_strip_of_a_plain_model_is_a_copy():
 
 def criteria(model):
     return {layer.name: getattr(layer, "criterion", None) for layer in model.layers if layer.name != "drop"}
-
-
-HALF, MOST = kp.TargetSparsity(0.5), kp.TargetSparsity(0.9)
 
 
 @pytest.mark.parametrize(
