@@ -41,11 +41,13 @@ class LayerCut(NamedTuple):
 
 def prunable_variables(layer) -> list:
     """Returns the variables of a layer whose entries are connections: trainable, two or more dimensions, no bias."""
+    # A frozen layer keeps its masks when it is saved and loaded, so its flag must not change what is prunable. Keras
+    # files a variable by what it was made to be.
+    made_trainable = {id(variable) for inner in layer._flatten_layers() for variable in inner._trainable_variables}
     return [
         variable
         for variable in layer.weights
-        # A frozen layer keeps its masks when it is saved and loaded, so its flag must not change what is prunable.
-        if (variable.trainable or not layer.trainable)
+        if (variable.trainable or (not layer.trainable and id(variable) in made_trainable))
         and len(variable.shape) >= 2
         and "float" in str(variable.dtype)
         and not variable.name.endswith(_NOT_CONNECTIONS)

@@ -311,6 +311,17 @@ def test_masks_thresholds_and_criterion_are_saved_whether_the_layer_is_frozen_or
         assert_same(loaded(X), model(X))
 
 
+def test_a_frozen_layer_has_the_connections_that_it_had_before(tmp_path):
+    layer = layers.SpectralNormalization(layers.Dense(3))  # Keeps a vector of two dimensions that is not trained.
+    model = keras.Sequential([keras.Input((8,)), kp.Prune(layer, kp.TargetSparsity(0.5)), layers.Dense(2)])
+    model.layers[0].cut()
+    model.trainable = False
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].connections == (12, 24)
+    assert_same(loaded(X), model(X))
+
+
 def test_pruned_dropout_does_nothing_outside_training():
     dropout = kp.PrunedDropout(0.5)
     assert_same(dropout(X), X)
