@@ -13,8 +13,8 @@ EXAMPLES = [
     "ai-edge-litert>=2.1",
     "importlib_resources",  # tensorflow-datasets 4.9.10 imports it and does not ask for it.
     "keras>=3.13",  # The first with model.export(format="litert").
-    "matplotlib>=3.8",
-    "scikit-learn>=1.4",
+    "matplotlib>=3.9",
+    "scikit-learn>=1.5",
     "tensorflow>=2.21",
     "tensorflow-datasets>=4.9.10",
 ]
@@ -33,11 +33,11 @@ setup(
     package_data={"keras_prune": ["py.typed"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
-    install_requires=["keras>=3.10", "numpy>=1.26", "rich>=13.0"],
+    install_requires=["keras>=3.11", "numpy>=2.0", "rich>=14.3"],
     extras_require={
-        "jax": ["jax>=0.4.34"],
+        "jax": ["jax>=0.5"],
         "torch": ["torch>=2.13"],
-        "plots": ["matplotlib>=3.8"],
+        "plots": ["matplotlib>=3.9"],
         "examples": EXAMPLES,
         "test": TEST,
         "dev": [*TEST, "build"],
