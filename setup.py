@@ -12,7 +12,7 @@ EXAMPLES = [
     "absl-py>=2.1",
     "ai-edge-litert>=2.1",
     "importlib_resources",  # tensorflow-datasets 4.9.10 imports it and does not ask for it.
-    "keras>=3.13",  # The first with model.export(format="litert").
+    "keras>=3.15",  # The first whose model.export(path, format="litert") takes a path object.
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
     "tensorflow>=2.21",
