@@ -5,6 +5,7 @@ schedule decides when it is asked and at which strength.
 """
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import keras
@@ -116,10 +117,10 @@ class StdThreshold(Criterion):
     """
 
     def __init__(self, quality: float = 1.0):
-        if not (np.isfinite(quality) and quality > 0):
+        if not (isinstance(quality, numbers.Real) and np.isfinite(quality) and quality > 0):
             raise ValueError(
                 "The threshold is quality times the standard deviation of the layer's weights, so quality must be a "
-                f"finite number above 0; 0.5 to 2 is usual. Received: quality={quality}"
+                f"finite number above 0; 0.5 to 2 is usual. Received: quality={quality!r}"
             )
         self.quality = float(quality)
 
@@ -151,10 +152,10 @@ class TargetSparsity(Criterion):
     """
 
     def __init__(self, sparsity: float = 0.9):
-        if not 0 < sparsity < 1:
+        if not (isinstance(sparsity, numbers.Real) and 0 < sparsity < 1):
             raise ValueError(
                 "sparsity is the share of a layer's connections to cut and must lie between 0 and 1, both excluded; "
-                f"0.9 keeps one connection in ten. Received: sparsity={sparsity}"
+                f"0.9 keeps one connection in ten. Received: sparsity={sparsity!r}"
             )
         self.sparsity = float(sparsity)
 

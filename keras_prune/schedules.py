@@ -5,6 +5,7 @@ no state, so a run that continues from a saved model needs nothing but the time 
 """
 
 import bisect
+import numbers
 from collections.abc import Sequence
 
 
@@ -134,10 +135,10 @@ class PolynomialDecay(Schedule):
 
 
 def _require_integer(name, value, minimum):
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}. Received: {name}={value!r}")
 
 
 def _require_positive(name, value):
-    if not value > 0:
+    if not (isinstance(value, numbers.Real) and value > 0):
         raise ValueError(f"{name} must be a number above 0. Received: {name}={value!r}")

@@ -124,6 +124,14 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
         choose: Callable = lambda layer: criterion  # noqa: E731
     elif isinstance(criterion, Mapping):
         for pattern in criterion:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(
+                    "The keys of a mapping are regular expressions for layer names, such as 'conv.*'; "
+                    f"re.escape(name) makes one of a name. Received: criterion={criterion}, where {pattern!r} is none: "
+                    f"{error}"
+                ) from error
             if not any(re.fullmatch(pattern, name) for name in names):
                 raise ValueError(
                     "Each pattern must match the whole name of at least one layer with connections, which here are "

@@ -154,3 +154,10 @@ def test_a_criterion_is_known_by_its_configuration(criterion):
 def test_keep_largest_leaves_fewer_survivors_as_they_are():
     mask = np.array([True, False, False])
     np.testing.assert_array_equal(keep_largest(np.array([0.0, 2.0, 3.0]), mask, 2)[0], mask)
+
+
+@pytest.mark.parametrize("value", ["1", None, [0.5]])
+@pytest.mark.parametrize("kind", [kp.StdThreshold, kp.TargetSparsity])
+def test_what_is_no_number_is_named(kind, value):
+    with pytest.raises(ValueError, match=r"Received: (quality|sparsity)="):
+        kind(value)

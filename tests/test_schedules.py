@@ -1,5 +1,6 @@
 """A schedule is a pure function of time."""
 
+import numpy as np
 import pytest
 
 import keras_prune as kp
@@ -68,3 +69,9 @@ def test_polynomial_decay_follows_zhu_and_gupta():
 def test_an_argument_out_of_range_is_refused_by_name(name, make):
     with pytest.raises(ValueError, match=f"Received: {name}="):
         make()
+
+
+def test_numpy_integers_are_integers_and_text_is_no_number():
+    assert kp.Iterative(np.int64(2), np.int64(3)).strength(3) == 1.0
+    with pytest.raises(ValueError, match="Received: power='3'"):
+        kp.Iterative(2, power="3")

@@ -398,3 +398,10 @@ def test_a_stripped_model_is_read_where_keras_prune_is_not_installed(tmp_path):
         [sys.executable, "-c", READER, *paths], check=True, env={**os.environ, "KERAS_BACKEND": keras.backend.backend()}
     )
     np.testing.assert_allclose(np.load(paths[1]), numbers(plain(np.ones((2, 8), "float32")))[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["fc[", 3])
+def test_a_pattern_that_is_no_regular_expression_is_named(pattern):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")])
+    with pytest.raises(ValueError, match="regular expressions for layer names"):
+        kp.prune(model, {pattern: kp.StdThreshold(1.0)})
