@@ -6,6 +6,7 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
+from keras_prune.patterns import Blocks, NOfM, Pattern
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.rounds import Round
@@ -18,10 +19,13 @@ from keras_prune.wrappers import Prune, PrunedDropout
 __version__ = "0.1.0"
 
 __all__ = [
+    "Blocks",
     "Criterion",
     "DeadNeurons",
     "Iterative",
+    "NOfM",
     "OneShot",
+    "Pattern",
     "Point",
     "PolynomialDecay",
     "Prune",

@@ -38,8 +38,8 @@ def iterative_prune(
     """Cuts and retrains round by round while the accuracy stays within a budget (paper, section 3 and Fig. 2).
 
     Every round cuts all layers with one common quality parameter (layers with a `StdThreshold` of their own keep their
-    proportion to it), retrains with a fresh optimizer, and evaluates on the validation data. A round that breaks the
-    budget is retrained once more; if that does not win the accuracy back, the loop ends.
+    proportion to it, and their pattern), retrains with a fresh optimizer, and evaluates on the validation data. A
+    round that breaks the budget is retrained once more; if that does not win the accuracy back, the loop ends.
 
     Args:
         model: Trained and compiled model, wrapped by `prune` or plain. It is not changed. Of a wrapped one, layers that
@@ -214,7 +214,7 @@ def _common_quality(model, quality):
                 "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
                 f"Received: layer {layer.name!r} with criterion={criterion}"
             )
-        layer.criterion = StdThreshold(criterion.quality * quality)
+        layer.criterion = StdThreshold(criterion.quality * quality, criterion.pattern)
     yield
     for layer, criterion in criteria.items():
         layer.criterion = criterion

@@ -72,7 +72,7 @@ def load_model(path: str) -> keras.Model:
     except Exception as error:  # A foreign file fails anywhere in Keras, with any error.
         reason = str(error).strip().splitlines()
         raise ValueError(
-            "Expected a model that Keras 3 saved as .keras; layers of your own need --modules=module.that.registers.them. "
+            "Expected a model that Keras 3 saved as .keras; layers of your own need --modules=their.module. "
             f"Received: {path!r}: {type(error).__name__}: {reason[0] if reason else 'no reason given'}"
         ) from error
     if not isinstance(model, keras.Model):
