@@ -27,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", "lenet_300_100", ["lenet_300_100", "lenet_5"], "Which of the paper's networks to prune.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
 flags.DEFINE_float("quality", 1.0, "Quality parameter of the last round: threshold = quality x standard deviation.")
+flags.DEFINE_list("block_size", None, "Cut whole blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
 flags.DEFINE_integer("rounds", 4, "How often to cut and retrain.", lower_bound=1)
 flags.DEFINE_integer("epochs", 15, "Epochs of training after each cut.", lower_bound=1)
 flags.DEFINE_integer("dense_epochs", 30, "Epochs of training before the first cut.", lower_bound=1)
@@ -90,7 +91,8 @@ def main(_):
     dense = build()
     train(dense, data, held_out, 1, FLAGS.dense_epochs)
 
-    pruned = kp.prune(dense, kp.StdThreshold(FLAGS.quality))
+    pattern = kp.Blocks(tuple(map(int, FLAGS.block_size))) if FLAGS.block_size else None
+    pruned = kp.prune(dense, kp.StdThreshold(FLAGS.quality, pattern))
     prune_in_rounds = kp.PruningCallback(kp.Iterative(FLAGS.rounds, FLAGS.epochs))
     log = keras.callbacks.CSVLogger(output_dir / "history.csv")
     train(pruned, data, held_out, FLAGS.rounds, FLAGS.epochs, [prune_in_rounds, log])
