@@ -4,6 +4,7 @@ from keras_prune import budgets
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
+from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.patterns import Blocks, NOfM, Pattern
@@ -22,7 +23,9 @@ __all__ = [
     "Blocks",
     "Criterion",
     "DeadNeurons",
+    "DeploymentPlan",
     "Iterative",
+    "LayerPlan",
     "NOfM",
     "OneShot",
     "Pattern",
@@ -40,6 +43,7 @@ __all__ = [
     "TargetSparsity",
     "budgets",
     "dead_neurons",
+    "deployment_plan",
     "iterative_prune",
     "load_sparse",
     "prune",
