@@ -177,9 +177,10 @@ def _replace_layers(model, replacements) -> None:
     for layer in model.layers:
         model._tracker.replace_tracked_value("layers", layer, replacements[id(layer)])
     # PyTorch's modules keep attributes that are modules apart.
-    for name, value in {**vars(model), **getattr(model, "_modules", {})}.items():
-        if name in ("_layers", "_modules"):
-            continue
+    for name, held in {**vars(model), **getattr(model, "_modules", {})}.items():
+        if name in ("_layers", "_modules") or name.startswith("_self_"):
+            continue  # The books that Keras, PyTorch and TensorFlow keep, which follow the attributes.
+        value = getattr(held, "__wrapped__", held)  # TensorFlow has wrapped tuples.
         if any(id(leaf) in replacements for leaf in keras.tree.flatten(value)):
             setattr(model, name, keras.tree.map_structure(lambda leaf: replacements.get(id(leaf), leaf), value))
 

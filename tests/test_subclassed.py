@@ -254,7 +254,7 @@ def test_a_model_without_weights_is_refused_at_the_cut():
     model = ByHand()
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"Call the model on a batch.*Received: unbuilt layers.*'by_hand'"):
-        trained(model)
+        model.fit(X, Y, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot())])
 
 
 class WithoutConfig(keras.Model):
