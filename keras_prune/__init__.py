@@ -1,6 +1,7 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
 from keras_prune import budgets
+from keras_prune.backup import Backup
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
@@ -19,6 +20,7 @@ from keras_prune.wrappers import Prune, PrunedDropout
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
     "Criterion",
     "DeadNeurons",
     "Iterative",
