@@ -1,9 +1,10 @@
 """The deployment plan: which layers become smaller or faster on a runtime if they are pruned, known before training.
 
-What it says of LiteRT was measured with `benchmarks/litert_layers.py` (ai-edge-litert 2.1, x86-64 with AVX-512, one
+What it says of LiteRT was measured with `benchmarks/litert_layers.py` (ai-edge-litert 2.3, x86-64 with AVX-512, one
 thread, float32), see docs/patterns.md; of XNNPACK's sparse convolutions, what XNNPACK documents.
 """
 
+import dataclasses
 import io
 import math
 from typing import NamedTuple
@@ -56,6 +57,7 @@ class LayerPlan(NamedTuple):
     reason: str
 
 
+@dataclasses.dataclass(frozen=True)
 class DeploymentPlan:
     """What pruning brings on a runtime, layer by layer; `print` it for the table.
 
@@ -65,10 +67,9 @@ class DeploymentPlan:
         stops: Mapping from layer name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
     """
 
-    def __init__(self, runtime: str, rows: list[LayerPlan], stops: dict[str, str]):
-        self.runtime = runtime
-        self.rows = rows
-        self.stops = stops
+    runtime: str
+    rows: list[LayerPlan]
+    stops: dict[str, str]
 
     @property
     def patterns(self) -> dict[str, Pattern]:

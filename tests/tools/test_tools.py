@@ -89,6 +89,14 @@ def test_help_shows_commands_to_copy_and_every_flag(folder):
     assert "--block_size" in text
 
 
+def test_inspect_tells_what_a_runtime_would_make_of_the_model(folder):
+    with flagsaver.flagsaver(runtime="litert"):
+        text, values = inspect.main("dense.keras")
+    assert str(kp.deployment_plan(keras.models.load_model("dense.keras"))) in text
+    assert [layer["pattern"] for layer in values["plan"]["layers"]] == ["Blocks(block_size=(4, 1), score='mean')"] * 2
+    json.dumps(values)
+
+
 @pytest.mark.parametrize(
     ("asked", "kept"),
     [
