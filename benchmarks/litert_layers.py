@@ -1,7 +1,7 @@
 """Measures which layers LiteRT makes smaller or faster when they are pruned, in which pattern and from which share on.
 
     python benchmarks/litert_layers.py --output=docs/results/litert_layers.json
-    python benchmarks/litert_layers.py --models=dense.keras,pruned.keras --output=docs/results/litert_lenet.json
+    python benchmarks/litert_layers.py --models=pruned.keras --output=docs/results/litert_lenet_300_100_blocks.json
 
 Each layer stands alone in a model of random weights, is converted with `EXPERIMENTAL_SPARSITY` through Keras's own
 export, and run on one thread with LiteRT's default delegate. The variants of a layer take turns, so that a slower
@@ -26,7 +26,7 @@ import keras_prune as kp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "JSON file for the measurements.", required=True)
-flags.DEFINE_list("models", [], "Measure these saved models against each other instead; the first is the dense one.")
+flags.DEFINE_list("models", [], "Measure these saved models instead, against the dense network of the first.")
 flags.DEFINE_list("only", [], "Measure only these of the layers.")
 flags.DEFINE_integer("repeats", 30, "How many rounds of the variants of a layer.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "Inputs in one call.", lower_bound=1)
@@ -48,7 +48,7 @@ KINDS = {
     "Embedding": ((16,), lambda: layers.Embedding(4096, 128)),
 }
 DENSE_SHAPES = [(784, 300), (1024, 1024), (4096, 4096)]
-SPARSITIES = [0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+SPARSITIES = [0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
 
 
 def alone(input_shape, make):
@@ -120,8 +120,10 @@ def variants(model, sparsities, patterns):
 def main(_):
     results = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "batch_size": FLAGS.batch_size}
     if FLAGS.models:
-        loaded = {path: kp.strip(keras.models.load_model(path, compile=False)) for path in FLAGS.models}
-        results["models"] = measure(loaded)
+        models = {path: kp.strip(keras.models.load_model(path, compile=False)) for path in FLAGS.models}
+        dense = keras.models.clone_model(models[FLAGS.models[0]])  # With random weights, none of them zero.
+        results["models"] = measure({"dense": dense, **models})
+        print(results["models"])
     else:
         for name, (shape, make) in KINDS.items():
             if not FLAGS.only or name in FLAGS.only:
