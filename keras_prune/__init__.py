@@ -4,6 +4,7 @@ from keras_prune import budgets
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
+from keras_prune.export.tflite import export_tflite
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.regularizers import regularize
@@ -36,6 +37,7 @@ __all__ = [
     "TargetSparsity",
     "budgets",
     "dead_neurons",
+    "export_tflite",
     "iterative_prune",
     "load_sparse",
     "prune",
