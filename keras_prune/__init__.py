@@ -5,6 +5,7 @@ from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.export.tflite import export_tflite
+from keras_prune.export.xla import export_xla
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.regularizers import regularize
@@ -38,6 +39,7 @@ __all__ = [
     "budgets",
     "dead_neurons",
     "export_tflite",
+    "export_xla",
     "iterative_prune",
     "load_sparse",
     "prune",

@@ -22,6 +22,7 @@ from keras_prune.export.verification import (
     keras_outputs,
     largest_difference,
     number_of_samples,
+    pack_inputs,
     sample_runs,
 )
 from keras_prune.surgery import strip
@@ -198,8 +199,7 @@ def _convert(file, model, weights, sparse, data, batch_size):
             keras.InputSpec(shape=(batch_size, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name)
             for tensor in model.inputs
         ]
-        structure = getattr(model, "_inputs_struct", None)
-        options["input_signature"] = specs if structure is None else [keras.tree.pack_sequence_as(structure, specs)]
+        options["input_signature"] = [pack_inputs(model, specs)]
     try:
         model.export(file, format="litert", verbose=False, **options)
     except Exception as error:  # The converter raises whatever its passes do.

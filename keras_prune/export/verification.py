@@ -18,6 +18,13 @@ def input_name(tensor) -> str:
     return re.sub(r"\W", "_", tensor.name)
 
 
+def pack_inputs(model, inputs):
+    """Returns one value for each input of a model, in their order, in the structure that the model is called with."""
+    # Keras has no public name for that structure; a Sequential model takes a single input as it is.
+    structure = getattr(model, "_inputs_struct", None)
+    return inputs[0] if structure is None else keras.tree.pack_sequence_as(structure, list(inputs))
+
+
 def flat_inputs(model, data) -> list[np.ndarray]:
     """Returns a structure of arrays as one array for each input of the model, in their order and of their dtypes.
 
@@ -99,9 +106,7 @@ def keras_outputs(model, runs) -> dict[str, np.ndarray]:
     """
     outputs: dict[str, list[np.ndarray]] = {}
     for run in runs:
-        # A Keras model knows the structure of its inputs by an attribute without a public name only.
-        structure = getattr(model, "_inputs_struct", None)
-        result = model(run[0] if structure is None else keras.tree.pack_sequence_as(structure, run), training=False)
+        result = model(pack_inputs(model, run), training=False)
         named = result if isinstance(result, dict) else enumerate_outputs(keras.tree.flatten(result))
         for name, array in named.items():
             outputs.setdefault(name, []).append(keras.ops.convert_to_numpy(array))
