@@ -138,7 +138,7 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
             if place is not None:
                 free.remove(place)
             weight = None if place is None else stored[place]
-            density = np.count_nonzero(kernel) / kernel.size
+            density = float(np.count_nonzero(kernel) / kernel.size)
             name = layer.name if len(variables) == 1 else f"{layer.name}/{variable.name}"
             reason = _why_no_sparse_kernel(weight, density)
             rows.append(ExportedWeight(name, kernel.shape, density, weight, None if reason else "LiteRT", reason))

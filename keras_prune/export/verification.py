@@ -14,8 +14,8 @@ class VerificationError(ValueError):
 
 
 def input_name(tensor) -> str:
-    """Returns the name that an input of a Keras model has in a signature of TensorFlow's."""
-    return re.sub(r"\W", "_", tensor.name)
+    """Returns the name that an input of a Keras model gets in a file: that of its input layer, which a copy keeps."""
+    return re.sub(r"\W", "_", tensor._keras_history.operation.name)
 
 
 def pack_inputs(model, inputs):
@@ -31,7 +31,7 @@ def flat_inputs(model, data) -> list[np.ndarray]:
     Raises:
         ValueError: If there are not as many arrays of such shapes, all of one length, as the model has inputs.
     """
-    names = [tensor.name for tensor in model.inputs]
+    names = [tensor._keras_history.operation.name for tensor in model.inputs]
     if isinstance(data, dict) and set(data) == set(names):
         data = [data[name] for name in names]
     arrays = [np.asarray(array) for array in keras.tree.flatten(data)]

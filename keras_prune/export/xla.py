@@ -55,7 +55,7 @@ class XLAReport:
         return "\n".join(lines)
 
 
-def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-5, batch_size: int = 1) -> XLAReport:
+def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-3, batch_size: int = 1) -> XLAReport:
     """Writes a model in the formats that XLA compiles, with its weights inside.
 
     Each is loaded and compared with the Keras model before it is put in its place; an ahead-of-time object can be run
@@ -75,7 +75,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         data: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it, on the first 8 of which
             the outputs are compared. Defaults to `None`: random numbers from 0 to 1, and integers 0 and 1.
         tolerance: Float, the largest difference allowed, relative to the largest magnitude in the same output.
-            Defaults to `1e-5`.
+            Defaults to `0.001`.
         batch_size: Integer, the one batch size of `"stablehlo"` and `"ahead_of_time"`. Defaults to `1`.
 
     Returns:
