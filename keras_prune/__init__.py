@@ -4,6 +4,7 @@ from keras_prune import budgets
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
+from keras_prune.cutting import cut
 from keras_prune.export.tflite import export_tflite
 from keras_prune.export.xla import export_xla
 from keras_prune.iterative import iterative_prune
@@ -37,6 +38,7 @@ __all__ = [
     "StdThreshold",
     "TargetSparsity",
     "budgets",
+    "cut",
     "dead_neurons",
     "export_tflite",
     "export_xla",

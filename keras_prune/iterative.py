@@ -17,6 +17,7 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import StdThreshold
 from keras_prune.evaluation import evaluate
 from keras_prune.graph import is_weight_layer, leaf_layers, pruned_layers
+from keras_prune.rebuild import recompile
 from keras_prune.rounds import Round, RoundStore
 from keras_prune.schedules import OneShot
 from keras_prune.surgery import prune
@@ -122,8 +123,9 @@ def iterative_prune(
                     if learning_rate is not None:
                         candidate.optimizer.learning_rate = learning_rate
                     own = [*(fit_arguments.get("callbacks") or ()), _Advance(progress)]
-                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]})
-                callbacks = []
+                    # Under `alternate`, each phase cuts the layers that it then retrains, if there are any.
+                    cuts = callbacks if any(layer.trainable for layer in pruned_layers(candidate)) else []
+                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
             return measure(candidate)
 
         if not rounds:
@@ -229,12 +231,12 @@ def _only_trainable(model, phase):
     frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
     for layer in frozen:
         layer.trainable = False
-    model.compile_from_config(model.get_compile_config())
+    recompile(model, model)
     yield
     for layer in frozen:
         layer.trainable = True
     # An optimizer knows the variables that were trainable when it was built; what follows trains others.
-    model.compile_from_config(model.get_compile_config())
+    recompile(model, model)
 
 
 def _is_dense(layer) -> bool:
