@@ -24,6 +24,7 @@ from keras_prune.export.verification import (
     number_of_samples,
     pack_inputs,
     sample_runs,
+    with_graph,
 )
 from keras_prune.graph import leaf_layers
 from keras_prune.surgery import strip
@@ -52,7 +53,7 @@ def export_tflite(
     before. Inputs and outputs keep their names and dtypes. A model that is still wrapped is stripped first.
 
     Args:
-        model: Built Sequential or Functional Keras model, plain or pruned. It is not changed.
+        model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
         path: String or path object that ends in `.tflite`.
         weights: How the weights are stored: `"float32"`; `"float16"`; `"dynamic_int8"`, 8-bit weights and float
             activations; or `"full_int8"`, both in 8 bits where LiteRT has such an operator. Defaults to `"float32"`.
@@ -88,7 +89,7 @@ def export_tflite(
     """
     _check_arguments(path, weights, sparse, data, tolerance, batch_size)
     tolerance = _TOLERANCES[weights] if tolerance is None else tolerance
-    model = strip(model)
+    model = with_graph(strip(model), data)
     quantized = [layer.name for layer in leaf_layers(model) if getattr(layer, "quantization_mode", None)]
     if quantized:
         raise ValueError(

@@ -6,6 +6,8 @@ import re
 import keras
 import numpy as np
 
+from keras_prune.graph import is_graph
+
 _SAMPLES = 8
 
 
@@ -16,6 +18,31 @@ class VerificationError(ValueError):
 def input_name(tensor) -> str:
     """Returns the name that an input of a Keras model gets in a file: that of its input layer, which a copy keeps."""
     return re.sub(r"\W", "_", tensor._keras_history.operation.name)
+
+
+def with_graph(model, data):
+    """Returns the model, a subclassed one as the only layer of a Functional model that takes inputs such as `data`.
+
+    Raises:
+        ValueError: If it is subclassed and there is no data.
+    """
+    if is_graph(model):
+        return model
+    if data is None:
+        raise ValueError(
+            "A subclassed model does not say what it takes: data=inputs shows it. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, data=None"
+        )
+    arrays = [np.asarray(array) for array in keras.tree.flatten(data)]
+    names = [f"input_{index}" for index in range(len(arrays))] if len(arrays) > 1 else ["inputs"]
+    if isinstance(data, dict):
+        names = sorted(data)
+    inputs = [
+        keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype.name, name=name)
+        for array, name in zip(arrays, names, strict=True)
+    ]
+    inputs = keras.tree.pack_sequence_as(data, inputs)
+    return keras.Model(inputs, model(inputs, training=False), name=model.name)
 
 
 def pack_inputs(model, inputs):

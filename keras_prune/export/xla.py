@@ -18,6 +18,7 @@ from keras_prune.export.verification import (
     number_of_samples,
     pack_inputs,
     sample_runs,
+    with_graph,
 )
 from keras_prune.surgery import strip
 
@@ -64,7 +65,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     A model that is still wrapped is stripped first.
 
     Args:
-        model: Built Sequential or Functional Keras model, plain or pruned. It is not changed.
+        model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
         directory: String or path object, where the formats go under their own names. It is made if need be, and what
             else it holds stays.
         formats: List of strings. `"saved_model"`: a TensorFlow SavedModel for any batch size whose serving function
@@ -111,7 +112,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     target = os.path.realpath(directory)
     if os.path.exists(target) and not os.path.isdir(target):
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")
-    model = strip(model)
+    model = with_graph(strip(model), data)
     runs = sample_runs(model, data, batch_size)
     expected = keras_outputs(model, runs)
     differences: dict[str, float | None] = {}

@@ -266,6 +266,31 @@ def test_inputs_of_any_size_take_data(path):
     assert kp.export_tflite(model, path, data=np.ones((2, 5, 3))).samples == 2
 
 
+class TwoBranches(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = layers.Dense(8, name="left"), layers.Dense(8, name="right")
+
+    def call(self, inputs):
+        return self.left(inputs["one"]) + self.right(inputs["two"])
+
+
+@needs_tensorflow
+def test_a_subclassed_model_takes_data(path):
+    random = np.random.default_rng(0)
+    data = {"two": random.random((4, 64)), "one": random.random((4, 32))}
+    model = TwoBranches()
+    expected = model(data)
+    model = kp.prune(model, kp.TargetSparsity(0.9))
+    with pytest.raises(ValueError, match=r"data=inputs shows it.*TwoBranches"):
+        kp.export_tflite(model, path)
+    report = kp.export_tflite(model, path, data=data)
+    assert report.samples == 4
+    assert [row.name for row in report.rows] == ["left", "right"]
+    outputs = run(path, **{name: array.astype("float32") for name, array in data.items()})
+    np.testing.assert_allclose(outputs["output_0"], expected, rtol=1e-4, atol=1e-5)
+
+
 @needs_tensorflow
 def test_a_model_whose_own_outputs_are_not_finite_takes_data(path):
     model = keras.Sequential([keras.Input((3,)), layers.Rescaling(-1.0), layers.Lambda(keras.ops.sqrt)])
