@@ -3,16 +3,14 @@ is it, and how fast does LiteRT run it?
 
     python benchmarks/export_formats.py --inputs=9216 --outputs=4096 --density=0.09
 
-Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and what the
-default `sparse=None` writes instead is measured. Times are medians of single inputs on one thread, taken in turns with
-the dense float32 file. Files that are in the JSON file already are left out, so that a stopped run continues.
+Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and the file
+with `sparse=False` takes its place. Files stay in a folder and results in a JSON file, so that a stopped run continues
+and a second run only takes the times: medians of single inputs on one thread, all files in turns.
 """
 
 import json
-import os
 import pathlib
 import re
-import tempfile
 import time
 
 import keras
@@ -28,7 +26,8 @@ flags.DEFINE_integer("outputs", 1024, "Outputs of the layer.", lower_bound=1)
 flags.DEFINE_float("density", 0.09, "Share of connections kept, but for 2:4, which keeps half.", 0, 1)
 flags.DEFINE_list("patterns", ["unstructured", "4x1", "16x1", "2:4"], "Patterns of zeros.")
 flags.DEFINE_list("weights", ["float32", "float16", "dynamic_int8", "full_int8"], "Formats of weights.")
-flags.DEFINE_integer("runs", 50, "How many times each file is timed.", lower_bound=1)
+flags.DEFINE_string("folder", "output/export_formats", "Where the files go.")
+flags.DEFINE_integer("runs", 100, "How many times each file is timed.", lower_bound=1)
 flags.DEFINE_string("json", None, "Where the results are and go; docs/results/export_formats_INPUTSxOUTPUTS.json.")
 
 
@@ -68,16 +67,15 @@ class File:
         self.times.append(time.perf_counter() - start)
 
 
-def compare_speed(path, dense_path):
-    """Returns the medians of both in milliseconds."""
-    files = [File(path), File(dense_path)]
+def take_times(files):
+    """Returns the median of every file in milliseconds."""
     for _ in range(FLAGS.runs + 5):
-        for file in files:
+        for file in files.values():
             file.run()
-    return [round(1e3 * float(np.median(file.times[5:])), 4) for file in files]
+    return {name: round(1e3 * float(np.median(file.times[5:])), 4) for name, file in files.items()}
 
 
-def measure(model, weights, path, dense_path):
+def export(model, weights, path):
     """Exports one model and returns what became of it."""
     data = np.random.default_rng(1).random((32, FLAGS.inputs), "float32")
     result = {}
@@ -87,7 +85,6 @@ def measure(model, weights, path, dense_path):
         result["refused"] = re.search(r"but (.*)\. Leave", str(error), re.DOTALL)[1]
         report = kp.export_tflite(model, path, weights, sparse=False, data=data)
     (row,) = report.rows
-    milliseconds, dense_milliseconds = compare_speed(path, dense_path)
     return result | {
         "bytes": report.bytes,
         "dense_bytes": report.dense_bytes,
@@ -95,28 +92,31 @@ def measure(model, weights, path, dense_path):
         "encoding": row.encoding,
         "sparse_kernel": row.sparse_kernel,
         "relative_difference": report.relative_difference,
-        "milliseconds": milliseconds,
-        "dense_float32_milliseconds": dense_milliseconds,
     }
 
 
 def main(_):
-    default = f"docs/results/export_formats_{FLAGS.inputs}x{FLAGS.outputs}.json"
-    results_path = pathlib.Path(FLAGS.json or default)
+    shape = f"{FLAGS.inputs}x{FLAGS.outputs}"
+    results_path = pathlib.Path(FLAGS.json or f"docs/results/export_formats_{shape}.json")
     results_path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(results_path.read_text()) if results_path.exists() else {}
-    with tempfile.TemporaryDirectory() as folder:
-        path, dense_path = os.path.join(folder, "model.tflite"), os.path.join(folder, "dense.tflite")
-        dense = layer(None)
-        kp.export_tflite(dense, dense_path)
-        for pattern in ["dense", *FLAGS.patterns]:
-            model = dense if pattern == "dense" else layer(pattern)
-            for weights in FLAGS.weights:
-                name = f"{pattern} {weights}"
-                if name not in results:
-                    results[name] = measure(model, weights, path, dense_path)
-                    results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-                    print(name, results[name], flush=True)
+    folder = pathlib.Path(FLAGS.folder) / shape
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for pattern in ["dense", *FLAGS.patterns]:
+        model = None
+        for weights in FLAGS.weights:
+            name = f"{pattern} {weights}"
+            paths[name] = folder / f"{pattern.replace(':', 'of')}_{weights}.tflite"
+            if name not in results or not paths[name].exists():
+                model = model or layer(None if pattern == "dense" else pattern)
+                results[name] = export(model, weights, paths[name])
+                results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                print(name, results[name], flush=True)
+    for name, milliseconds in take_times({name: File(path) for name, path in paths.items()}).items():
+        results[name]["milliseconds"] = milliseconds
+        print(name, milliseconds)
+    results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
