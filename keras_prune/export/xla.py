@@ -161,8 +161,7 @@ def _save(model, path, shapes):
     function = tf.function(
         lambda inputs: model(inputs, training=False), jit_compile=True, input_signature=[pack_inputs(model, specs)]
     )
-    archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive = keras.export.ExportArchive()  # To `track` the model as well would store its variables twice.
     archive.add_endpoint("serve", function)
     archive.write_out(path, verbose=False)
 
@@ -241,7 +240,8 @@ def _compile_ahead_of_time(model, inputs, path):
         done = subprocess.run([*tool, *signature, *outputs], capture_output=True, text=True, check=False)
     if done.returncode:
         raise VerificationError(f"saved_model_cli ends with {done.stderr.strip().splitlines()[-1]}")
-    os.remove(os.path.join(path, "model_makefile.inc"))  # It holds the paths of this machine.
+    os.remove(os.path.join(path, "model_makefile.inc"))  # It holds the paths of this machine,
+    os.remove(os.path.join(path, "model_metadata.o"))  # and this a copy of the weights that nothing refers to.
 
 
 def _bytes(path) -> int:
