@@ -27,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("json", "docs/results/export_architectures.json", "Where the results are and go.")
 flags.DEFINE_list("names", None, "The architectures to export; all if not given.")
 flags.DEFINE_float("sparsity", 0.8, "Share of each kernel's connections to cut.", 0, 1)
+flags.DEFINE_bool("table", False, "Print the results that there are as a table in Markdown, and export nothing.")
 flags.DEFINE_string("one", None, "Export this one here and print what became of it; for the script's own processes.")
 
 
@@ -74,6 +75,21 @@ def export(name):
     }
 
 
+def table(results):
+    """Returns the results as a table in Markdown."""
+    lines = ["| architecture | connections | dense file | gzip of it | file | smaller | difference |", "|" + "---|" * 7]
+    for name, result in results.items():
+        connections = f"{result['parameters'] / 1e6:.1f} M"
+        if "refused" in result:
+            lines.append(f"| {name} | {connections} | refused: {result['refused']} |||||")
+            continue
+        dense, gzip, size = (f"{result[key] / 1e6:.1f} MB" for key in ("dense_bytes", "gzip_bytes", "bytes"))
+        smaller = f"{result['dense_bytes'] / result['bytes']:.1f}x"
+        cells = [name, connections, dense, gzip, size, smaller, f"{result['relative_difference']:.0e}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(_):
     if FLAGS.one:
         print(json.dumps(export(FLAGS.one)))
@@ -81,6 +97,9 @@ def main(_):
     path = pathlib.Path(FLAGS.json)
     path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
+    if FLAGS.table:
+        print(table(results))
+        return
     for name in FLAGS.names or architectures():
         if name in results:
             continue

@@ -5,7 +5,7 @@ is it, and how fast does LiteRT run it?
 
 Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and the file
 with `sparse=False` takes its place. Files stay in a folder and results in a JSON file, so that a stopped run continues
-and a second run only takes the times: medians of single inputs on one thread, all files in turns.
+and a second run only takes the times: medians of single inputs on one thread, all files in the folder in turns.
 """
 
 import json
@@ -102,18 +102,21 @@ def main(_):
     results = json.loads(results_path.read_text()) if results_path.exists() else {}
     folder = pathlib.Path(FLAGS.folder) / shape
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
+
+    def path_of(name):
+        return folder / f"{name.replace(':', 'of').replace(' ', '_')}.tflite"
+
     for pattern in ["dense", *FLAGS.patterns]:
         model = None
         for weights in FLAGS.weights:
             name = f"{pattern} {weights}"
-            paths[name] = folder / f"{pattern.replace(':', 'of')}_{weights}.tflite"
-            if name not in results or not paths[name].exists():
+            if name not in results or not path_of(name).exists():
                 model = model or layer(None if pattern == "dense" else pattern)
-                results[name] = export(model, weights, paths[name])
+                results[name] = export(model, weights, path_of(name))
                 results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                 print(name, results[name], flush=True)
-    for name, milliseconds in take_times({name: File(path) for name, path in paths.items()}).items():
+    files = {name: File(path_of(name)) for name in results if path_of(name).exists()}
+    for name, milliseconds in take_times(files).items():
         results[name]["milliseconds"] = milliseconds
         print(name, milliseconds)
     results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
