@@ -161,15 +161,16 @@ class PruningCallback(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs=None):
-        now = -1 if self._now is None else self._now
-        if now < min(self.schedule.times):
+        if self._now is None:
+            return  # A run that was done already, of which a backup was restored.
+        if self._now < min(self.schedule.times):
             warnings.warn(
                 f"The run ended before the schedule's first cut, before {self.schedule.unit} "
                 f"{min(self.schedule.times)}: nothing was pruned.",
                 stacklevel=2,
             )
-        elif self.schedule.unit == "step" and self.params.get("steps") is None and now < max(self.schedule.times):
-            self._warn_of_the_rest(now)
+        elif self.schedule.unit == "step" and self.params.get("steps") is None and self._now < max(self.schedule.times):
+            self._warn_of_the_rest(self._now)
 
     def _cut_until(self, now: int) -> None:
         due = self.schedule.due(self._now, now)
