@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import numbers
 import os
 import pathlib
 import signal
@@ -160,7 +161,7 @@ def export_tflite(
 def _check_arguments(path, weights, sparse, data, tolerance, batch_size):
     if not os.fspath(path).endswith(".tflite"):
         raise ValueError(f"path must end in .tflite. Received: path={os.fspath(path)!r}")
-    if weights not in _TOLERANCES:
+    if weights not in list(_TOLERANCES):
         raise ValueError(f"weights must be one of {list(_TOLERANCES)}. Received: weights={weights!r}")
     if sparse not in (None, True, False):
         raise ValueError(f"sparse must be True, False, or None for where it helps. Received: sparse={sparse!r}")
@@ -169,7 +170,7 @@ def _check_arguments(path, weights, sparse, data, tolerance, batch_size):
             "8-bit activations take their ranges from real inputs: pass some hundred of them as data. "
             f"Received: weights={weights!r}, data=None"
         )
-    if tolerance is not None and not tolerance >= 0:
+    if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number of at least 0, or None. Received: tolerance={tolerance!r}")
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ValueError(f"batch_size must be an integer of at least 1, or None. Received: batch_size={batch_size!r}")

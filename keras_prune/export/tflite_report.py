@@ -13,8 +13,8 @@ from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.wrappers import prunable_variables
 
-# How many neighbours along the input axis LiteRT's sparse kernel takes at once, which is all that it takes.
-_BLOCK = {"float32": 4, "int8": 16}
+# All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
+_SPARSE_KERNELS = {"float32": "float32 zeros in blocks of 4", "int8": "'full_int8' zeros in blocks of 16"}
 
 
 class ExportedWeight(NamedTuple):
@@ -124,7 +124,8 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
         stored: List of `StoredWeight`, those of the file itself, in the same order.
     """
     rows = []
-    free = list(range(len(dense)))
+    aligned = [(weight.op, weight.shape) for weight in dense] == [(weight.op, weight.shape) for weight in stored]
+    free = list(range(len(dense))) if aligned else []
     for layer in leaf_layers(model):
         variables = prunable_variables(layer) if is_weight_layer(layer) else []
         for variable in variables:
@@ -163,9 +164,9 @@ def _why_no_sparse_kernel(weight, density) -> str:
     if density == 1:
         return "it has no zeros"
     reason = "DENSIFY makes it dense when the file is loaded" if weight.sparse else "it is stored dense"
-    if weight.op == "FULLY_CONNECTED" and weight.dtype in _BLOCK:
-        block = _BLOCK[weight.dtype]
-        return f"{reason}; LiteRT's kernel takes {weight.dtype} zeros in blocks of {block} along the input axis"
+    if weight.op == "FULLY_CONNECTED" and weight.dtype in _SPARSE_KERNELS:
+        kind = _SPARSE_KERNELS[weight.dtype]
+        return f"{reason}; LiteRT's kernel takes {kind} along the input axis"
     if weight.op == "CONV_2D" and weight.dtype == "float32" and weight.shape[1:3] == (1, 1):
         return f"{reason}; XNNPACK has kernels for 1x1 convolutions, in some networks and on ARM (docs/deployment.md)"
     return f"{reason}; LiteRT has no sparse kernel for {weight.dtype} {weight.op}"

@@ -1,6 +1,7 @@
 """Pruned models compiled by XLA: SavedModel, StableHLO, and objects to link into a C++ program."""
 
 import dataclasses
+import numbers
 import os
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     backend = keras.backend.backend()
     known = _FORMATS.get(backend, ())
     formats = known if formats is None else formats
-    if not known or not formats or isinstance(formats, str) or not set(formats) <= set(known):
+    if not known or not formats or isinstance(formats, str) or any(name not in known for name in formats):
         raise ValueError(
             f"formats must be a list of some of {list(known)}, which are what can be written with the Keras backend "
             f"{backend!r}; save the model and load it with KERAS_BACKEND=tensorflow for all three. Received: "
@@ -109,6 +110,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         )
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}")
+    if not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
+        raise ValueError(f"tolerance must be a number of at least 0. Received: tolerance={tolerance!r}")
     target = os.path.realpath(directory)
     if os.path.exists(target) and not os.path.isdir(target):
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")

@@ -313,6 +313,8 @@ def test_a_model_that_keras_has_quantized_is_refused_with_the_way_to_go(model, p
         ({"weights": "int4"}, "weights must be one of .*'full_int8'.*weights='int4'"),
         ({"sparse": "auto"}, "sparse must be True, False, or None.*sparse='auto'"),
         ({"weights": "full_int8"}, "pass some hundred of them as data.*data=None"),
+        ({"weights": ["float16"]}, "weights must be one of"),
+        ({"tolerance": "small"}, "tolerance must be .*tolerance='small'"),
         ({"tolerance": -1}, "tolerance must be .*tolerance=-1"),
         ({"tolerance": float("nan")}, "tolerance must be .*tolerance=nan"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1.*batch_size=0"),

@@ -162,9 +162,11 @@ def test_a_format_that_takes_tensorflow_is_refused_with_the_way_to_go(model, tmp
 
 
 @needs_xla
-def test_a_batch_size_that_is_none_and_a_file_for_a_directory_are_refused(model, tmp_path):
+def test_other_arguments_out_of_range_are_named(model, tmp_path):
     with pytest.raises(ValueError, match=r"batch_size must be an integer of at least 1.*batch_size=0"):
         kp.export_xla(model, tmp_path, batch_size=0)
+    with pytest.raises(ValueError, match=r"tolerance must be a number of at least 0.*tolerance=None"):
+        kp.export_xla(model, tmp_path, tolerance=None)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"directory must be a directory.*file"):
         kp.export_xla(model, tmp_path / "file")
