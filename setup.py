@@ -34,7 +34,7 @@ setup(
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
     install_requires=["absl-py>=2.1", "keras>=3.11", "numpy>=2.0", "rich>=14.3"],
     extras_require={
-        "jax": ["jax>=0.5"],
+        "jax": ["jax>=0.5", "flatbuffers>=24.3"],  # jax.export writes with flatbuffers.
         "torch": ["torch>=2.13"],
         "plots": ["matplotlib>=3.9"],
         "examples": EXAMPLES,

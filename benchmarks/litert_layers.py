@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import platform
-import tempfile
 import time
 
 import keras
@@ -27,7 +26,9 @@ import keras_prune as kp
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "JSON file for the measurements.", required=True)
 flags.DEFINE_list("models", [], "Measure these saved models instead, against the dense network of the first.")
-flags.DEFINE_list("only", [], "Measure only these of the layers.")
+flags.DEFINE_string(
+    "folder", "output/litert_layers", "Where the .tflite files are kept; one that is there is used again."
+)
 flags.DEFINE_integer("repeats", 30, "How many rounds of the variants of a layer.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "Inputs in one call.", lower_bound=1)
 
@@ -67,77 +68,80 @@ def pruned(model, sparsity, pattern):
     return kp.strip(model)
 
 
-def convert(model, folder):
-    """Returns the path of a sparsely encoded TFLite file."""
-    path = os.path.join(folder, f"{len(os.listdir(folder))}.tflite")
+def convert(model, path):
+    """Writes a sparsely encoded TFLite file."""
     signature = [keras.InputSpec(shape=(FLAGS.batch_size, *i.shape[1:]), dtype=i.dtype) for i in model.inputs]
     options = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]}
     model.export(path, format="litert", verbose=False, input_signature=signature, **options)
-    return path
 
 
-def measure(models):
+def measure(kind, makers):
     """Returns bytes, operators that unpack weights, and the median time of one call, for each of the named models."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: convert(model, folder) for name, model in models.items()}
-        runs = {}
-        for name, file in files.items():
-            interpreter = Interpreter(file, num_threads=1)
-            interpreter.allocate_tensors()
-            (given,) = interpreter.get_input_details()
-            x = np.random.default_rng(0).random(given["shape"])
-            interpreter.set_tensor(given["index"], x.astype(given["dtype"]))
-            interpreter.invoke()
+    runs = {}
+    for name, make in makers.items():
+        file = pathlib.Path(FLAGS.folder, f"{kind} {name}, batch {FLAGS.batch_size}.tflite".replace("/", "_"))
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            convert(make(), str(file))
+        interpreter = Interpreter(str(file), num_threads=1)
+        interpreter.allocate_tensors()
+        (given,) = interpreter.get_input_details()
+        x = np.random.default_rng(0).random(given["shape"])
+        interpreter.set_tensor(given["index"], x.astype(given["dtype"]))
+        interpreter.invoke()
+        started = time.perf_counter()
+        interpreter.invoke()
+        # Enough calls for about ten milliseconds.
+        runs[name] = file.stat().st_size, interpreter, max(1, int(0.01 / (time.perf_counter() - started)))
+    times = {name: [] for name in runs}
+    for _ in range(FLAGS.repeats):
+        for name, (_, interpreter, calls) in runs.items():
             started = time.perf_counter()
-            interpreter.invoke()
-            # Enough calls for about ten milliseconds.
-            runs[name] = interpreter, max(1, int(0.01 / (time.perf_counter() - started)))
-        times = {name: [] for name in runs}
-        for _ in range(FLAGS.repeats):
-            for name, (interpreter, calls) in runs.items():
-                started = time.perf_counter()
-                for _ in range(calls):
-                    interpreter.invoke()
-                times[name].append((time.perf_counter() - started) / calls)
-        return {
-            name: {
-                "bytes": os.path.getsize(files[name]),
-                "unpacked": sum(op["op_name"] == "DENSIFY" for op in runs[name][0]._get_ops_details()),
-                "microseconds": round(1e6 * float(np.median(times[name])), 2),
-            }
-            for name in runs
+            for _ in range(calls):
+                interpreter.invoke()
+            times[name].append((time.perf_counter() - started) / calls)
+    return {
+        name: {
+            "bytes": size,
+            "unpacked": sum(op["op_name"] == "DENSIFY" for op in interpreter._get_ops_details()),
+            "microseconds": round(1e6 * float(np.median(times[name])), 2),
         }
+        for name, (size, interpreter, _) in runs.items()
+    }
 
 
-def variants(model, sparsities, patterns):
-    """Returns the model itself and its pruned copies, by name."""
-    found = {"dense": model}
-    for name, pattern in patterns.items():
-        found |= {f"{name} {sparsity:.0%}": pruned(model, sparsity, pattern) for sparsity in sparsities}
-    return found
+def variants(model, sparsities):
+    """Returns makers of the model itself and of its pruned copies, by name."""
+    makers = {"dense": lambda: model}
+    for name, pattern in (("single", None), ("4x1", BLOCKS)):
+        for sparsity in sparsities:
+            makers[f"{name} {sparsity:.0%}"] = lambda sparsity=sparsity, pattern=pattern: pruned(
+                model, sparsity, pattern
+            )
+    return makers
 
 
 def main(_):
     results = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "batch_size": FLAGS.batch_size}
     if FLAGS.models:
-        models = {path: kp.strip(keras.models.load_model(path, compile=False)) for path in FLAGS.models}
-        dense = keras.models.clone_model(models[FLAGS.models[0]])  # With random weights, none of them zero.
-        results["models"] = measure({"dense": dense, **models})
-        print(results["models"])
+
+        def load(path):
+            return kp.strip(keras.models.load_model(path, compile=False))
+
+        # With random weights, none of them zero.
+        makers = {"dense": lambda: keras.models.clone_model(load(FLAGS.models[0]))}
+        makers |= {path: lambda path=path: load(path) for path in FLAGS.models}
+        results["models"] = measure("", makers)
     else:
         for name, (shape, make) in KINDS.items():
-            if not FLAGS.only or name in FLAGS.only:
-                patterns = {"single": None, "4x1": BLOCKS}
-                results[name] = measure(variants(alone(shape, make), [0.9], patterns))
-                print(name, results[name], flush=True)
+            results[name] = measure(name, variants(alone(shape, make), [0.9]))
         for inputs, outputs in DENSE_SHAPES:
             name = f"Dense {inputs}x{outputs} by sparsity"
-            if not FLAGS.only or name in FLAGS.only:
-                patterns = {"single": None, "4x1": BLOCKS}
-                model = alone((inputs,), lambda outputs=outputs: layers.Dense(outputs))
-                results[name] = measure(variants(model, SPARSITIES, patterns))
-                print(name, results[name], flush=True)
-    pathlib.Path(FLAGS.output).write_text(json.dumps(results, indent=1))
+            model = alone((inputs,), lambda outputs=outputs: layers.Dense(outputs))
+            results[name] = measure(name, variants(model, SPARSITIES))
+    text = json.dumps(results, indent=1)
+    pathlib.Path(FLAGS.output).write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

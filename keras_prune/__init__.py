@@ -7,6 +7,8 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.cutting import cut
 from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
+from keras_prune.export.tflite import export_tflite
+from keras_prune.export.xla import export_xla
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.patterns import Blocks, NOfM, Pattern
@@ -48,6 +50,8 @@ __all__ = [
     "cut",
     "dead_neurons",
     "deployment_plan",
+    "export_tflite",
+    "export_xla",
     "iterative_prune",
     "load_sparse",
     "prune",

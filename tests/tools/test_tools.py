@@ -1,5 +1,6 @@
 """The scripts: whole journeys as processes, as a user runs them; each flag in this process, which is quicker."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,10 +14,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 import keras_prune as kp
-from keras_prune.tools import inspect, prune
+from keras_prune.tools import export, inspect, prune
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 flags.FLAGS.mark_as_parsed()
+needs_tflite = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow" or importlib.util.find_spec("ai_edge_litert") is None,
+    reason="writes .tflite files with TensorFlow and runs them with ai-edge-litert",
+)
 
 
 def start(tool, *arguments, cwd):
@@ -147,4 +152,40 @@ def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
 def test_a_value_that_cannot_be_used_is_refused_and_nothing_is_written(folder, asked, output, message):
     with flagsaver.flagsaver(**asked), pytest.raises(ValueError, match=message):
         prune.main("dense.keras", output)
+    assert [file.name for file in folder.iterdir()] == ["dense.keras"]
+
+
+@needs_tflite
+def test_a_pruned_model_is_exported_in_every_format(folder):
+    with flagsaver.flagsaver(sparsity=0.75, block_size=["4", "1"]):
+        prune.main("dense.keras", "pruned.keras")
+    values = json.loads(run("export", "pruned.keras", "model.tflite", "--json", cwd=folder))
+    assert values["bytes"] == (folder / "model.tflite").stat().st_size
+    assert values["relative_difference"] < 1e-5
+    assert [layer["name"] for layer in values["layers"]] == ["fc1", "fc2"]
+
+    np.save("inputs.npy", np.random.default_rng(0).random((20, 16)).astype("float32"))
+    with flagsaver.flagsaver(weights="full_int8", data="inputs.npy"):
+        text, values = export.main("pruned.keras", "int8.tflite")
+    assert str(text).lstrip().startswith("int8.tflite")
+    assert values["samples"] == 8
+
+    with flagsaver.flagsaver(formats=["stablehlo"]):
+        text, values = export.main("pruned.keras", "xla")
+    assert values["differences"]["stablehlo"] < 1e-5
+    assert values["bytes"]["stablehlo"] == (folder / "xla/model.stablehlo").stat().st_size
+
+
+def test_a_model_is_exported_as_a_sparse_file_that_loads_again(folder):
+    with flagsaver.flagsaver(sparsity=0.75):
+        prune.main("dense.keras", "pruned.keras")
+    _, values = export.main("pruned.keras", "model.kprune")
+    assert values["bytes"] == (folder / "model.kprune").stat().st_size
+    assert kp.report(kp.load_sparse("model.kprune")).kept == 60
+
+
+@pytest.mark.parametrize("data", ["missing.npy", "dense.keras"])
+def test_data_that_cannot_be_read_is_refused_and_nothing_is_written(folder, data):
+    with flagsaver.flagsaver(data=data), pytest.raises((ValueError, OSError)):
+        export.main("dense.keras", "model.tflite")
     assert [file.name for file in folder.iterdir()] == ["dense.keras"]
