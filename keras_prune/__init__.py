@@ -1,6 +1,7 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
 from keras_prune import budgets
+from keras_prune.benchmark.advice import deployment_advice
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
@@ -11,6 +12,8 @@ from keras_prune.report import Report, report
 from keras_prune.rounds import Round
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
 from keras_prune.sensitivity import Point, Sensitivity, sensitivity
+from keras_prune.sparse.conversion import to_sparse
+from keras_prune.sparse.layers import SparseDense
 from keras_prune.storage import load_sparse, save_sparse, storage_sizes
 from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune, PrunedDropout
@@ -32,10 +35,12 @@ __all__ = [
     "Round",
     "Schedule",
     "Sensitivity",
+    "SparseDense",
     "StdThreshold",
     "TargetSparsity",
     "budgets",
     "dead_neurons",
+    "deployment_advice",
     "iterative_prune",
     "load_sparse",
     "prune",
@@ -47,4 +52,5 @@ __all__ = [
     "sensitivity",
     "storage_sizes",
     "strip",
+    "to_sparse",
 ]

@@ -125,12 +125,12 @@ def compiled(layer, inputs):
         import jax
 
         # Weights are arguments: what a compiled function closes over, it folds into its constants.
-        call = jax.jit(lambda *state: layer.stateless_call(*state, training=False)[0])
+        call = jax.jit(lambda *state: layer.stateless_call(*state)[0])
         state = ([v.value for v in layer.trainable_variables], [v.value for v in layer.non_trainable_variables])
         return lambda: jax.block_until_ready(call(*state, inputs))
     import tensorflow as tf
 
-    call = tf.function(lambda tensor: layer(tensor, training=False))
+    call = tf.function(layer).get_concrete_function(inputs)
 
     def run():
         outputs = call(inputs)

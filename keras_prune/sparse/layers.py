@@ -76,9 +76,7 @@ class SparseDense(keras.Layer):
 
     def build(self, input_shape):
         inputs = input_shape[-1]
-        self.matrix: SparseMatrix = MATRICES[keras.backend.backend()][self.kernel](
-            self.units, inputs, self.connections
-        )
+        self.matrix: SparseMatrix = MATRICES[keras.backend.backend()][self.kernel](self.units, inputs, self.connections)
         self.supports_jit = self.matrix.supports_jit
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.units,), initializer="zeros", trainable=False, name="bias")

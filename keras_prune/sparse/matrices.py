@@ -30,9 +30,7 @@ class Connections(NamedTuple):
         """Returns the connections in a dense kernel of shape `(inputs, outputs)`."""
         rows, columns = np.nonzero(kernel.T)
         row_starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=kernel.shape[1]))])
-        return cls(
-            kernel[columns, rows].astype("float32"), columns.astype("int32"), row_starts.astype("int32")
-        )
+        return cls(kernel[columns, rows].astype("float32"), columns.astype("int32"), row_starts.astype("int32"))
 
     @property
     def rows(self) -> np.ndarray:
