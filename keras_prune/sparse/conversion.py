@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.graph import is_weight_layer, leaf_layers, pruned_layers
+from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.sparse.layers import SparseDense, require_kernel
 from keras_prune.sparse.matrices import MATRICES
 from keras_prune.surgery import rebuild, strip
@@ -51,8 +51,7 @@ def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1
     require_kernel("csr" if kernel == "auto" else kernel)
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}")
-    if isinstance(model, keras.Model) and pruned_layers(model):
-        model = strip(model)
+    model = strip(model)
     converted, lines = {}, []
 
     def convert(layer, copy_of):
