@@ -18,22 +18,34 @@ class Choice(NamedTuple):
         dense: The fastest dense float32 `Measurement`.
         sparse: The sparse ones that are faster than that beyond the quartiles of both, fastest first, one for each
             runtime. None of them: stay dense.
+        quantized: The fastest one that rounds weights to 8 bits, if it is faster than all of these; else `None`. It
+            owes that to the rounding, not to the zeros.
     """
 
     dense: Measurement
     sparse: list[Measurement]
+    quantized: Measurement | None
 
     def __str__(self):
         place = f"{self.dense.workload} at {self.dense.density:.1%}, batch {self.dense.batch_size}"
         dense = f"{self.dense.engine} ({self.dense.microseconds:,.0f} us, {self.dense.weight_bytes / 1e6:,.2f} MB)"
-        if not self.sparse:
-            return f"{place}: stay dense, with {dense}; no sparse engine is clearly faster"
-        found = [
-            f"{m.engine}{', if pruned in blocks of 4x1,' if _ENGINES[m.engine].pattern else ''} is "
-            f"{self.dense.microseconds / m.microseconds:.1f}x as fast ({m.weight_bytes / 1e6:,.2f} MB)"
-            for m in self.sparse
-        ]
-        return f"{place}: {'; '.join(found)}; the fastest dense engine is {dense}"
+        if self.sparse:
+            found = [
+                f"{m.engine}{', if pruned in blocks of 4x1,' if _ENGINES[m.engine].pattern else ''} {self._gain(m)}"
+                for m in self.sparse
+            ]
+            line = f"{place}: {'; '.join(found)}; the fastest dense engine is {dense}."
+        else:
+            line = f"{place}: stay dense, with {dense}; no sparse engine is clearly faster."
+        if self.quantized:
+            line += (
+                f" With weights rounded to 8 bits, zeros or not, {self.quantized.engine} {self._gain(self.quantized)}."
+            )
+        return line
+
+    def _gain(self, measurement):
+        speed_up = self.dense.microseconds / measurement.microseconds
+        return f"is {speed_up:.1f}x as fast ({measurement.weight_bytes / 1e6:,.2f} MB)"
 
 
 class Advice(NamedTuple):
@@ -59,14 +71,14 @@ def advice(results: Results) -> Advice:
         if not baselines:
             continue
         dense = min(baselines, key=lambda m: m.microseconds)
+        faster = [m for m in row if not m.baseline and m.high < dense.low]
+        faster.sort(key=lambda m: m.microseconds)
         sparse: dict[str, Measurement] = {}
-        for measurement in sorted(row, key=lambda m: m.microseconds):
-            runtime = measurement.engine.split()[0]
-            # Eight bits are no matter of sparsity, and change the outputs.
-            is_sparse = not measurement.baseline and not _ENGINES[measurement.engine].quantized
-            if is_sparse and measurement.high < dense.low:
-                sparse.setdefault(runtime, measurement)
-        choices.append(Choice(dense, list(sparse.values())))
+        for measurement in faster:
+            if not _ENGINES[measurement.engine].quantized:
+                sparse.setdefault(measurement.engine.split()[0], measurement)
+        quantized = faster[0] if faster and _ENGINES[faster[0].engine].quantized else None
+        choices.append(Choice(dense, list(sparse.values()), quantized))
     return Advice(choices, results)
 
 
@@ -94,7 +106,7 @@ def deployment_advice(model, batch_size: int = 1, device: str = "/CPU:0") -> Adv
     >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4, name="fc")], name="tiny")
     >>> advice = kp.deployment_advice(model)  # doctest: +SKIP
     >>> print(advice)  # doctest: +SKIP
-    tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly faster
-    tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly faster
+    tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly faster.
+    tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly faster.
     """
     return advice(benchmark(model_workloads(strip(model)), [batch_size], device, rounds=5))

@@ -113,7 +113,11 @@ def test_convolutions_of_one_place_are_converted_and_others_named(rank, capsys):
         inputs=(*[9] * rank, 4),
     )
     sparse = kp.to_sparse(model, "csr")
-    assert [type(layer).__name__ for layer in sparse.layers] == [convolution.__name__, "SparseDense", convolution.__name__]
+    assert [type(layer).__name__ for layer in sparse.layers] == [
+        convolution.__name__,
+        "SparseDense",
+        convolution.__name__,
+    ]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "wide: dense; a convolution over several places is faster dense"
     assert printed[2].startswith("strided: dense; of the 1x1 convolutions those with stride 1")
