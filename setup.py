@@ -18,8 +18,10 @@ EXAMPLES = [
     "tensorflow>=2.21",
     "tensorflow-datasets>=4.9.10",
 ]
+# What the benchmark compares beside the runtimes that Keras runs on.
+BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.0", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
 # Every series of ruff has rules and a format of its own.
-TEST = [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
+TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
@@ -38,6 +40,7 @@ setup(
         "jax": ["jax>=0.5"],
         "torch": ["torch>=2.13"],
         "plots": ["matplotlib>=3.9"],
+        "benchmark": BENCHMARK,
         "examples": EXAMPLES,
         "test": TEST,
         "dev": [*TEST, "build"],

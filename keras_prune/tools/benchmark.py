@@ -20,6 +20,7 @@ from absl import flags
 from rich.console import Console
 
 from keras_prune.benchmark.advice import advice
+from keras_prune.benchmark.engines import ENGINES
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import layer_workloads, model_workloads
 from keras_prune.surgery import strip
@@ -28,6 +29,7 @@ from keras_prune.tools.command_line import load_model, run, written_aside
 FLAGS = flags.FLAGS
 flags.DEFINE_list("layers", [], "Networks whose dense layers to measure instead of a model: alexnet, vgg16.")
 flags.DEFINE_list("densities", [], "Shares of connections left for --layers; the paper's if not given.")
+flags.DEFINE_list("engines", [], "Engines to run, by the names in the table; all if not given.")
 flags.DEFINE_list("batch_sizes", ["1", "64"], "Inputs per call.")
 flags.DEFINE_string("device", "/CPU:0", "Device to run on: /CPU:0 or /GPU:0.")
 flags.DEFINE_integer("threads", None, "Cores to use (Linux); all if not given.", lower_bound=1)
@@ -47,10 +49,13 @@ def main(*paths):
             raise ValueError("A model has layers and densities of its own. Received: --layers or --densities beside it")
         workloads = model_workloads(strip(load_model(*paths)))
     else:
+        if not FLAGS.layers:
+            raise ValueError("--layers names networks, such as alexnet,vgg16. Received: none, and no model")
         workloads = [workload for network in FLAGS.layers for workload in layer_workloads(network, densities)]
-    os.makedirs(FLAGS.output_dir, exist_ok=True)
-    results = benchmark(workloads, batch_sizes, FLAGS.device, FLAGS.rounds, console=Console(stderr=True))
+    engines = _engines()
+    results = benchmark(workloads, batch_sizes, FLAGS.device, FLAGS.rounds, engines, Console(stderr=True))
     told = advice(results)
+    os.makedirs(FLAGS.output_dir, exist_ok=True)
     values = results.as_dict() | {"advice": [str(choice) for choice in told.choices]}
     _write(results, values, batch_sizes)
     return f"{results}\n{told}\nresults in {FLAGS.output_dir}", values
@@ -60,9 +65,14 @@ def _numbers(flag, kind):
     try:
         return [kind(entry) for entry in FLAGS[flag].value]
     except ValueError as error:
-        raise ValueError(
-            f"--{flag} is a list of {kind.__name__}s such as 1,64. Received: {FLAGS[flag].value}"
-        ) from error
+        raise ValueError(f"--{flag} is a list of numbers such as 1,64. Received: {FLAGS[flag].value}") from error
+
+
+def _engines():
+    names = [engine.name for engine in ENGINES]
+    if unknown := set(FLAGS.engines) - set(names):
+        raise ValueError(f"--engines are some of {names}. Received: {sorted(unknown)}")
+    return [engine for engine in ENGINES if engine.name in (FLAGS.engines or names)]
 
 
 def _use_cores(count):

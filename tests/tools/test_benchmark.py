@@ -7,10 +7,14 @@ from pathlib import Path
 
 import keras
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 import keras_prune as kp
+from keras_prune.tools import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
+flags.FLAGS.mark_as_parsed()
 
 
 def start(*arguments, cwd):
@@ -32,7 +36,8 @@ def model_file(tmp_path):
 
 
 def test_the_files_hold_every_measurement_and_the_table_is_printed(model_file, tmp_path):
-    done = start(model_file, "--rounds=1", "--batch_sizes=1,3", "--output_dir=out", cwd=tmp_path)
+    engines = "--engines=TensorFlow,JAX,PyTorch,SciPy CSR"  # At least one of them is there, and none takes long.
+    done = start(model_file, engines, "--rounds=1", "--batch_sizes=1,3", "--output_dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "out/benchmark.json").read_text())
     found = {(m["workload"], m["batch_size"]) for m in values["measurements"]}
@@ -50,34 +55,40 @@ def test_the_files_hold_every_measurement_and_the_table_is_printed(model_file, t
     assert not list((tmp_path / "out").glob("*.tmp*"))
 
 
-def test_json_is_all_that_goes_to_standard_output(model_file, tmp_path):
-    done = start(model_file, "--json", "--rounds=1", "--batch_sizes=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads((tmp_path / "output/benchmark/benchmark.json").read_text())
-
-
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("settings", "message"),
     [
-        (["missing.keras"], "missing.keras"),
-        (["--layers=resnet"], "The layers are those of ['alexnet', 'vgg16']. Received: 'resnet'"),
-        (["--layers=alexnet", "--densities=2"], "in (0, 1]. Received: [2.0]"),
-        (["--layers=alexnet", "--batch_sizes=one"], "--batch_sizes is a list of numbers"),
-        (["--layers=alexnet", "--batch_sizes=0"], "batch_sizes must be integers of at least 1"),
-        (["--layers=alexnet", "--device=/GPU:99"], "device must be one that an installed engine has: ['/CPU:0'"),
-        (["--layers=alexnet", "--threads=4096"], "--threads"),
+        ({"layers": ["resnet"]}, r"The layers are those of \['alexnet', 'vgg16'\]. Received: 'resnet'"),
+        ({"layers": ["alexnet"], "densities": ["2"]}, r"in \(0, 1\]. Received: \[2.0\]"),
+        ({"layers": ["alexnet"], "batch_sizes": ["one"]}, "--batch_sizes is a list of numbers such as 1,64"),
+        ({"layers": ["alexnet"], "batch_sizes": ["0"]}, "batch_sizes must be integers of at least 1"),
+        ({"layers": ["alexnet"], "device": "/GPU:99"}, r"that an installed engine has: \['/CPU:0'"),
+        ({"layers": ["alexnet"], "threads": 4096}, "--threads"),
+        ({"layers": []}, "--layers names networks"),
+        ({"layers": ["alexnet"], "engines": ["MKL"]}, r"--engines are some of \['TensorFlow', .* Received: \['MKL'\]"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_status_2(arguments, message, tmp_path):
-    done = start(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert message in last
+def test_what_cannot_be_used_is_named_before_anything_is_written(settings, message, tmp_path):
+    with flagsaver.flagsaver(output_dir=str(tmp_path / "out"), **settings), pytest.raises(ValueError, match=message):
+        benchmark.main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_has_layers_of_its_own(model_file):
+    with flagsaver.flagsaver(densities=["0.1"]), pytest.raises(ValueError, match="A model has layers and densities"):
+        benchmark.main(str(model_file))
+
+
+def test_a_missing_model_is_one_line_and_status_2(tmp_path):
+    done = start("missing.keras", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: Expected a model that Keras saved.")
     assert not list(tmp_path.rglob("benchmark.json"))
 
 
-def test_a_model_and_layers_together_are_refused(model_file, tmp_path):
-    done = start(model_file, "--layers=alexnet", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "Expected the files" in done.stdout + done.stderr
+def test_threads_are_cores(monkeypatch):
+    used = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: used.append(cores), raising=False)
+    benchmark._use_cores(2)
+    assert used == [[0, 2]]
