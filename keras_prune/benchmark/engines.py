@@ -1,11 +1,17 @@
 """The engines of the benchmark, in the order of its tables."""
 
 from keras_prune.benchmark.engine import Engine
-from keras_prune.benchmark.jax_engines import JaxCOO, JaxCSR, JaxDense
+from keras_prune.benchmark.jax_engines import JaxCOO, JaxCSR, JaxDense, JaxELL
 from keras_prune.benchmark.litert_engines import LiteRT, LiteRTBlocks, LiteRTInt8, LiteRTSparse
 from keras_prune.benchmark.pytorch_engines import PyTorchCSR, PyTorchDense
 from keras_prune.benchmark.scipy_engines import MKLCSR, SciPyCSR
-from keras_prune.benchmark.tensorflow_engines import TensorFlowCOO, TensorFlowCSR, TensorFlowDense, TensorFlowXLA
+from keras_prune.benchmark.tensorflow_engines import (
+    TensorFlowCOO,
+    TensorFlowCSR,
+    TensorFlowDense,
+    TensorFlowELL,
+    TensorFlowXLA,
+)
 
 ENGINES: tuple[type[Engine], ...] = (
     TensorFlowDense,
@@ -15,11 +21,13 @@ ENGINES: tuple[type[Engine], ...] = (
     PyTorchDense,
     TensorFlowCSR,
     TensorFlowCOO,
+    TensorFlowELL,
     SciPyCSR,
     MKLCSR,
     PyTorchCSR,
     JaxCSR,
     JaxCOO,
+    JaxELL,
     LiteRTInt8,
     LiteRTSparse,
     LiteRTBlocks,
@@ -41,7 +49,7 @@ def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[st
     >>> from keras_prune.benchmark.engines import available
     >>> present, absent = available("/CPU:0")
     >>> len(present) + len(absent)
-    15
+    17
     """
     absent = {engine.name: reason for engine in engines if (reason := engine.missing())}
     devices = {engine: engine.devices() for engine in engines if engine.name not in absent}

@@ -6,7 +6,7 @@ import numpy as np
 from keras_prune.benchmark.engine import Engine, kernel_of, weight_bytes
 from keras_prune.benchmark.tensorflow_engines import converted
 from keras_prune.sparse.conversion import compiled
-from keras_prune.sparse.matrices import Connections
+from keras_prune.sparse.matrices import ELL, Connections
 
 
 class JaxDense(Engine):
@@ -98,3 +98,24 @@ class JaxCOO(JaxCSR):
         places = np.stack([connections.rows, connections.columns], axis=1).astype("int32")
         parts = (jnp.asarray(connections.values), jnp.asarray(places))
         return BCOO(parts, shape=kernel.shape[::-1], indices_sorted=True, unique_indices=True)
+
+
+class JaxELL(JaxCSR):
+    """ELLPACK, as `keras_prune.to_sparse(model, "ell")` has it."""
+
+    name = "JAX ELL"
+    kernel = "ell"
+
+    def _load(self, kernel):
+        import jax.numpy as jnp
+
+        connections = Connections.of(kernel)
+        matrix = ELL(*kernel.shape[::-1], len(connections.values), connections.most)
+        matrix.assign(connections)
+        return tuple(jnp.asarray(np.asarray(weight.value)) for weight in matrix.weights)
+
+    def _multiply(self, weight, inputs):
+        import jax
+
+        values, columns = weight
+        return jax.lax.map(lambda row: (values * row[columns]).sum(axis=0), inputs)

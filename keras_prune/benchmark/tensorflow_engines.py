@@ -73,6 +73,13 @@ class TensorFlowCOO(TensorFlowCSR):
     kernel = "coo"
 
 
+class TensorFlowELL(TensorFlowCSR):
+    """`keras_prune.to_sparse(model, "ell")`."""
+
+    name = "TensorFlow ELL"
+    kernel = "ell"
+
+
 def converted(model, kernel):
     """Returns `to_sparse(model, kernel)`, and refuses models that have nothing to convert as an engine does."""
     try:

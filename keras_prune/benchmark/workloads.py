@@ -33,26 +33,28 @@ class Workload:
     build: Callable
 
 
-def layer_workloads(network: str, densities=()) -> list[Workload]:
-    """Returns the dense layers of one of the paper's networks, with random weights.
+def layer_workloads(name: str, densities=()) -> list[Workload]:
+    """Returns dense layers of one of the paper's networks, with random weights.
 
     Args:
-        network: A key of `LAYERS`.
+        name: String, a key of `LAYERS` for all of its layers, or one of them such as `"alexnet/fc6"`.
         densities: Floats in (0, 1]. Defaults to `()`, for every layer the paper's (Tables 4 and 5).
 
     Raises:
         ValueError: If an argument is none of the above.
     """
-    if network not in LAYERS:
-        raise ValueError(f"The layers are those of {sorted(LAYERS)}. Received: {network!r}")
+    shapes = {f"{network}/{layer}": shape for network, layers in LAYERS.items() for layer, shape in layers.items()}
+    chosen = {place: shape for place, shape in shapes.items() if name in (place, place.split("/")[0])}
+    if not chosen:
+        raise ValueError(f"The layers are those of {sorted(LAYERS)}, or one of {list(shapes)}. Received: {name!r}")
     if not all(0 < density <= 1 for density in densities):
         raise ValueError(f"A density is a share of connections that is left, in (0, 1]. Received: {list(densities)}")
-    paper = {row.layer: row.density / 100 for row in TABLES[network]}
-    workloads = []
-    for layer, shape in LAYERS[network].items():
-        for density in densities or [paper[layer]]:
-            workloads.append(Workload(f"{network}/{layer}", density, _random_layer(shape, density)))
-    return workloads
+    paper = {f"{network}/{row.layer}": row.density / 100 for network in LAYERS for row in TABLES[network]}
+    return [
+        Workload(place, density, _random_layer(shape, density))
+        for place, shape in chosen.items()
+        for density in densities or [paper[place]]
+    ]
 
 
 def model_workloads(model) -> list[Workload]:

@@ -27,8 +27,8 @@ def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1
         model: Built Sequential or Functional model, pruned and stripped; one that is still wrapped is stripped first.
             It is not changed.
         kernel: `"auto"` times every layer dense and with each sparse kernel, once, on this machine, and takes the
-            fastest; `"csr"` or `"coo"` converts every layer that can be converted (see `SparseDense`). Defaults to
-            `"auto"`.
+            fastest; `"csr"`, `"coo"` or `"ell"` converts every layer that can be converted (see `SparseDense`).
+            Defaults to `"auto"`.
         batch_size: Integer, inputs per call for which `"auto"` chooses. Defaults to `1`.
         verbose: 0 or 1, whether to print what became of every layer with connections, and why. Defaults to `1`.
 
@@ -113,7 +113,7 @@ def _fastest(layer, batch_size) -> tuple[str, str]:
     times = interleave({kernel: compiled(layer, inputs) for kernel, layer in layers.items()})
     medians = {kernel: np.median(seconds) * 1e6 for kernel, seconds in times.items()}
     chosen = min(medians, key=medians.__getitem__)
-    others = " and ".join(f"{medians[kernel]:,.0f} {kernel}" for kernel in layers if kernel != chosen)
+    others = ", ".join(f"{medians[kernel]:,.0f} {kernel}" for kernel in layers if kernel != chosen)
     return chosen, f"{medians[chosen]:,.0f} us against {others} at batch {batch_size}"
 
 

@@ -18,8 +18,11 @@ class SparseDense(keras.Layer):
         connections: Integer, how many of them are stored.
         activation: Keras activation. Defaults to `None`.
         use_bias: Boolean. Defaults to `True`.
-        kernel: `"csr"`, compressed sparse rows, or `"coo"`, coordinates: TensorFlow's own sparse-matrix kernels and
-            `tf.sparse`, or BCSR and BCOO of `jax.experimental.sparse`. Defaults to `"csr"`.
+        kernel: `"csr"`, compressed sparse rows: TensorFlow's sparse-matrix kernels, or `jax.experimental.sparse.BCSR`;
+            `"coo"`, coordinates: `tf.sparse`, or BCOO; or `"ell"`, equally many entries for every neuron, compiled by
+            XLA, for single inputs and for weights whose neurons have about as many connections each. Defaults to
+            `"csr"`.
+        most: Integer, how many connections the neuron has that has most. Defaults to `None`, as many as it has inputs.
         **kwargs: Keyword arguments of every Keras layer.
 
     Input shape: `(batch, ..., inputs)`. Output shape: `(batch, ..., units)`.
@@ -39,7 +42,7 @@ class SparseDense(keras.Layer):
     (3, [[1.0, 2.0, 3.0]])
     """
 
-    def __init__(self, units, connections, activation=None, use_bias=True, kernel="csr", **kwargs):
+    def __init__(self, units, connections, activation=None, use_bias=True, kernel="csr", most=None, **kwargs):
         super().__init__(**kwargs)
         for name, number, least in (("units", units, 1), ("connections", connections, 0)):
             if type(number) is not int or number < least:
@@ -50,6 +53,7 @@ class SparseDense(keras.Layer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel = kernel
+        self.most = most
         self.trainable = False
 
     @classmethod
@@ -64,6 +68,7 @@ class SparseDense(keras.Layer):
             activation=layer.activation,
             use_bias=layer.use_bias,
             kernel=kernel,
+            most=connections.most,
             name=layer.name,
             dtype=layer.dtype_policy,
         )
@@ -76,7 +81,9 @@ class SparseDense(keras.Layer):
 
     def build(self, input_shape):
         inputs = input_shape[-1]
-        self.matrix: SparseMatrix = MATRICES[keras.backend.backend()][self.kernel](self.units, inputs, self.connections)
+        most = inputs if self.most is None else self.most
+        matrix_class = MATRICES[keras.backend.backend()][self.kernel]
+        self.matrix: SparseMatrix = matrix_class(self.units, inputs, self.connections, most)
         self.supports_jit = self.matrix.supports_jit
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.units,), initializer="zeros", trainable=False, name="bias")
@@ -107,6 +114,7 @@ class SparseDense(keras.Layer):
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "kernel": self.kernel,
+            "most": self.most,
         }
 
 

@@ -37,18 +37,24 @@ class Connections(NamedTuple):
         """Int64 array of shape `(connections,)`, the neuron that each connection goes to."""
         return np.repeat(np.arange(len(self.row_starts) - 1), np.diff(self.row_starts))
 
+    @property
+    def most(self) -> int:
+        """The connections of the neuron that has most of them."""
+        return int(np.diff(self.row_starts).max(initial=0))
+
 
 class SparseMatrix(keras.Layer):
     """What all sparse matrices have in common: their shape, and how they are saved.
 
     Args:
         outputs, inputs: Integers, the shape.
-        connections: Integer, how many entries are stored.
+        connections: Integer, how many connections are stored.
+        most: Integer, how many of them the neuron has that has most.
     """
 
-    def __init__(self, outputs: int, inputs: int, connections: int):
+    def __init__(self, outputs: int, inputs: int, connections: int, most: int):
         super().__init__(name="matrix", dtype="float32", trainable=False)
-        self.outputs, self.inputs, self.connections = outputs, inputs, connections
+        self.outputs, self.inputs, self.connections, self.most = outputs, inputs, connections, most
         self.built = True
 
     def assign(self, connections: Connections) -> None:
@@ -86,10 +92,10 @@ class TensorFlowCSR(SparseMatrix):
     SavedModel too. Keras does not know variables of that dtype: they are not in `weights`.
     """
 
-    def __init__(self, outputs, inputs, connections):
+    def __init__(self, *sizes):
         import tensorflow as tf
 
-        super().__init__(outputs, inputs, connections)
+        super().__init__(*sizes)
         self.supports_jit = False
         self.variable = tf.Variable(self._empty(), trainable=False, name="matrix")
 
@@ -140,11 +146,11 @@ class TensorFlowCSR(SparseMatrix):
 class TensorFlowCOO(SparseMatrix):
     """A `tf.sparse.SparseTensor`: coordinates and values."""
 
-    def __init__(self, outputs, inputs, connections):
-        super().__init__(outputs, inputs, connections)
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
         self.supports_jit = False
-        self.places = self._add("places", (connections, 2), "int64")
-        self.values = self._add("values", (connections,), "float32")
+        self.places = self._add("places", (self.connections, 2), "int64")
+        self.values = self._add("values", (self.connections,), "float32")
 
     def assign(self, connections):
         self.places.assign(np.stack([connections.rows, connections.columns], axis=1))
@@ -168,14 +174,53 @@ class TensorFlowCOO(SparseMatrix):
         return 20 * self.connections
 
 
+class ELL(SparseMatrix):
+    """ELLPACK: every neuron has the same number of entries, the first entries of all of them beside each other.
+
+    XLA makes one loop of it, on TensorFlow and on JAX, which for one input is the fastest of these; each further input
+    of a batch takes as long again. Neurons with few connections are filled up with zeros.
+    """
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.values = self._add("values", (self.most, self.outputs), "float32")
+        self.columns = self._add("columns", (self.most, self.outputs), "int32")
+
+    def assign(self, connections):
+        rows = connections.rows
+        places = np.arange(len(rows)) - connections.row_starts[rows], rows
+        for variable, array in ((self.values, connections.values), (self.columns, connections.columns)):
+            filled = np.zeros(variable.shape, variable.dtype)
+            filled[places] = array
+            variable.assign(filled)
+
+    def read(self):
+        values, columns = (ops.convert_to_numpy(variable.value).T for variable in (self.values, self.columns))
+        kept = values != 0
+        row_starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype("int32")
+        return Connections(values[kept], columns[kept], row_starts)
+
+    def multiply(self, inputs):
+        values, columns = self.values.value, self.columns.value
+
+        def one(row):
+            return ops.sum(values * ops.take(row, columns), axis=0)
+
+        if keras.backend.backend() == "jax":
+            return ops.map(one, inputs)
+        import tensorflow as tf
+
+        return tf.function(lambda batch: tf.map_fn(one, batch), jit_compile=True)(inputs)
+
+
 class JaxCSR(SparseMatrix):
     """A `jax.experimental.sparse.BCSR` matrix."""
 
-    def __init__(self, outputs, inputs, connections):
-        super().__init__(outputs, inputs, connections)
-        self.values = self._add("values", (connections,), "float32")
-        self.columns = self._add("columns", (connections,), "int32")
-        self.row_starts = self._add("row_starts", (outputs + 1,), "int32")
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.values = self._add("values", (self.connections,), "float32")
+        self.columns = self._add("columns", (self.connections,), "int32")
+        self.row_starts = self._add("row_starts", (self.outputs + 1,), "int32")
 
     def assign(self, connections):
         for name, array in connections._asdict().items():
@@ -194,10 +239,10 @@ class JaxCSR(SparseMatrix):
 class JaxCOO(SparseMatrix):
     """A `jax.experimental.sparse.BCOO` matrix."""
 
-    def __init__(self, outputs, inputs, connections):
-        super().__init__(outputs, inputs, connections)
-        self.places = self._add("places", (connections, 2), "int32")
-        self.values = self._add("values", (connections,), "float32")
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.places = self._add("places", (self.connections, 2), "int32")
+        self.values = self._add("values", (self.connections,), "float32")
 
     assign = TensorFlowCOO.assign
     read = TensorFlowCOO.read
@@ -211,6 +256,6 @@ class JaxCOO(SparseMatrix):
 
 
 MATRICES = {
-    "tensorflow": {"csr": TensorFlowCSR, "coo": TensorFlowCOO},
-    "jax": {"csr": JaxCSR, "coo": JaxCOO},
+    "tensorflow": {"csr": TensorFlowCSR, "coo": TensorFlowCOO, "ell": ELL},
+    "jax": {"csr": JaxCSR, "coo": JaxCOO, "ell": ELL},
 }

@@ -27,7 +27,7 @@ from keras_prune.surgery import strip
 from keras_prune.tools.command_line import load_model, run, written_aside
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("layers", [], "Networks whose dense layers to measure instead of a model: alexnet, vgg16.")
+flags.DEFINE_list("layers", [], "Layers to measure instead of a model: alexnet, vgg16, or alexnet/fc6 and so on.")
 flags.DEFINE_list("densities", [], "Shares of connections left for --layers; the paper's if not given.")
 flags.DEFINE_list("engines", [], "Engines to run, by the names in the table; all if not given.")
 flags.DEFINE_list("batch_sizes", ["1", "64"], "Inputs per call.")
@@ -50,8 +50,8 @@ def main(*paths):
         workloads = model_workloads(strip(load_model(*paths)))
     else:
         if not FLAGS.layers:
-            raise ValueError("--layers names networks, such as alexnet,vgg16. Received: none, and no model")
-        workloads = [workload for network in FLAGS.layers for workload in layer_workloads(network, densities)]
+            raise ValueError("--layers names layers, such as alexnet,vgg16/fc6. Received: none, and no model")
+        workloads = [workload for name in FLAGS.layers for workload in layer_workloads(name, densities)]
     engines = _engines()
     results = benchmark(workloads, batch_sizes, FLAGS.device, FLAGS.rounds, engines, Console(stderr=True))
     told = advice(results)

@@ -133,6 +133,7 @@ def test_engines_of_jax_and_pytorch_run_where_there_is_no_tensorflow():
 def test_the_layers_of_the_paper_have_its_densities():
     workloads = layer_workloads("vgg16")
     assert [(w.name, w.density) for w in workloads] == [("vgg16/fc6", 0.04), ("vgg16/fc7", 0.04), ("vgg16/fc8", 0.23)]
+    assert [(w.name, w.density) for w in layer_workloads("alexnet/fc8")] == [("alexnet/fc8", 0.25)]
 
 
 @pytest.mark.parametrize("pattern", [None, "4x1"])

@@ -12,7 +12,7 @@ from keras_prune import networks
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
 )
-KERNELS = ("csr", "coo")
+KERNELS = ("csr", "coo", "ell")
 
 SERVE = """
 import sys
@@ -140,7 +140,7 @@ def test_auto_leaves_a_layer_dense_that_the_clock_favours(monkeypatch):
     from keras_prune.sparse import conversion
 
     for fastest, expected in (("dense", keras.layers.Dense), ("coo", kp.SparseDense)):
-        times = {"dense": 2.0, "csr": 2.0, "coo": 2.0, fastest: 1.0}
+        times = {"dense": 2.0, "csr": 2.0, "coo": 2.0, "ell": 2.0, fastest: 1.0}
         monkeypatch.setattr(
             conversion, "interleave", lambda calls, times=times: {name: np.array([times[name]]) for name in calls}
         )
@@ -195,7 +195,7 @@ def test_a_network_cut_twelvefold_takes_at_most_a_quarter_of_the_memory():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kernel": "fast"}, "kernel must be one of .*'coo', 'csr'.* Received: kernel='fast'"),
+        ({"kernel": "fast"}, "kernel must be one of .*'coo', 'csr', 'ell'.* Received: kernel='fast'"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1. Received: batch_size=0"),
     ],
 )

@@ -9,7 +9,7 @@ from keras_prune.sparse.matrices import Connections
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
 )
-KERNELS = ("csr", "coo")
+KERNELS = ("csr", "coo", "ell")
 
 
 def dense_layer(inputs=20, units=12, density=0.2, **settings):
