@@ -14,12 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALONE = """
 import sys
 
-class NoTensorFlow:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "tensorflow":
-            raise ModuleNotFoundError("No module named 'tensorflow'")
-
-sys.meta_path.insert(0, NoTensorFlow())
+sys.modules["tensorflow"] = None  # Importing it fails from here on.
 import keras
 import numpy as np
 from keras_prune.benchmark.jax_engines import JaxCSR, JaxDense
