@@ -19,7 +19,7 @@ EXAMPLES = [
     "tensorflow-datasets>=4.9.10",
 ]
 # What the benchmark compares beside the runtimes that Keras runs on.
-BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.0", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
+BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
 # Every series of ruff has rules and a format of its own.
 TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
 
