@@ -9,7 +9,6 @@ ROOT = Path(__file__).parent
 
 # The oldest versions that the tests have passed with.
 EXAMPLES = [
-    "absl-py>=2.1",
     "ai-edge-litert>=2.1",
     "importlib_resources",  # tensorflow-datasets 4.9.10 imports it and does not ask for it.
     "keras>=3.15",  # The first whose model.export(path, format="litert") takes a path object.
@@ -35,7 +34,7 @@ setup(
     package_data={"keras_prune": ["py.typed"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
-    install_requires=["keras>=3.11", "numpy>=2.0", "rich>=14.3"],
+    install_requires=["absl-py>=2.1", "keras>=3.11", "numpy>=2.0", "rich>=14.3"],
     extras_require={
         "jax": ["jax>=0.5"],
         "torch": ["torch>=2.13"],

@@ -1,6 +1,7 @@
 """Prunes the paper's LeNet-300-100 on MNIST and writes what became of its error and its size.
 
     python examples/mnist.py --network=lenet_300_100 --seed=0 --output_dir=output/mnist
+    python examples/mnist.py --block_size=4,1 --quality=0.9         # for LiteRT's sparse kernel: docs/patterns.md
 
 Trains the dense network, then cuts below `quality` times the standard deviation of each layer in rounds and retrains
 after each, all inside one `model.fit`. What the flags' defaults say was chosen on the last 5,000 training images,
@@ -27,6 +28,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", "lenet_300_100", ["lenet_300_100", "lenet_5"], "Which of the paper's networks to prune.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
 flags.DEFINE_float("quality", 1.0, "Quality parameter of the last round: threshold = quality x standard deviation.")
+flags.DEFINE_list("block_size", None, "Cut whole blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
 flags.DEFINE_integer("rounds", 4, "How often to cut and retrain.", lower_bound=1)
 flags.DEFINE_integer("epochs", 15, "Epochs of training after each cut.", lower_bound=1)
 flags.DEFINE_integer("dense_epochs", 30, "Epochs of training before the first cut.", lower_bound=1)
@@ -90,7 +92,9 @@ def main(_):
     dense = build()
     train(dense, data, held_out, 1, FLAGS.dense_epochs)
 
-    pruned = kp.prune(dense, kp.StdThreshold(FLAGS.quality))
+    pattern = kp.Blocks(tuple(map(int, FLAGS.block_size))) if FLAGS.block_size else None
+    criterion = kp.StdThreshold(FLAGS.quality, pattern)
+    pruned = kp.prune(dense, criterion)
     prune_in_rounds = kp.PruningCallback(kp.Iterative(FLAGS.rounds, FLAGS.epochs))
     log = keras.callbacks.CSVLogger(output_dir / "history.csv")
     train(pruned, data, held_out, FLAGS.rounds, FLAGS.epochs, [prune_in_rounds, log])
@@ -100,6 +104,7 @@ def main(_):
     summary = {
         "network": FLAGS.network,
         "seed": FLAGS.seed,
+        "criterion": repr(criterion),
         "dense_error": error(dense, test),
         "pruned_error": error(pruned, test),
         "held_out_dense_error": error(dense, held_out),

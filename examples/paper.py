@@ -33,16 +33,18 @@ BATCH_SIZE = 128
 SETTINGS = {
     "lenet_300_100": {
         "build": lambda l2: networks.lenet_300_100(dropout=(0.3, 0.15), l2=l2),
+        "l2": 1.5e-5,
         "dense_epochs": 40,
         "epochs": 30,
         "compressions": [1.5, 2.4, 3.6, 5.6, 8.6, 13, 20, 31, 41, 55],
         "sensitivity_drop": None,
     },
     "lenet_5": {
-        "build": lambda l2: networks.lenet_5(dropout=0.3, l2=l2),
-        "dense_epochs": 12,
-        "epochs": 8,
-        "compressions": [2.2, 4.5, 8, 12.5, 22, 36, 62],
+        "build": lambda l2: networks.lenet_5(dropout=0.5, l2=l2),
+        "l2": 1.5e-4,
+        "dense_epochs": 15,
+        "epochs": 10,
+        "compressions": [4, 12.5, 28, 45, 62],
         "sensitivity_drop": 0.001,
     },
 }
@@ -55,7 +57,7 @@ flags.DEFINE_enum("table", None, ["1", "2", "3"], "The paper's table to write, w
 flags.DEFINE_enum("figure", None, ["4", "5", "6", "7"], "The paper's figure to draw.")
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of initial weights, order of images and dropout.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_float("l2", 1.5e-5, "Factor of the sum of squares of the weights in the loss.", lower_bound=0)
+flags.DEFINE_float("l2", None, "Factor of the sum of squares of the weights in the loss; by default the network's.")
 flags.DEFINE_float("l1", 5e-6, "Factor of the sum of magnitudes, for --experiment=regularization.", lower_bound=0)
 flags.DEFINE_string("output_dir", "output/paper", "Where the rounds of every seed are kept.")
 flags.DEFINE_string("results_dir", "docs/results", "Where the measurements are kept.")
@@ -103,7 +105,8 @@ def dense_model(network, seed, l1=0.0):
     file = directory(network, seed) / ("dense_l1.keras" if l1 else "dense.keras")
     if not file.exists():
         keras.utils.set_random_seed(seed)
-        model = settings["build"](0.0 if l1 else FLAGS.l2)
+        l2 = settings["l2"] if FLAGS.l2 is None else FLAGS.l2
+        model = settings["build"](0.0 if l1 else l2)
         if l1:
             kp.regularize(model, l1=l1)
         compile(model)

@@ -1,12 +1,16 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
 from keras_prune import budgets
+from keras_prune.backup import Backup
 from keras_prune.benchmark.advice import deployment_advice
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
+from keras_prune.cutting import cut
+from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
+from keras_prune.patterns import Blocks, NOfM, Pattern
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.rounds import Round
@@ -21,10 +25,16 @@ from keras_prune.wrappers import Prune, PrunedDropout
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
+    "Blocks",
     "Criterion",
     "DeadNeurons",
+    "DeploymentPlan",
     "Iterative",
+    "LayerPlan",
+    "NOfM",
     "OneShot",
+    "Pattern",
     "Point",
     "PolynomialDecay",
     "Prune",
@@ -39,8 +49,10 @@ __all__ = [
     "StdThreshold",
     "TargetSparsity",
     "budgets",
+    "cut",
     "dead_neurons",
     "deployment_advice",
+    "deployment_plan",
     "iterative_prune",
     "load_sparse",
     "prune",

@@ -5,15 +5,23 @@ criterion, ready for `prune(model, mapping)`, so that wrappers, callback and sch
 Totals are exact: of `n` connections, `round(n / compression)` are kept, and at least one in every weight. (Weights of
 one layer, as an LSTM has several, and layers of one name are cut to the same share, each of them rounded.) Of a model
 that is wrapped, the wrapped layers count; of a plain one, those that `prune` would wrap.
+
+The criteria have the patterns of those that the layers are wrapped with: to give a budget to blocks, wrap first, as in
+`budgets.uniform(prune(model, StdThreshold(pattern=Blocks((4, 1)))), 12)`. Then every weight keeps at least one block,
+and whole blocks only, so that each comes to within half a block of its share.
 """
 
+import math
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
-from keras_prune.criteria import StdThreshold, TargetSparsity, keep_largest, surviving_std
+from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, keep_largest, surviving_std
 from keras_prune.graph import leaf_layers, pruned_layers
+from keras_prune.patterns import Pattern
 from keras_prune.wrappers import Prune, prunable_variables
 
 
@@ -29,7 +37,7 @@ def quality_for(model, compression: float) -> float:
 
     Returns:
         The smallest such quality; a cut with it keeps `round(n / compression)` connections or, where several have
-        the same magnitude, fewer.
+        the same magnitude or stand in one block, fewer.
 
     Raises:
         ValueError: If `compression` is not above 1, already exceeded or out of reach, or a layer has a criterion of
@@ -44,31 +52,27 @@ def quality_for(model, compression: float) -> float:
     >>> round(quality, 1)  # 5 % of a normal distribution lies beyond two standard deviations.
     2.0
     """
-    kept = _kept_connections(model, compression)
-    layers = []  # Of each weight: sorted magnitudes, standard deviation, and the quality of its own.
-    for layer, weight, mask in _weights(model):
-        own = layer.criterion if isinstance(layer, Prune) else StdThreshold(1.0)
-        if not isinstance(own, StdThreshold):
+    weights = _weights(model)
+    kept = _kept_connections(model, weights, compression)
+    layers = []  # Of each weight: scores and sizes of its units, its spread, and the quality of its own.
+    for weight in weights:
+        if not isinstance(weight.criterion, StdThreshold):
             raise ValueError(
                 "A common quality needs layers that are pruned by StdThreshold. "
-                f"Received: layer {layer.name!r} with criterion={own}"
+                f"Received: layer {weight.layer!r} with criterion={weight.criterion}"
             )
-        spread = np.float32(ops.convert_to_numpy(surviving_std(weight, mask)))
-        layers.append((np.sort(np.abs(weight[mask])), spread, own.quality))
-    if kept > sum(len(magnitudes) for magnitudes, _, _ in layers):
-        raise ValueError(
-            f"The model has fewer connections already than the {kept:,} that are left at the wanted compression. "
-            f"Received: compression={compression} for model {model.name!r}"
-        )
+        spread = np.float32(ops.convert_to_numpy(surviving_std(weight.value, weight.mask)))
+        layers.append((weight.score, weight.size, spread, weight.criterion.quality))
 
     def survivors(quality):
         # In float32 and in this order, as StdThreshold does it, so that the count is exact.
         return sum(
-            max(1, len(magnitudes) - int(np.searchsorted(magnitudes, np.float32(quality * own) * spread)))
-            for magnitudes, spread, own in layers
+            int(size[score >= np.float32(quality * own) * spread].sum()) or int(size.flat[np.argmax(score)])
+            for score, size, spread, own in layers
         )
 
-    high = 1.001 * max((float(m[-1] / (own * spread)) for m, spread, own in layers if spread > 0), default=1.0)
+    largest = [float(score.max() / (own * spread)) for score, _, spread, own in layers if spread > 0]
+    high = 1.001 * max(largest, default=1.0)
     if survivors(high) > kept:
         raise ValueError(
             "Weights that all have one value have no standard deviation, and StdThreshold leaves them whole: "
@@ -99,8 +103,7 @@ def uniform(model, compression: float) -> dict[str, TargetSparsity]:
     >>> kp.budgets.uniform(model, compression=4)
     {'a': TargetSparsity(sparsity=0.75), 'b': TargetSparsity(sparsity=0.75)}
     """
-    sizes = _sizes(model)
-    return _criteria(sizes, _shares(sizes, {name: 1.0 for name in sizes}, _kept_connections(model, compression)))
+    return _in_proportion(model, compression, math.prod)
 
 
 def erdos_renyi_kernel(model, compression: float) -> dict[str, TargetSparsity]:
@@ -123,12 +126,7 @@ def erdos_renyi_kernel(model, compression: float) -> dict[str, TargetSparsity]:
     >>> kp.budgets.erdos_renyi_kernel(model, compression=2)
     {'a': TargetSparsity(sparsity=0.59375), 'b': TargetSparsity(sparsity=0.125)}
     """
-    factors = {}
-    for layer, weight, _ in _weights(model):
-        factors[layer.name] = factors.get(layer.name, 0.0) + sum(weight.shape)
-    sizes = _sizes(model)
-    ratios = {name: factors[name] / sizes[name] for name in sizes}
-    return _criteria(sizes, _shares(sizes, ratios, _kept_connections(model, compression)))
+    return _in_proportion(model, compression, sum)
 
 
 def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
@@ -152,33 +150,56 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
     >>> kp.budgets.global_magnitude(model, compression=2)
     {'a': TargetSparsity(sparsity=0.40625), 'b': TargetSparsity(sparsity=0.875)}
     """
-    kept = _kept_connections(model, compression)
-    names, magnitudes, masks = [], [], []
-    for layer, weight, mask in _weights(model):
-        names.append(layer.name)
-        masks.append(mask.ravel())
-        magnitudes.append(np.where(mask, np.abs(weight), -1.0).ravel())
-        # The largest connection of every weight is kept whatever its rank, so that no weight is emptied.
-        magnitudes[-1][np.argmax(magnitudes[-1])] = np.inf
-    chosen, _ = keep_largest(np.concatenate(magnitudes), np.concatenate(masks), kept)
-    counts: dict[str, int] = {}
-    for name, part in zip(names, np.split(chosen, np.cumsum([len(mask) for mask in masks])[:-1]), strict=True):
-        counts[name] = counts.get(name, 0) + int(part.sum())
-    return _criteria(_sizes(model), counts)
+    weights = _weights(model)
+    kept = _kept_connections(model, weights, compression)
+    scores = [weight.score.flatten() for weight in weights]
+    for score in scores:
+        # The best unit of every weight is kept whatever its rank, so that no weight is emptied.
+        score[np.argmax(score)] = np.inf
+    size = np.concatenate([weight.size.ravel() for weight in weights])
+    chosen, _ = keep_largest(np.concatenate(scores), size, kept)
+    counts = dict.fromkeys(_layers(weights), 0)
+    for weight, part in zip(weights, np.split(size * chosen, np.cumsum([len(s) for s in scores])[:-1]), strict=True):
+        counts[weight.layer] += int(part.sum())
+    return _criteria(_layers(weights), counts)
 
 
-def _weights(model):
-    """Returns `(layer, weight, mask)` as NumPy arrays for every prunable weight; an unwrapped layer has a full mask."""
+class _Weight(NamedTuple):
+    """A prunable weight: its layer's name and criterion, value and mask, and the scores and sizes of its units."""
+
+    layer: str
+    criterion: Criterion
+    value: np.ndarray
+    mask: np.ndarray
+    score: np.ndarray
+    size: np.ndarray
+
+
+class _Layer(NamedTuple):
+    """The weights of all layers of one name: connections in all, how few and how many can stay, and the pattern."""
+
+    size: int
+    least: int
+    most: int
+    pattern: Pattern
+
+
+def _weights(model) -> list[_Weight]:
+    """Returns every prunable weight; one of a layer that is not wrapped has a full mask."""
     found = []
     for layer in pruned_layers(model) or leaf_layers(model):
         if isinstance(layer, Prune):
-            for weight in layer.pruned_weights:
-                mask = ops.convert_to_numpy(weight.mask.value)
-                found.append((layer, ops.convert_to_numpy(ops.cast(weight.variable.value, "float32")), mask))
-        elif layer.trainable:
-            for variable in prunable_variables(layer):
-                weight = ops.convert_to_numpy(ops.cast(variable.value, "float32"))
-                found.append((layer, weight, np.ones(weight.shape, bool)))
+            criterion = layer.criterion
+            weights = [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
+        else:
+            criterion = StdThreshold(1.0)
+            variables = prunable_variables(layer) if layer.trainable else []
+            weights = [(variable, ops.ones(variable.shape, "bool")) for variable in variables]
+        for variable, mask in weights:
+            value = ops.cast(variable.value, "float32")
+            # On the backend, as a criterion does it, because another order of summing moves a block's mean.
+            score, size = criterion.pattern.units(ops.abs(value), mask)
+            found.append(_Weight(layer.name, criterion, *map(ops.convert_to_numpy, (value, mask, score, size))))
     if not found:
         raise ValueError(
             "A budget needs a model with trainable weights of two or more dimensions. "
@@ -187,46 +208,68 @@ def _weights(model):
     return found
 
 
-def _sizes(model) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for layer, weight, _ in _weights(model):
-        sizes[layer.name] = sizes.get(layer.name, 0) + weight.size
-    return sizes
+def _layers(weights: list[_Weight]) -> dict[str, _Layer]:
+    layers: dict[str, _Layer] = {}
+    for weight in weights:
+        size, least, most, pattern = layers.get(weight.layer, (0, 0, 0, weight.criterion.pattern))
+        layers[weight.layer] = _Layer(
+            size + weight.mask.size, least + int(weight.size.max()), most + int(weight.size.sum()), pattern
+        )
+    return layers
 
 
-def _kept_connections(model, compression: float) -> int:
+def _kept_connections(model, weights: list[_Weight], compression: float) -> int:
     if not compression > 1:
         raise ValueError(
             "compression is connections in all over connections kept and must be above 1; 12 keeps a twelfth. "
             f"Received: compression={compression}"
         )
-    weights = _weights(model)
-    total = sum(weight.size for _, weight, _ in weights)
+    total = sum(weight.mask.size for weight in weights)
+    most = sum(int(weight.size.sum()) for weight in weights)
+    least = sum(int(weight.size.max()) for weight in weights)
     kept = round(total / compression)
-    if kept < len(weights):
+    if kept < least:
         raise ValueError(
-            f"Every weight keeps at least one connection, so that {total:,} connections in {len(weights)} weights can "
-            f"be compressed {total / len(weights):.1f}x at most. Received: compression={compression}"
+            f"Every weight keeps at least one connection or block, so that {total:,} connections in {len(weights)} "
+            f"weights can be compressed {total / least:.1f}x at most. Received: compression={compression}"
+        )
+    if kept > most:
+        raise ValueError(
+            f"The model has fewer connections already than the {kept:,} that are left at the wanted compression, or "
+            f"its patterns let no more than {most:,} stay. Received: compression={compression} for model {model.name!r}"
         )
     return kept
 
 
-def _shares(sizes: dict[str, int], ratios: dict[str, float], kept: int) -> dict[str, int]:
-    """Splits `kept` connections in proportion to `ratios` x size, at least one and at most all of every layer."""
-    size = np.array(list(sizes.values()))
-    ratio = np.array([ratios[name] for name in sizes])
-    low, high = 0.0, 1 / ratio.min()
+def _in_proportion(model, compression: float, factor: Callable) -> dict[str, TargetSparsity]:
+    """Splits the connections that are to stay in proportion to `factor(shape)`, summed over the weights of a layer."""
+    weights = _weights(model)
+    kept = _kept_connections(model, weights, compression)
+    layers = _layers(weights)
+    factors = dict.fromkeys(layers, 0)
+    for weight in weights:
+        factors[weight.layer] += factor(weight.mask.shape)
+    return _criteria(layers, _shares(layers, factors, kept))
+
+
+def _shares(layers: dict[str, _Layer], factors: dict[str, float], kept: int) -> dict[str, int]:
+    """Splits `kept` connections in proportion to `factors`, within the limits of every layer."""
+    _, least, most, _ = zip(*layers.values(), strict=True)
+    factor = np.array([factors[name] for name in layers])
+    low, high = 0.0, float(np.max(most / factor))
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(middle * ratio * size, 1, size).sum() <= kept else (low, middle)
+        low, high = (middle, high) if np.clip(middle * factor, least, most).sum() <= kept else (low, middle)
     # Largest remainders, so that the total is exact.
-    exact = np.clip(low * ratio * size, 1, size)
+    exact = np.clip(low * factor, least, most)
     counts = exact.astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
-    return dict(zip(sizes, counts.tolist(), strict=True))
+    return dict(zip(layers, counts.tolist(), strict=True))
 
 
-def _criteria(sizes: dict[str, int], counts: dict[str, int]) -> dict[str, TargetSparsity]:
+def _criteria(layers: dict[str, _Layer], counts: dict[str, int]) -> dict[str, TargetSparsity]:
     return {
-        re.escape(name): TargetSparsity(1 - counts[name] / size) for name, size in sizes.items() if counts[name] < size
+        re.escape(name): TargetSparsity(1 - counts[name] / layer.size, layer.pattern)
+        for name, layer in layers.items()
+        if counts[name] < layer.size
     }

@@ -5,9 +5,10 @@ import warnings
 
 import keras
 
+from keras_prune.cutting import cut_layers, layers_to_cut
 from keras_prune.graph import pruned_dropouts, pruned_layers, submodels
 from keras_prune.schedules import Schedule
-from keras_prune.slots import reset_slots
+from keras_prune.slots import optimizers_of
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -16,7 +17,9 @@ class PruningCallback(keras.callbacks.Callback):
     At each cut, every `Prune` layer of the model asks its criterion; the cut connections are zeroed in the stored
     weights and their optimizer slots go back to the initial value, so that nothing moves them again; dropout rates
     follow the connections. Epoch logs gain `sparsity` and, per layer, `density/<layer>`, `threshold/<layer>` and
-    `dropout/<layer>`. Put this callback first in the list, so that loggers and checkpoints after it see them.
+    `dropout/<layer>`. Put this callback first in the list, so that loggers after it see them. Layers that are frozen
+    (`trainable=False`) are not cut. A callback that brings weights back from a time with more connections, such as
+    `EarlyStopping(restore_best_weights=True)`, brings their masks back too, and a warning tells.
 
     A run that was stopped goes on with the saved model and `initial_epoch=<epochs done>`: the masks are in the
     model, and the schedule is a function of time alone.
@@ -56,14 +59,16 @@ class PruningCallback(keras.callbacks.Callback):
         self.adjust_dropout = adjust_dropout
         self.verbose = verbose
 
+    def set_model(self, model):
+        super().set_model(model)
+        self._layers = pruned_layers(model)
+        # Here, because the `on_train_begin` of another callback may bring a backup back.
+        self._kept = self._connections()[0] if self._layers else 0
+
     def on_train_begin(self, logs=None):
-        self._layers = pruned_layers(self.model)
-        if not self._layers:
-            raise ValueError(
-                "PruningCallback found no Prune layer in the model. Call model = keras_prune.prune(model, criterion) "
-                f"before compile and fit. Received: model={self.model.name!r} with layers "
-                f"{[layer.name for layer in self.model.layers]}"
-            )
+        layers_to_cut(self.model)
+        # The last callback of every fit: what others restore at its end, EarlyStopping for one, is restored by then.
+        self.model.history.on_train_end = self._look_at_the_end
         self._dropouts = pruned_dropouts(self.model) if self.adjust_dropout else []
         self._names: dict[int, str] = {}  # For the logs: layers of two nested models may have the same name.
         for model in submodels(self.model):
@@ -73,6 +78,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._now = None  # The time up to which cuts are done.
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._tell_of_more_connections()
         by_step = self.schedule.unit == "step"
         self._batches = self._batches_seen() if by_step else None
         if self._now is None:
@@ -91,19 +97,39 @@ class PruningCallback(keras.callbacks.Callback):
         if self._batches is not None:
             # Cuts that fell between two executions of several steps each.
             self._cut_until((self._batches_seen() - 1) // self._batches_per_step())
-        for layer in self._layers:
-            # Most optimizers leave a zero with a zero gradient alone; Muon, for one, does not.
-            layer.apply_masks()
+        self._apply_masks()
         if logs is not None:
             logs.update(self._measurements())
 
+    def _look_at_the_end(self, logs=None):
+        del self.model.history.on_train_end
+        self._apply_masks()
+        self._tell_of_more_connections()
+
+    def _apply_masks(self):
+        for layer in self._layers:
+            # Most optimizers leave a zero with a zero gradient alone; Muon, for one, does not.
+            layer.apply_masks()
+
+    def _tell_of_more_connections(self):
+        kept, total = self._connections()
+        if self._kept and kept > self._kept:
+            warnings.warn(
+                f"Weights were restored from a time with more connections: {kept:,} of {total:,} are left now, where "
+                f"there were {self._kept:,}.",
+                stacklevel=2,
+            )
+        self._kept = kept
+
     def _batches_seen(self) -> int:
-        optimizer = self.model.optimizer
-        return int(_number(getattr(optimizer, "inner_optimizer", optimizer)._iterations))
+        # One that `compile` made of its default, and that an own `train_step` does not use, has seen none.
+        return max(int(_number(optimizer._iterations)) for optimizer in self._optimizers())
 
     def _batches_per_step(self) -> int:
-        optimizer = self.model.optimizer
-        return getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps or 1
+        return max(optimizer.gradient_accumulation_steps or 1 for optimizer in self._optimizers())
+
+    def _optimizers(self) -> list:
+        return [getattr(optimizer, "inner_optimizer", optimizer) for optimizer in optimizers_of(self.model)]
 
     def _check_schedule(self, begin: int, epoch: int) -> None:
         """Refuses a schedule that never cuts in this run, and warns of one that does not come to its end."""
@@ -135,15 +161,16 @@ class PruningCallback(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs=None):
-        now = -1 if self._now is None else self._now
-        if now < min(self.schedule.times):
+        if self._now is None:
+            return  # A run that was done already, of which a backup was restored.
+        if self._now < min(self.schedule.times):
             warnings.warn(
                 f"The run ended before the schedule's first cut, before {self.schedule.unit} "
                 f"{min(self.schedule.times)}: nothing was pruned.",
                 stacklevel=2,
             )
-        elif self.schedule.unit == "step" and self.params.get("steps") is None and now < max(self.schedule.times):
-            self._warn_of_the_rest(now)
+        elif self.schedule.unit == "step" and self.params.get("steps") is None and self._now < max(self.schedule.times):
+            self._warn_of_the_rest(self._now)
 
     def _cut_until(self, now: int) -> None:
         due = self.schedule.due(self._now, now)
@@ -152,20 +179,9 @@ class PruningCallback(keras.callbacks.Callback):
             return
         if keras.backend.backend() == "jax" and self.schedule.unit == "step":
             self.model.jax_state_sync()
-        unbuilt = [layer.name for layer in self._layers if not layer.built]
-        if unbuilt:
-            raise ValueError(
-                "A cut needs layers that have their weights, and a subclassed model makes them at its first step. Call "
-                f"the model on a batch of data before fit. Received: model={self.model.name!r} with unbuilt layers "
-                f"{unbuilt}"
-            )
-        for layer in self._layers:
-            layer.require_finite()  # All layers before the first is touched: a cut happens whole or not at all.
         strength = self.schedule.strength(due)
-        cuts = [(layer, cut) for layer in self._layers for cut in layer.cut(strength)]
-        reset_slots(self.model.optimizer, [(cut.weight.variable, cut.weight.mask) for _, cut in cuts])
-        for dropout, layer in self._dropouts:
-            dropout.follow(layer.density)
+        cuts = cut_layers(layers_to_cut(self.model), strength, optimizers_of(self.model), self._dropouts)
+        self._kept = self._connections()[0]
         if self.verbose:
             self._tell(due, strength, cuts)
 
@@ -185,8 +201,7 @@ class PruningCallback(keras.callbacks.Callback):
         print(f"{line}.", flush=True)
 
     def _connections(self) -> tuple[int, int]:
-        kept, total = zip(*(layer.connections for layer in self._layers), strict=True)
-        return sum(kept), sum(total)
+        return tuple(map(sum, zip(*(layer.connections for layer in self._layers), strict=True)))
 
     def _measurements(self) -> dict[str, float]:
         kept, total = self._connections()

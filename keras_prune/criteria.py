@@ -12,14 +12,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune.patterns import Pattern
+
 
 class Cut(NamedTuple):
     """What a criterion decided about one weight.
 
     Attributes:
         mask: Boolean array of the weight's shape, `True` where the connection survives.
-        threshold: Scalar. Connections of a smaller magnitude were cut.
-        rescued: Boolean scalar. `True` if the rule would have cut the last connection, so that the largest was kept.
+        threshold: Scalar. Connections of a smaller magnitude were cut, or blocks of a smaller score.
+        rescued: Boolean scalar. `True` if the rule would have cut the last connection, so that the largest was kept,
+            or the block of the largest score.
     """
 
     mask: Any
@@ -33,6 +36,9 @@ class Criterion:
     A criterion may only take connections away, keeps at least one connection in every weight, and is saved with the
     model through `get_config`, so register subclasses with `keras.saving.register_keras_serializable`.
 
+    Args:
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, every connection on its own.
+
     Example:
 
     >>> import keras_prune as kp
@@ -42,6 +48,16 @@ class Criterion:
     >>> keras.ops.convert_to_numpy(KeepPositive()(np.array([[1.0, -2.0, 3.0]])).mask)
     array([[ True, False,  True]])
     """
+
+    pattern = Pattern()
+
+    def __init__(self, pattern: Pattern | None = None):
+        if not isinstance(pattern, (Pattern, type(None))):
+            raise ValueError(
+                "A pattern is an object such as Blocks(block_size=(4, 1)) or NOfM(kept=2, of=4). "
+                f"Received: pattern={pattern!r}"
+            )
+        self.pattern = pattern or Pattern()
 
     def __call__(self, weight, mask=None, strength=1.0) -> Cut:
         """Decides which connections of `weight` survive.
@@ -66,30 +82,38 @@ class Criterion:
         selected, threshold = self.select(weight, mask, strength)
         rescued = not ops.any(selected)
         if rescued:
-            selected = _largest_only(weight, mask)
+            selected = self._largest_only(weight, mask)
         return Cut(selected, threshold, rescued)
 
     def select(self, weight, mask, strength) -> tuple[Any, Any]:
         """Returns the surviving mask and the threshold behind it. To be overridden."""
         raise NotImplementedError
 
+    def _largest_only(self, weight, mask):
+        mask = ops.convert_to_numpy(mask)
+        score, size = self.pattern.units(_magnitude(weight), mask)
+        return self.pattern.expand(keep_largest(score, size > 0, 1)[0], mask)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {}
+        return {} if self.pattern == Pattern() else {"pattern": keras.saving.serialize_keras_object(self.pattern)}
 
     @classmethod
     def from_config(cls, config):
         """Builds the criterion that `get_config` described."""
+        if "pattern" in config:
+            config = {**config, "pattern": keras.saving.deserialize_keras_object(config["pattern"])}
         return cls(**config)
 
     def __eq__(self, other):
         return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self):
-        return hash((type(self), tuple(sorted(self.get_config().items()))))
+        return hash(repr(self))
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        values = {name: self.pattern if name == "pattern" else value for name, value in self.get_config().items()}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
         return f"{type(self).__name__}({arguments})"
 
 
@@ -103,6 +127,8 @@ class StdThreshold(Criterion):
     Args:
         quality: Float above 0. For a normal distribution, a quality of 1 cuts 68 % of the connections, 2 cuts 95 %.
             Defaults to `1.0`.
+        pattern: A `Pattern`. The score of a block is held against the same threshold. Defaults to `None`, every
+            connection on its own.
 
     Example:
 
@@ -116,7 +142,8 @@ class StdThreshold(Criterion):
     1.021
     """
 
-    def __init__(self, quality: float = 1.0):
+    def __init__(self, quality: float = 1.0, pattern: Pattern | None = None):
+        super().__init__(pattern)
         if not (isinstance(quality, numbers.Real) and np.isfinite(quality) and quality > 0):
             raise ValueError(
                 "The threshold is quality times the standard deviation of the layer's weights, so quality must be a "
@@ -126,22 +153,27 @@ class StdThreshold(Criterion):
 
     def select(self, weight, mask, strength):
         threshold = strength * self.quality * surviving_std(weight, mask)
-        return ops.logical_and(mask, ops.cast(ops.abs(weight), "float32") >= threshold), threshold
+        pattern, mask = self.pattern.at(strength), ops.convert_to_tensor(mask)
+        score, _ = pattern.units(ops.cast(ops.abs(weight), "float32"), mask)
+        return pattern.expand(score >= threshold, mask), threshold
 
     def get_config(self):
-        return {"quality": self.quality}
+        return {"quality": self.quality, **super().get_config()}
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class TargetSparsity(Criterion):
     """Cuts the smallest weights of a layer until an exact share of them is gone.
 
-    Of `n` connections, `n x sparsity x strength` (rounded, halves upwards) are cut. **Ties**: among connections of
-    the same magnitude those with the lower index in row-major order survive. The selection runs on the host, one
+    Of `n` connections, `n x sparsity x strength` (rounded, halves upwards) are cut; of blocks, the number of whole
+    ones whose connections come nearest to that, and of two numbers as near the larger. **Ties**: among connections or
+    blocks of the same score those with the lower index in row-major order survive. The selection runs on the host, one
     weight at a time.
 
     Args:
         sparsity: Float in (0, 1), the share of the layer's connections to cut at full strength. Defaults to `0.9`.
+        pattern: A `Pattern`. Of `NOfM` no more stay than it lets, even if `sparsity` asks for less. Defaults to `None`,
+            every connection on its own.
 
     Example:
 
@@ -151,7 +183,8 @@ class TargetSparsity(Criterion):
            [False,  True]])
     """
 
-    def __init__(self, sparsity: float = 0.9):
+    def __init__(self, sparsity: float = 0.9, pattern: Pattern | None = None):
+        super().__init__(pattern)
         if not (isinstance(sparsity, numbers.Real) and 0 < sparsity < 1):
             raise ValueError(
                 "sparsity is the share of a layer's connections to cut and must lie between 0 and 1, both excluded; "
@@ -160,16 +193,18 @@ class TargetSparsity(Criterion):
         self.sparsity = float(sparsity)
 
     def select(self, weight, mask, strength):
-        magnitude = np.abs(ops.convert_to_numpy(ops.cast(weight, "float32")))
-        return keep_largest(magnitude, ops.convert_to_numpy(mask), self.kept(weight, strength))
+        pattern, mask = self.pattern.at(strength), ops.convert_to_numpy(mask)
+        score, size = pattern.units(_magnitude(weight), mask)
+        chosen, threshold = keep_largest(score, size, self.kept(weight, strength))
+        return pattern.expand(chosen, mask), threshold
 
     def kept(self, weight, strength: float) -> int:
-        """Returns how many connections of `weight` the rule leaves at `strength`, which may be none."""
+        """Returns how many connections of `weight` are to be left at `strength`, which may be none."""
         size = math.prod(weight.shape)
         return size - math.floor(size * self.sparsity * strength + 0.5)
 
     def get_config(self):
-        return {"sparsity": self.sparsity}
+        return {"sparsity": self.sparsity, **super().get_config()}
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -181,6 +216,7 @@ class RandomSparsity(TargetSparsity):
     Args:
         sparsity: Float in (0, 1), the share of the layer's connections to cut at full strength. Defaults to `0.9`.
         seed: Integer. Defaults to `0`.
+        pattern: A `Pattern`. Blocks are drawn as a whole. Defaults to `None`, every connection on its own.
 
     Example:
 
@@ -189,38 +225,56 @@ class RandomSparsity(TargetSparsity):
     4
     """
 
-    def __init__(self, sparsity: float = 0.9, seed: int = 0):
-        super().__init__(sparsity)
+    def __init__(self, sparsity: float = 0.9, seed: int = 0, pattern: Pattern | None = None):
+        super().__init__(sparsity, pattern)
         self.seed = seed
 
     def select(self, weight, mask, strength):
-        score = np.random.default_rng(self.seed).random(weight.shape)
-        kept, _ = keep_largest(score, ops.convert_to_numpy(mask), self.kept(weight, strength))
-        return kept, 0.0  # No magnitude divides the kept from the cut.
+        pattern, mask = self.pattern.at(strength), ops.convert_to_numpy(mask)
+        _, size = pattern.units(self._draw(weight.shape), mask)
+        chosen, _ = keep_largest(self._draw(size.shape), size, self.kept(weight, strength))
+        return pattern.expand(chosen, mask), 0.0  # No magnitude divides the kept from the cut.
+
+    def _draw(self, shape):
+        return np.random.default_rng(self.seed).random(shape)
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
 
 
-def keep_largest(score: np.ndarray, mask: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:
-    """Keeps the `kept` highest scores among the survivors; ties go to the lower row-major index.
+def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:
+    """Keeps the units of the highest scores whose sizes come nearest to `kept`; ties go to the lower row-major index.
 
     Args:
         score: Array of non-negative numbers.
-        mask: Boolean array of the same shape.
-        kept: Integer from 0 to `score.size`. Where fewer survive already, they all stay.
+        size: Array of the same shape, what each unit counts: the connections that are left of a block, or the mask of
+            single connections. Units of size 0 are gone.
+        kept: Integer of at least 0. Where fewer survive already, they all stay; of two numbers of units that come as
+            near to it the smaller is kept.
 
     Returns:
         The boolean mask of the same shape, and the lowest score that it keeps.
     """
-    if kept == 0:
-        return np.zeros_like(mask), np.max(score)
+    mask = size > 0
     score = np.where(mask, score, -1.0).ravel()
-    threshold = np.partition(score, -kept)[-kept]
+    number = _units_for(score, size.ravel(), kept)
+    if number == 0:
+        return np.zeros_like(mask), np.max(score)
+    threshold = np.partition(score, -number)[-number]
     selected = score > threshold
     tied = np.flatnonzero(score == threshold)
-    selected[tied[: kept - np.count_nonzero(selected)]] = True
+    selected[tied[: number - np.count_nonzero(selected)]] = True
     return (selected & mask.ravel()).reshape(mask.shape), np.maximum(threshold, 0.0)
+
+
+def _units_for(score, size, kept) -> int:
+    """Returns how many units, from the highest score down, come nearest to `kept` connections."""
+    alive = size[size > 0]
+    if np.all(alive == alive[:1]):
+        full = int(alive[0]) if alive.size else 1
+        return min(-(-(2 * kept - full) // (2 * full)), alive.size)  # kept / full, halves downwards.
+    left = np.cumsum(size[np.argsort(-score, kind="stable")])
+    return int(np.argmin(np.abs(np.concatenate([[0], left]) - kept)))
 
 
 def surviving_std(weight, mask):
@@ -236,6 +290,5 @@ def count(mask) -> int:
     return int(ops.sum(ops.cast(mask, "int32")))
 
 
-def _largest_only(weight, mask):
-    magnitude = np.abs(ops.convert_to_numpy(ops.cast(weight, "float32")))
-    return keep_largest(magnitude, ops.convert_to_numpy(mask), 1)[0]
+def _magnitude(weight) -> np.ndarray:
+    return np.abs(ops.convert_to_numpy(ops.cast(weight, "float32")))

@@ -54,9 +54,14 @@ class Source(NamedTuple):
     reason: str
 
 
+def is_graph(model) -> bool:
+    """Whether a model is a Sequential or Functional one, and not of a class that calls its layers as it likes."""
+    return isinstance(model, (keras.Sequential, keras.Function))
+
+
 def has_graph(model) -> bool:
     """Whether a model is a built Functional or Sequential one, whose layers can be followed."""
-    return isinstance(model, (keras.Sequential, keras.Function)) and model.built and bool(model.outputs)
+    return is_graph(model) and model.built and bool(model.outputs)
 
 
 def submodels(model) -> list:

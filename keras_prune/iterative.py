@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,8 +16,10 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import StdThreshold
 from keras_prune.evaluation import evaluate
 from keras_prune.graph import is_weight_layer, leaf_layers, pruned_layers
+from keras_prune.rebuild import recompile
 from keras_prune.rounds import Round, RoundStore
 from keras_prune.schedules import OneShot
+from keras_prune.seeds import reseed
 from keras_prune.surgery import prune
 from keras_prune.wrappers import Prune
 
@@ -38,8 +39,8 @@ def iterative_prune(
     """Cuts and retrains round by round while the accuracy stays within a budget (paper, section 3 and Fig. 2).
 
     Every round cuts all layers with one common quality parameter (layers with a `StdThreshold` of their own keep their
-    proportion to it), retrains with a fresh optimizer, and evaluates on the validation data. A round that breaks the
-    budget is retrained once more; if that does not win the accuracy back, the loop ends.
+    proportion to it, and their pattern), retrains with a fresh optimizer, and evaluates on the validation data. A
+    round that breaks the budget is retrained once more; if that does not win the accuracy back, the loop ends.
 
     Args:
         model: Trained and compiled model, wrapped by `prune` or plain. It is not changed. Of a wrapped one, layers that
@@ -122,8 +123,9 @@ def iterative_prune(
                     if learning_rate is not None:
                         candidate.optimizer.learning_rate = learning_rate
                     own = [*(fit_arguments.get("callbacks") or ()), _Advance(progress)]
-                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]})
-                callbacks = []
+                    # Under `alternate`, each phase cuts the layers that it then retrains, if there are any.
+                    cuts = callbacks if any(layer.trainable for layer in pruned_layers(candidate)) else []
+                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
             return measure(candidate)
 
         if not rounds:
@@ -138,7 +140,7 @@ def iterative_prune(
             started = time.time()
             candidate = _wrapped_copy(best)
             if seed is not None:
-                _reseed(candidate, seed + index)
+                reseed(candidate, seed + index)
             quality = quality_for(best, aim) if is_compression else aim
             with _common_quality(candidate, quality):
                 value = train(candidate, [PruningCallback(OneShot(), verbose=0)])
@@ -178,15 +180,6 @@ def _wrapped_copy(model):
     return prune(model, (lambda layer: None) if is_wrapped else None)
 
 
-def _reseed(model, seed) -> None:
-    """Sets the global seeds and those that layers hold, not all of which are saved with a model."""
-    keras.utils.set_random_seed(seed)
-    random = np.random.default_rng(seed)
-    for variable in model.variables:
-        if variable.name == "seed_generator_state":
-            variable.assign(random.integers(2**31, size=variable.shape))
-
-
 def _learning_rate(model, fraction) -> float | None:
     if not fraction > 0:
         raise ValueError(
@@ -214,7 +207,7 @@ def _common_quality(model, quality):
                 "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
                 f"Received: layer {layer.name!r} with criterion={criterion}"
             )
-        layer.criterion = StdThreshold(criterion.quality * quality)
+        layer.criterion = StdThreshold(criterion.quality * quality, criterion.pattern)
     yield
     for layer, criterion in criteria.items():
         layer.criterion = criterion
@@ -229,12 +222,12 @@ def _only_trainable(model, phase):
     frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
     for layer in frozen:
         layer.trainable = False
-    model.compile_from_config(model.get_compile_config())
+    recompile(model, model)
     yield
     for layer in frozen:
         layer.trainable = True
     # An optimizer knows the variables that were trainable when it was built; what follows trains others.
-    model.compile_from_config(model.get_compile_config())
+    recompile(model, model)
 
 
 def _is_dense(layer) -> bool:

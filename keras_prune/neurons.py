@@ -8,7 +8,8 @@ from rich.table import Table
 
 from keras_prune.flow import Connected, trace
 from keras_prune.graph import is_weight_layer, leaf_layers, submodels
-from keras_prune.surgery import rebuild, strip
+from keras_prune.rebuild import rebuild
+from keras_prune.surgery import strip
 
 
 class LayerNeurons(NamedTuple):

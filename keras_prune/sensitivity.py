@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from keras import ops
@@ -11,6 +11,7 @@ from keras import ops
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, count
 from keras_prune.evaluation import evaluate
 from keras_prune.graph import is_weight_layer, leaf_layers
+from keras_prune.patterns import Pattern
 from keras_prune.wrappers import Prune, prunable_variables
 
 DEFAULT_QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -40,11 +41,19 @@ class Sensitivity:
     {'fc': StdThreshold(quality=1.0)}
     """
 
-    def __init__(self, curves: dict[str, list[Point]], reference: float, monitor: str, kind: type[Criterion]):
+    def __init__(
+        self,
+        curves: dict[str, list[Point]],
+        reference: float,
+        monitor: str,
+        kind: type[Criterion],
+        patterns: Mapping[str, Pattern] | None = None,
+    ):
         self.curves = curves
         self.reference = reference
         self.monitor = monitor
         self._kind = kind
+        self._patterns = patterns or {}
 
     def criteria(self, max_drop: float) -> dict[str, Criterion | None]:
         """Returns the strongest criterion for each layer that alone costs at most `max_drop`.
@@ -68,7 +77,8 @@ class Sensitivity:
                 if point.value < self.reference - max_drop:
                     break  # What recovers beyond a loss is luck.
                 strength = point.strength
-            chosen[re.escape(name)] = None if strength is None else self._kind(strength)
+            pattern = self._patterns.get(name)
+            chosen[re.escape(name)] = None if strength is None else self._kind(strength, pattern=pattern)
         return chosen
 
 
@@ -85,7 +95,8 @@ def sensitivity(
     Costs one evaluation for each point and no compilation; the weights come back exactly as they were.
 
     Args:
-        model: Compiled and trained Keras model, plain or wrapped by `prune`, whose metric grows with quality.
+        model: Compiled and trained Keras model, plain or wrapped by `prune`, whose metric grows with quality. Wrapped
+            layers are cut in the pattern of their own criterion, such as `Blocks`.
         data: Validation data, `(x, y)` or a dataset.
         qualities: Floats above 0, for `StdThreshold`. Defaults to `None`: 0.25 to 3, if no `sparsities` are given.
         sparsities: Floats in (0, 1), for `TargetSparsity`. Defaults to `None`.
@@ -113,17 +124,19 @@ def sensitivity(
             f"sparsities={sparsities}"
         )
     kind, grid = (StdThreshold, qualities or DEFAULT_QUALITIES) if sparsities is None else (TargetSparsity, sparsities)
-    criteria = [(strength, kind(strength)) for strength in sorted(grid)]
+    for strength in grid:
+        kind(strength)  # One that is out of range is refused before anything is measured.
     reference = evaluate(model, data, monitor, batch_size)
-    curves = {}
+    curves, patterns = {}, {}
     for layer in leaf_layers(model):
         if is_weight_layer(layer) and layer.trainable:
+            patterns[layer.name] = layer.criterion.pattern if isinstance(layer, Prune) else None
             points = []
-            for strength, criterion in criteria:
-                with _cut(layer, criterion) as density:
+            for strength in sorted(grid):
+                with _cut(layer, kind(strength, pattern=patterns[layer.name])) as density:
                     points.append(Point(strength, density, evaluate(model, data, monitor, batch_size)))
             curves[layer.name] = points
-    return Sensitivity(curves, reference, monitor, kind)
+    return Sensitivity(curves, reference, monitor, kind, patterns)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,11 @@ import keras
 from keras import ops
 
 
+def optimizers_of(model) -> list:
+    """Returns the optimizer that a model was compiled with, and those that its class keeps for a step of its own."""
+    return [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+
+
 def reset_slots(optimizer, pairs) -> None:
     """Takes every optimizer slot back to its initial value wherever a connection is cut.
 
@@ -18,9 +23,16 @@ def reset_slots(optimizer, pairs) -> None:
         optimizer: Keras optimizer, built or not. One that has not taken a step yet has nothing to reset.
         pairs: List of `(variable, mask)`, the pruned weights.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # LossScaleOptimizer
-    if not optimizer.built:
-        return
+    if hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer
+        reset_slots(optimizer.inner_optimizer, pairs)
+    elif hasattr(optimizer, "optimizers"):  # MultiOptimizer
+        for part in optimizer.optimizers:
+            reset_slots(part, pairs)
+    elif optimizer.built:
+        _reset(optimizer, pairs)
+
+
+def _reset(optimizer, pairs):
     trainable = optimizer._trainable_variables
     positions = {id(variable): position for position, variable in enumerate(trainable)}
     for slots, initial in _slot_lists(optimizer, len(trainable)):

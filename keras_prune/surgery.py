@@ -1,15 +1,14 @@
 """Surgery: from a model to one with wrapped layers, and back to a plain one."""
 
 import re
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 
 import keras
-from keras import ops
 
 from keras_prune.criteria import Criterion, StdThreshold
-from keras_prune.graph import dropout_sources, has_graph, is_weight_layer, leaf_layers, pruned_layers, submodels
+from keras_prune.graph import has_graph, is_graph, is_weight_layer, leaf_layers, pruned_layers, submodels
+from keras_prune.rebuild import rebuild
+from keras_prune.subclassed import wrap_layers
 from keras_prune.wrappers import Prune, PrunedDropout
 
 
@@ -22,17 +21,18 @@ def prune(model, criterion=None):
     compiled with the same settings and a fresh optimizer.
 
     Args:
-        model: Built Sequential or Functional Keras 3 model, nested ones included. It is not changed.
+        model: Built Keras 3 model: Sequential, Functional, or of a class of your own that can be made from its
+            `get_config()`; nested ones included. It is not changed.
         criterion: A `Criterion` for every layer; or a mapping from a regular expression, matched against the whole
             layer name, to a `Criterion` or `None` (the first match counts, layers without one are left alone); or a
             callable `layer -> Criterion or None`. Defaults to `None`, `StdThreshold(quality=1.0)`.
 
     Returns:
-        A model of the same class.
+        A model of the same class; in one of your own class the wrappers take the place of layers in its attributes.
 
     Raises:
-        ValueError: If the model is not built, not of Keras 3, or has nothing to prune, or if a pattern matches no
-            layer with connections.
+        ValueError: If the model is not built, not of Keras 3, cannot be made from its configuration, or has nothing to
+            prune, or if a pattern matches no layer with connections.
 
     Example:
 
@@ -46,7 +46,7 @@ def prune(model, criterion=None):
     >>> [type(layer).__name__ for layer in model.layers]
     ['Prune', 'Prune']
     """
-    _require_keras_graph(model)
+    _require_built_model(model)
     chosen = {}
     for layer, layer_criterion in _choose(model, criterion):
         if layer_criterion is not None and layer.trainable:
@@ -56,18 +56,7 @@ def prune(model, criterion=None):
             "There is nothing to prune: no trainable layer with a weight of two or more dimensions was given a "
             f"criterion. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
-    sources = dropout_sources(model)
-
-    def wrap(layer, copy_of):
-        if id(layer) in chosen:
-            return Prune(copy_of(layer), chosen[id(layer)])
-        source = sources[id(layer)].layer if id(layer) in sources else None
-        # The exact class: a subclass, such as SpatialDropout, draws its noise in a way of its own.
-        if type(layer) is keras.layers.Dropout and (id(source) in chosen or isinstance(source, Prune)):
-            return PrunedDropout(**layer.get_config() | {"source": source.name})
-        return copy_of(layer)
-
-    return rebuild(model, wrap)
+    return wrap_layers(model, chosen)
 
 
 def strip(model):
@@ -92,7 +81,7 @@ def strip(model):
     >>> type(plain.layers[0]).__name__, int(keras.ops.count_nonzero(plain.layers[0].kernel.value))
     ('Dense', 2)
     """
-    _require_keras_graph(model)
+    _require_built_model(model)
     own = {id(layer) for layer in leaf_layers(model)}
     inside = [layer.name for layer in pruned_layers(model) if id(layer) not in own]
     if inside:
@@ -160,78 +149,7 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
     return choices
 
 
-def rebuild(model, convert):
-    """Clones a model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over."""
-    pairs = []
-
-    def copy_of(layer):
-        if isinstance(layer, Prune):
-            # Not through its config, from which only registered layers and criteria could be found again.
-            kept = {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
-            copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
-        elif isinstance(layer, keras.layers.Lambda):
-            # Keras refuses to read a lambda from a config, which might be a stranger's; this one is ours.
-            config = layer.get_config() | {"function": layer.function, "arguments": layer.arguments, "mask": layer.mask}
-            copy = type(layer)(**config | {"output_shape": layer._output_shape})
-        else:
-            copy = type(layer).from_config(layer.get_config())
-            if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
-                copy.build_from_config(layer.get_build_config())
-        pairs.append((layer, copy))
-        return copy
-
-    def clone(layer):
-        # An operation such as `x * 2` stands between the layers of a functional model, but is none.
-        if isinstance(layer, keras.Layer):
-            return convert(layer, copy_of)
-        return type(layer).from_config(layer.get_config())
-
-    compiled = [submodel for submodel in submodels(model) if submodel.compiled]
-    try:
-        for submodel in compiled:
-            submodel.compiled = False  # Or `clone_model` would look for losses and metrics by their registered names.
-        rebuilt = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    finally:
-        for submodel in compiled:
-            submodel.compiled = True
-    for original, counterpart in zip(submodels(model), submodels(rebuilt), strict=True):
-        if type(counterpart) is not type(original):
-            warnings.warn(
-                f"The model {original.name!r} of class {type(original).__name__} comes back as a plain "
-                f"{type(counterpart).__name__}, because a class with a constructor of its own cannot be rebuilt layer "
-                "by layer: methods such as an own train_step are gone.",
-                stacklevel=3,
-            )
-        for old, new in zip(keras.tree.flatten(original.inputs), keras.tree.flatten(counterpart.inputs), strict=True):
-            # `clone_model` gives an input that was not named by hand another name.
-            new._keras_history.operation.name = old._keras_history.operation.name
-    for layer, copy in pairs:
-        for old, new in zip(layer.variables, copy.variables, strict=True):
-            # A copy, because JAX hands the very array on, and a later training step donates it.
-            new.assign(ops.copy(old.value))
-        if hasattr(layer, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup, which is in no variable.
-                layer.save_assets(folder)
-                copy.load_assets(folder)
-        if isinstance(copy, keras.layers.Normalization):
-            copy.finalize_state()  # It computes with tensors taken from its variables.
-    if model.compiled:
-        rebuilt.compile(**keras.tree.map_structure(_without_state, dict(model._compile_config.config)))
-    return rebuilt
-
-
-def _without_state(setting):
-    """Returns one of the settings that a model was compiled with, optimizers and metrics as good as new."""
-    if not isinstance(setting, (keras.optimizers.Optimizer, keras.metrics.Metric)):
-        return setting
-    config = setting.get_config()
-    schedule = getattr(setting, "_learning_rate", None)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        config["learning_rate"] = schedule  # Stateless, and found again from a config only if it is registered.
-    return type(setting).from_config(config)
-
-
-def _require_keras_graph(model):
+def _require_built_model(model):
     module = type(model).__module__
     if not isinstance(model, keras.Model):
         if module.startswith(("tf_keras", "tensorflow.python.keras")):
@@ -245,14 +163,9 @@ def _require_keras_graph(model):
             f"keras_prune.Prune(layer). Received: model={model!r} of class {module}.{type(model).__name__}"
         )
     for submodel in submodels(model):
-        if not isinstance(submodel, (keras.Sequential, keras.Function)):
+        if not (has_graph(submodel) if is_graph(submodel) else submodel.weights):
             raise ValueError(
-                "Expected a Sequential or a Functional model, whose layers can be followed and replaced; in a "
-                "subclassed model wrap the layers yourself with keras_prune.Prune(layer). "
-                f"Received: model {submodel.name!r} of class {type(submodel).__name__}"
-            )
-        if not has_graph(submodel):
-            raise ValueError(
-                "The model has no weights yet. Give it a keras.Input((...)) as its first layer, or call "
-                f"model.build(input_shape) first. Received: unbuilt model {submodel.name!r}"
+                "The model has no weights yet. Give it a keras.Input((...)) as its first layer, call "
+                "model.build(input_shape) or, if it is of a class of your own, call it on a batch of data first. "
+                f"Received: unbuilt model {submodel.name!r}"
             )

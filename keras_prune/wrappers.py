@@ -111,6 +111,7 @@ class Prune(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
         self._masks: list = []
         self._thresholds: list = []
+        self._positions: list[int] = []
         if layer.built and layer.weights:
             self._add_masks()
             self.built = True
@@ -239,6 +240,10 @@ class Prune(keras.layers.Wrapper):
         """Sets the stored weights to zero wherever the masks say that there is no connection."""
         for weight in self.pruned_weights:
             weight.variable.assign(weight.masked())
+
+    def save_own_variables(self, store):
+        self.apply_masks()  # Before the wrapped layer's turn: no file is denser than its masks.
+        super().save_own_variables(store)
 
     def get_config(self):
         return {**super().get_config(), "criterion": keras.saving.serialize_keras_object(self.criterion)}

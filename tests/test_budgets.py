@@ -73,17 +73,17 @@ def test_the_total_is_exact_and_no_weight_empty_beside_many_tiny_layers(budget):
     share=st.floats(0, 1),
 )
 def test_shares_are_exact_within_bounds_and_in_proportion_between_them(layer_sizes, share):
-    sizes = {str(index): size for index, (size, _) in enumerate(layer_sizes)}
-    ratios = {str(index): ratio for index, (_, ratio) in enumerate(layer_sizes)}
-    total = sum(sizes.values())
-    wanted = len(sizes) + round(share * (total - len(sizes)))
-    counts = budgets._shares(sizes, ratios, wanted)
+    layers = {str(index): budgets._Layer(size, 1, size, kp.Pattern()) for index, (size, _) in enumerate(layer_sizes)}
+    factors = {str(index): size * ratio for index, (size, ratio) in enumerate(layer_sizes)}
+    total = sum(size for size, _ in layer_sizes)
+    wanted = len(layers) + round(share * (total - len(layers)))
+    counts = budgets._shares(layers, factors, wanted)
     assert sum(counts.values()) == wanted
-    assert all(1 <= counts[name] <= sizes[name] for name in sizes)
+    assert all(1 <= counts[name] <= layer.size for name, layer in layers.items())
     scales = [
-        ((counts[name] - 1) / (ratios[name] * sizes[name]), (counts[name] + 1) / (ratios[name] * sizes[name]))
-        for name in sizes
-        if 1 < counts[name] < sizes[name]
+        ((counts[name] - 1) / factors[name], (counts[name] + 1) / factors[name])
+        for name, layer in layers.items()
+        if 1 < counts[name] < layer.size
     ]
     if scales:  # One scale explains the count of every layer that is neither full nor protected.
         assert max(low for low, _ in scales) <= min(high for _, high in scales) * (1 + 1e-9)

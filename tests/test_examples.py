@@ -62,18 +62,21 @@ def test_quickstart_prunes_eightfold_at_no_loss_and_its_files_compute_the_same(t
 @needs_tensorflow
 @needs_mnist
 def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
-    flags = ["--dense_epochs=1", "--rounds=1", "--epochs=1", "--quality=0.5", "--seed=7", f"--output_dir={tmp_path}"]
-    run("mnist.py", *flags, cwd=tmp_path)
+    flags = ["--dense_epochs=1", "--rounds=1", "--epochs=1", "--quality=0.5", "--seed=7", "--block_size=4,1"]
+    run("mnist.py", *flags, f"--output_dir={tmp_path}", cwd=tmp_path)
 
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["network"] == "lenet_300_100"
     assert report["seed"] == 7
+    assert report["criterion"] == "StdThreshold(quality=0.5, pattern=Blocks(block_size=(4, 1), score='mean'))"
     assert {row["name"]: row["weights"] for row in report["layers"]} == {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
     assert report["compression"] == pytest.approx(266_200 / sum(row["kept"] for row in report["layers"]))
     assert 0 < report["pruned_error"] < 10
     assert 0 < report["dense_error"] < 10
     model = keras.models.load_model(tmp_path / "model.keras", compile=False)
     assert [row.kept for row in kp.report(model).rows] == [row["kept"] for row in report["layers"]]
+    blocks = keras.ops.convert_to_numpy(model.get_layer("fc1").kernel).reshape(196, 4, 300) != 0
+    assert (blocks.all(1) == blocks.any(1)).all()
 
 
 @needs_tensorflow

@@ -7,9 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_prune.graph import is_weight_layer, leaf_layers
+from keras_prune.rebuild import rebuild
 from keras_prune.sparse.layers import SparseDense, require_kernel
 from keras_prune.sparse.matrices import MATRICES
-from keras_prune.surgery import rebuild, strip
+from keras_prune.surgery import strip
 from keras_prune.timing import interleave
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)

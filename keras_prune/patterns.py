@@ -1,0 +1,197 @@
+"""Patterns: which connections of a weight stand or fall together.
+
+A criterion ranks the units of its pattern: single connections, blocks of them, or those that a group of M may keep.
+Patterns see every weight as a matrix, inputs by outputs: the last axis are the outputs, the axes before it, flattened,
+the inputs; of a convolution these are the patch, channels running fastest. They are pure, and take and return arrays
+of the kind that they are given: of NumPy on the host, or of the backend on its device.
+"""
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """Every connection on its own: what a criterion does that is given no pattern. The base class of patterns.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> score, left = kp.Pattern().units(np.array([3.0, 1.0]), mask=np.array([True, False]))
+    >>> score
+    array([ 3., -1.])
+    """
+
+    def at(self, strength: float) -> "Pattern":
+        """Returns the pattern of a cut at a strength in (0, 1], on the way to the full one."""
+        return self
+
+    def units(self, magnitude, mask) -> tuple[Any, Any]:
+        """Returns the scores of the units and how many connections each has left, arrays of one shape.
+
+        Args:
+            magnitude: Array of non-negative floats.
+            mask: Boolean array of the same shape, the connections that are still there.
+
+        Returns:
+            Scores, -1 where no connection is left, and counts. Of single connections the count is the mask itself.
+        """
+        return _numpy_or_ops(magnitude).where(mask, magnitude, -1.0), mask
+
+    def expand(self, chosen, mask):
+        """Returns which of the connections in `mask` belong to the `chosen` units, a boolean array."""
+        return _numpy_or_ops(mask).logical_and(mask, chosen)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the pattern that `get_config` described."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+@dataclasses.dataclass(frozen=True)
+class Blocks(Pattern):
+    """Blocks of connections are cut or kept as a whole.
+
+    `(4, 1)` are four neighbouring inputs of one output, which LiteRT's sparse kernel for dense layers runs on; `(1, 4)`
+    four neighbouring outputs of one input. Blocks are laid from the first input and output on; where the weight is no
+    multiple of them, the last ones are smaller.
+
+    Args:
+        block_size: Tuple of two integers of at least 1, inputs and outputs.
+        score: `"mean"` or `"max"`, the magnitude that stands for a block. The mean is over the block's places in the
+            weight, those of connections that are gone counting as 0. Defaults to `"mean"`.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> weight = np.array([[1.0, 9.0], [2.0, 0.0], [3.0, 4.0]])
+    >>> kp.TargetSparsity(0.5, pattern=kp.Blocks((2, 1)))(weight).mask
+    array([[False,  True],
+           [False,  True],
+           [False,  True]])
+    """
+
+    block_size: tuple[int, int]
+    score: str = "mean"
+
+    def __post_init__(self):
+        size = self.block_size
+        if not (isinstance(size, (tuple, list)) and len(size) == 2 and all(map(_is_count, size))):
+            raise ValueError(
+                "block_size is a tuple of two integers of at least 1, inputs and outputs, such as (4, 1); the axes of "
+                f"a convolution's patch count as one. Received: block_size={size!r}"
+            )
+        if self.score not in ("mean", "max"):
+            raise ValueError(
+                f'The score of a block is the "mean" or the "max" of its magnitudes. Received: score={self.score!r}'
+            )
+        object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON knows lists only.
+
+    def units(self, magnitude, mask):
+        xp = _numpy_or_ops(magnitude)
+        magnitudes = self._by_block(xp.where(mask, magnitude, 0.0))
+        if self.score == "max":
+            score = xp.max(magnitudes, axis=(1, 3))
+        else:
+            inputs, outputs = (
+                np.minimum(block, size - np.arange(0, size, block))
+                for size, block in zip(_matrix_shape(mask), self.block_size, strict=True)
+            )
+            score = xp.divide(xp.sum(magnitudes, axis=(1, 3)), np.outer(inputs, outputs).astype("float32"))
+        left = xp.sum(self._by_block(xp.where(mask, 1, 0)), axis=(1, 3))
+        return xp.where(left > 0, score, -1.0), left
+
+    def expand(self, chosen, mask):
+        xp = _numpy_or_ops(mask)
+        inputs, outputs = _matrix_shape(mask)
+        chosen = xp.repeat(xp.repeat(chosen, self.block_size[0], axis=0), self.block_size[1], axis=1)
+        return xp.logical_and(mask, xp.reshape(chosen[:inputs, :outputs], mask.shape))
+
+    def _by_block(self, array):
+        """Returns an array of shape `(blocks, block inputs, blocks, block outputs)`, zeros behind the weight's end."""
+        xp = _numpy_or_ops(array)
+        shape = _matrix_shape(array)
+        blocks = [math.ceil(size / block) for size, block in zip(shape, self.block_size, strict=True)]
+        missing = [n * block - size for n, block, size in zip(blocks, self.block_size, shape, strict=True)]
+        padded = xp.pad(xp.reshape(array, shape), [(0, missing[0]), (0, missing[1])])
+        return xp.reshape(padded, (blocks[0], self.block_size[0], blocks[1], self.block_size[1]))
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+@dataclasses.dataclass(frozen=True)
+class NOfM(Pattern):
+    """Of every `of` neighbouring inputs of an output, at most the `kept` largest connections stay.
+
+    The criterion cuts further among those that may stay. A cut at strength `s` takes `(of - kept) x s` of each group,
+    rounded up. **Ties** go to the lower input. The last group of a weight whose inputs are no multiple of `of` is
+    smaller and keeps up to `kept` all the same.
+
+    Args:
+        kept: Integer of at least 1, how many stay.
+        of: Integer above `kept`, out of how many.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> weight = np.array([[1.0, 1.0], [2.0, 9.0], [3.0, 8.0], [4.0, 7.0]])
+    >>> kp.TargetSparsity(0.5, pattern=kp.NOfM(kept=2, of=4))(weight).mask  # What is known as 2:4.
+    array([[False, False],
+           [False,  True],
+           [ True,  True],
+           [ True, False]])
+    """
+
+    kept: int
+    of: int
+
+    def __post_init__(self):
+        if not (_is_count(self.kept) and _is_count(self.of) and self.kept < self.of):
+            raise ValueError(
+                "Of every `of` connections `kept` stay, two integers with 1 <= kept < of, such as kept=2, of=4. "
+                f"Received: kept={self.kept!r}, of={self.of!r}"
+            )
+
+    def at(self, strength):
+        cut = math.ceil((self.of - self.kept) * strength)
+        return NOfM(self.of - cut, self.of)
+
+    def units(self, magnitude, mask):
+        xp = _numpy_or_ops(magnitude)
+        score = xp.where(mask, magnitude, -1.0)
+        inputs, outputs = _matrix_shape(mask)
+        groups = math.ceil(inputs / self.of)
+        padded = xp.pad(xp.reshape(score, (inputs, outputs)), [(0, groups * self.of - inputs), (0, 0)])
+        grouped = xp.reshape(padded, (groups, self.of, outputs))
+        # The rank within a group is how many of it come before: larger ones, and equal ones of a lower input.
+        position = np.arange(self.of).reshape(1, self.of, 1)
+        rank = 0
+        for other in range(self.of):
+            value = grouped[:, other : other + 1]
+            before = xp.logical_or(value > grouped, xp.logical_and(value == grouped, other < position))
+            rank = rank + xp.where(before, 1, 0)
+        first = xp.reshape(rank < self.kept, (groups * self.of, outputs))[:inputs]
+        left = xp.logical_and(mask, xp.reshape(first, mask.shape))
+        return xp.where(left, score, -1.0), left
+
+
+def _numpy_or_ops(array):
+    return np if isinstance(array, np.ndarray) else ops
+
+
+def _matrix_shape(array) -> tuple[int, int]:
+    return math.prod(array.shape[:-1]), array.shape[-1]
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,198 @@
+"""Rebuilding: a copy of a model, state and all, in which other layers stand in the place of its own."""
+
+import contextlib
+import inspect
+import tempfile
+import warnings
+
+import keras
+from keras import ops
+
+from keras_prune.graph import has_graph, is_graph
+from keras_prune.wrappers import Prune
+
+_KERAS_ARGUMENTS = ("name", "trainable", "dtype")
+
+
+def rebuild(model, convert):
+    """Copies a model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over.
+
+    Nested models are opened, and a layer that stands in several places has one copy.
+    """
+    copies: dict[int, keras.layers.Layer] = {}
+    variables = []
+
+    def copy_of(layer):
+        if isinstance(layer, Prune):
+            # Not through its config, from which only registered layers and criteria could be found again.
+            kept = {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
+            copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
+        else:
+            copy = _empty_copy(layer)
+        variables.append((layer, copy))
+        return copy
+
+    def clone(layer):
+        if id(layer) not in copies:
+            copies[id(layer)] = _clone(layer)
+        return copies[id(layer)]
+
+    def _clone(layer):
+        if is_graph(layer):
+            return _clone_graph(layer, clone)
+        if isinstance(layer, keras.Model):
+            return _clone_subclassed(layer, clone, variables)
+        if isinstance(layer, keras.Layer):
+            return convert(layer, copy_of)
+        # An operation such as `x * 2` stands between the layers of a functional model, but is none.
+        return type(layer).from_config(layer.get_config())
+
+    rebuilt = clone(model)
+    for old, new in variables:
+        _carry_over(old, new)
+    if model.compiled:
+        recompile(rebuilt, model)
+    return rebuilt
+
+
+def recompile(model, like) -> None:
+    """Compiles `model` with what `like` was compiled with, its optimizer and metrics as good as new."""
+    settings = keras.tree.map_structure(_without_state, dict(like._compile_config.config))
+    try:
+        model.compile(**settings)
+    except TypeError:
+        warnings.warn(
+            f"The model {like.name!r} of class {type(like).__name__} comes back without being compiled, because its "
+            "compile method has arguments of its own, which nothing keeps: compile it again.",
+            stacklevel=5,
+        )
+
+
+def _without_state(setting):
+    """Returns one of the settings that a model was compiled with, optimizers and metrics as good as new."""
+    if not isinstance(setting, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return setting
+    config = setting.get_config()
+    schedule = getattr(setting, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = schedule  # Stateless, and found again from a config only if it is registered.
+    return type(setting).from_config(config)
+
+
+def _empty_copy(layer):
+    """Returns a layer of the same class, configuration and shapes."""
+    if isinstance(layer, keras.layers.Lambda):
+        # Keras refuses to read a lambda from a config, which might be a stranger's; this one is ours.
+        config = layer.get_config() | {"function": layer.function, "arguments": layer.arguments, "mask": layer.mask}
+        return type(layer)(**config | {"output_shape": layer._output_shape})
+    copy = type(layer).from_config(layer.get_config())
+    if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
+        copy.build_from_config(layer.get_build_config())
+    return copy
+
+
+def _clone_graph(model, clone):
+    """Copies a Sequential or Functional model around the copies of its layers."""
+    compiled = model.compiled
+    model.compiled = False  # Or `clone_model` would look for losses and metrics by their registered names.
+    try:
+        copy = keras.models.clone_model(model, clone_function=clone)
+    finally:
+        model.compiled = compiled
+    if type(copy) is not type(model):
+        warnings.warn(
+            f"The model {model.name!r} of class {type(model).__name__} comes back as a plain {type(copy).__name__}, "
+            "because a class with a constructor of its own cannot be rebuilt layer by layer: methods such as an own "
+            "train_step are gone.",
+            stacklevel=6,
+        )
+    if has_graph(model):
+        for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(copy.inputs), strict=True):
+            # `clone_model` gives an input that was not named by hand another name.
+            new._keras_history.operation.name = old._keras_history.operation.name
+    return copy
+
+
+def plain_class(model) -> type:
+    """Returns the user's class of a subclassed model, whether its layers are wrapped or not."""
+    return getattr(type(model), "plain_class", type(model))
+
+
+@contextlib.contextmanager
+def as_plain(model):
+    """Lets a subclassed model be of the user's class while the context lasts, whose methods may ask for it."""
+    pruned = type(model)
+    model.__class__ = plain_class(model)
+    try:
+        yield
+    finally:
+        model.__class__ = pruned
+
+
+def _clone_subclassed(model, clone, variables):
+    """Copies a subclassed model: another of its class, in which the copies of its layers replace those it made."""
+    with as_plain(model):
+        try:
+            copy = type(model).from_config(_constructor_arguments(model))
+        except (NotImplementedError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()).split(". ")[0]
+            raise ValueError(
+                "A subclassed model is copied by way of its configuration, so its class needs get_config() and "
+                "from_config(config) for the arguments of its constructor, as it does to be saved; or wrap its layers "
+                f"with keras_prune.Prune(layer) where they are made. Received: model {model.name!r} of class "
+                f"{type(model).__name__}, for which this failed: {reason}"
+            ) from error
+    if model.built and not copy.built:
+        copy.build_from_config(model.get_build_config())
+    if len(copy.layers) != len(model.layers):
+        raise ValueError(
+            "A subclassed model is copied by way of its configuration, and must have the same layers when it comes "
+            "from from_config and build. Received: model with layers "
+            f"{[layer.name for layer in model.layers]}, whose copy has {[layer.name for layer in copy.layers]}"
+        )
+    variables.append((_OwnVariables(model), _OwnVariables(copy)))
+    _replace_layers(copy, {id(new): clone(old) for old, new in zip(model.layers, copy.layers, strict=True)})
+    return copy
+
+
+def _constructor_arguments(model) -> dict:
+    """Returns the config of a model, less what Keras puts there and a constructor without keyword arguments refuses."""
+    config = model.get_config()
+    parameters = inspect.signature(type(model).__init__).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return config
+    return {name: value for name, value in config.items() if name in parameters or name not in _KERAS_ARGUMENTS}
+
+
+class _OwnVariables:
+    """The variables of a subclassed model that belong to none of its layers."""
+
+    def __init__(self, model):
+        of_layers = {id(variable) for layer in model.layers for variable in layer.variables}
+        self.variables = [variable for variable in model.variables if id(variable) not in of_layers]
+
+
+def _replace_layers(model, replacements) -> None:
+    """Puts `replacements`, by `id`, in the place of layers in the attributes of a model, lists and dicts included."""
+    for layer in model.layers:
+        model._tracker.replace_tracked_value("layers", layer, replacements[id(layer)])
+    # PyTorch's modules keep attributes that are modules apart.
+    for name, held in {**vars(model), **getattr(model, "_modules", {})}.items():
+        if name in ("_layers", "_modules") or name.startswith("_self_"):
+            continue  # The books that Keras, PyTorch and TensorFlow keep, which follow the attributes.
+        value = getattr(held, "__wrapped__", held)  # TensorFlow has wrapped tuples.
+        if any(id(leaf) in replacements for leaf in keras.tree.flatten(value)):
+            setattr(model, name, keras.tree.map_structure(lambda leaf: replacements.get(id(leaf), leaf), value))
+
+
+def _carry_over(layer, copy) -> None:
+    """Copies the state of a layer: its variables and what it keeps beside them."""
+    for old, new in zip(layer.variables, copy.variables, strict=True):
+        # A copy, because JAX hands the very array on, and a later training step donates it.
+        new.assign(ops.copy(old.value))
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup, which is in no variable.
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+    if isinstance(copy, keras.layers.Normalization):
+        copy.finalize_state()  # It computes with tensors taken from its variables.

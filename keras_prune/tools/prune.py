@@ -1,0 +1,102 @@
+"""Cuts connections of a saved model and writes the pruned one; nothing is retrained.
+
+    python -m keras_prune.tools.prune dense.keras pruned.keras --sparsity=0.5
+    python -m keras_prune.tools.prune dense.keras pruned.keras --compression=8 --block_size=4,1
+    python -m keras_prune.tools.prune dense.keras pruned.keras --quality=1.2 --layers='fc.*'
+    python -m keras_prune.tools.prune retrained.keras plain.keras --strip
+
+The pruned model keeps its masks, so that training it further keeps the cut connections at zero; load it where
+keras_prune is imported. --strip writes a plain Keras model instead, the zeros inside, and alone only takes the masks of
+a pruned one away. Beyond about half of the connections, accuracy has to be won back by training: see
+keras_prune.PruningCallback and keras_prune.iterative_prune.
+"""
+
+import re
+
+from absl import flags
+
+from keras_prune import budgets
+from keras_prune.criteria import StdThreshold, TargetSparsity
+from keras_prune.graph import pruned_layers
+from keras_prune.patterns import Blocks, NOfM
+from keras_prune.report import report
+from keras_prune.surgery import prune, strip
+from keras_prune.tools.command_line import load_model, run, written_aside
+from keras_prune.tools.inspect import as_values
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float("quality", None, "Cut below this times the standard deviation of each layer's weights.")
+flags.DEFINE_float("sparsity", None, "Cut this share of each layer's connections.")
+flags.DEFINE_float("compression", None, "Cut until all connections over those kept is this, such as 8.")
+flags.DEFINE_enum(
+    "budget",
+    "quality_for",
+    ["quality_for", "uniform", "erdos_renyi_kernel", "global_magnitude"],
+    "How --compression is split among the layers; quality_for: by one common quality.",
+)
+flags.DEFINE_string("layers", ".*", "Cut only the layers whose whole name matches this regular expression.")
+flags.DEFINE_list("block_size", None, "Cut whole blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
+flags.DEFINE_list("n_of_m", None, "Keep at most N of M neighbouring inputs, such as 2,4.")
+flags.DEFINE_bool("strip", False, "Write a plain Keras model without masks.")
+
+
+def main(path, output):
+    aims = [name for name in ("quality", "sparsity", "compression") if FLAGS[name].value is not None]
+    if len(aims) > 1 or not (aims or FLAGS.strip):
+        raise ValueError(
+            "How much to cut is given by one of --quality, --sparsity and --compression; --strip alone cuts nothing. "
+            f"Received: {' and '.join(f'--{name}' for name in aims) or 'none of them'}"
+        )
+    model = load_model(path)
+    before = report(model).kept
+    if aims:
+        model = cut(model)
+    measured = report(model)
+    if FLAGS.strip:
+        model = strip(model)
+    with written_aside(output, ".keras") as aside:
+        model.save(aside)
+    kind = "a plain Keras model" if FLAGS.strip else "with its masks, so that it can be trained further"
+    text = f"{measured}\ncut {before - measured.kept:,} of {before:,} connections; wrote {output}, {kind}"
+    return text, {"model": path, "output": output, "cut": before - measured.kept, **as_values(measured)}
+
+
+def cut(model):
+    """Returns a wrapped copy of a model, cut as the flags say."""
+    if pruned_layers(model) and FLAGS.layers != ".*":
+        raise ValueError(
+            "--layers chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
+            f"Received: --layers={FLAGS.layers}"
+        )
+    model = prune(model, {FLAGS.layers: StdThreshold()})
+    layers = pruned_layers(model)
+    pattern = asked_pattern()
+    for layer in layers:
+        layer.criterion = StdThreshold(1.0, pattern or layer.criterion.pattern)
+    if FLAGS.compression is not None and FLAGS.budget != "quality_for":
+        shares = getattr(budgets, FLAGS.budget)(model, FLAGS.compression)
+        criteria = {layer: shares[re.escape(layer.name)] for layer in layers if re.escape(layer.name) in shares}
+    elif FLAGS.sparsity is not None:
+        criteria = {layer: TargetSparsity(FLAGS.sparsity, layer.criterion.pattern) for layer in layers}
+    else:
+        quality = budgets.quality_for(model, FLAGS.compression) if FLAGS.quality is None else FLAGS.quality
+        criteria = {layer: StdThreshold(quality, layer.criterion.pattern) for layer in layers}
+    for layer, criterion in criteria.items():
+        layer.criterion = criterion
+        layer.cut()
+    return model
+
+
+def asked_pattern():
+    """Returns the pattern that the flags name, or `None`."""
+    if FLAGS.block_size and FLAGS.n_of_m:
+        raise ValueError("A pattern is given by --block_size or by --n_of_m. Received: both")
+    numbers = [int(text) if text.isdigit() else text for text in FLAGS.block_size or FLAGS.n_of_m or []]
+    if FLAGS.n_of_m:
+        kept, of = numbers if len(numbers) == 2 else (numbers, None)
+        return NOfM(kept, of)
+    return Blocks(tuple(numbers)) if numbers else None
+
+
+if __name__ == "__main__":
+    run(main, ["MODEL", "OUTPUT"])

@@ -1,0 +1,132 @@
+"""A training loop written by hand needs one call per epoch or step, on each backend."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops, optimizers
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(32, 3)).astype("float32")
+BATCHES = 4
+
+
+def array(variable):
+    return ops.convert_to_numpy(variable.value)
+
+
+def pruned_model():
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16, "relu", name="hidden"), layers.Dropout(0.4), layers.Dense(3, name="head")]
+    )
+    return kp.prune(model, kp.TargetSparsity(0.75))
+
+
+def loss_of(outputs, targets):
+    return ops.mean((outputs - ops.convert_to_tensor(targets)) ** 2)
+
+
+def tensorflow_step(model, optimizer, x, y):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = loss_of(model(x, training=True), y)
+    optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+
+
+def torch_step(model, optimizer, x, y):
+    import torch
+
+    model.zero_grad()
+    loss_of(model(x, training=True), y).backward()
+    with torch.no_grad():
+        optimizer.apply([weight.value.grad for weight in model.trainable_weights], model.trainable_weights)
+
+
+def jax_step(model, optimizer, x, y):
+    import jax
+
+    def compute(trainable, non_trainable):
+        outputs, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
+        return loss_of(outputs, y), non_trainable
+
+    state = [
+        [variable.value for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    ]
+    (_, non_trainable), gradients = jax.value_and_grad(compute, has_aux=True)(*state[:2])
+    trainable, optimizing = optimizer.stateless_apply(state[2], gradients, state[0])
+    kinds = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    for variables, values in zip(kinds, (trainable, non_trainable, optimizing), strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def step(*arguments):
+    {"tensorflow": tensorflow_step, "torch": torch_step, "jax": jax_step}[keras.backend.backend()](*arguments)
+
+
+def batches():
+    return zip(np.split(X, BATCHES), np.split(Y, BATCHES), strict=True)
+
+
+@pytest.mark.parametrize("make", [lambda: optimizers.Adam(0.01), lambda: optimizers.Muon(0.01)])
+def test_one_call_before_every_epoch_prunes_as_the_callback_does(make):
+    schedule = kp.Iterative(rounds=2, epochs_per_round=2)
+    model, optimizer = pruned_model(), make()
+    optimizer.build(model.trainable_variables)
+    densities, cuts = [], []
+    for epoch in range(5):
+        cuts.append(len(kp.cut(model, schedule, epoch, optimizer)))
+        densities.append(model.get_layer("hidden").density)
+        for layer in kp.graph.pruned_layers(model):
+            for weight in layer.pruned_weights:
+                assert not array(weight.variable)[~array(weight.mask)].any()
+        for x, y in batches():
+            step(model, optimizer, x, y)
+    assert cuts == [2, 0, 2, 0, 0]
+    assert densities == [0.625, 0.625, 0.25, 0.25, 0.25]
+    assert float(array(model.layers[1].current_rate)) == pytest.approx(0.4 * 0.25**0.5)
+
+
+def test_one_call_before_every_step_keeps_what_is_cut_at_zero():
+    schedule = kp.PolynomialDecay(begin=0, end=6, every=2, unit="step")
+    model, optimizer = pruned_model(), optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+    now = 0
+    for _ in range(3):
+        for x, y in batches():
+            kp.cut(model, schedule, now, optimizer)
+            step(model, optimizer, x, y)
+            now += 1
+            for layer in kp.graph.pruned_layers(model):
+                for weight in layer.pruned_weights:
+                    # Of Adam's momentum nothing is left that could move a stored weight.
+                    assert not array(weight.variable)[~array(weight.mask)].any()
+    assert model.get_layer("hidden").density == 0.25
+
+
+def test_the_optimizer_of_a_compiled_model_is_found():
+    model = pruned_model()
+    model.compile("adam", "mse")
+    model.fit(X, Y, verbose=0)
+    kp.cut(model, kp.OneShot(), 0)
+    mask = array(model.get_layer("hidden").pruned_weights[0].mask)
+    slots = [slot for slot in model.optimizer.variables if tuple(slot.shape) == mask.shape]
+    assert slots
+    assert not any(array(slot)[~mask].any() for slot in slots)
+
+
+def test_a_model_with_nothing_to_prune_is_refused():
+    with pytest.raises(ValueError, match=r"no Prune layer.*keras_prune.prune\(model, criterion\).*Received: model="):
+        kp.cut(keras.Sequential([keras.Input((3,)), layers.Dense(2)]), kp.OneShot(), 0)
+
+
+def test_a_weight_that_is_not_finite_stops_the_cut_before_any_layer_is_touched():
+    model = pruned_model()
+    kernel = model.get_layer("head").layer.kernel
+    kernel.assign(ops.full(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match=r"NaN or infinity.*Received: layer=head"):
+        kp.cut(model, kp.OneShot(), 0)
+    assert model.get_layer("hidden").density == 1

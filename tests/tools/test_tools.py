@@ -1,0 +1,150 @@
+"""The scripts: whole journeys as processes, as a user runs them; each flag in this process, which is quicker."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import keras_prune as kp
+from keras_prune.tools import inspect, prune
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+flags.FLAGS.mark_as_parsed()
+
+
+def start(tool, *arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", f"keras_prune.tools.{tool}", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def run(tool, *arguments, cwd):
+    done = start(tool, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder, the current one, with a small model in `dense.keras`."""
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [keras.Input((16,)), keras.layers.Dense(12, name="fc1"), keras.layers.Dense(4, name="fc2")]
+    )
+    model.save("dense.keras")
+    return tmp_path
+
+
+def test_a_model_is_pruned_in_blocks_stripped_and_inspected(folder):
+    output = run("prune", "dense.keras", "pruned.keras", "--sparsity=0.75", "--block_size=4,1", cwd=folder)
+    assert "60 of 240 connections: 4.0x" in output
+    assert "cut 180 of 240 connections; wrote pruned.keras, with its masks" in output.splitlines()[-1]
+    pruned = keras.models.load_model("pruned.keras")
+    assert pruned.layers[0].criterion == kp.TargetSparsity(0.75, kp.Blocks((4, 1)))
+
+    values = json.loads(run("prune", "--strip", "pruned.keras", "plain.keras", "--json", cwd=folder))
+    assert (values["cut"], values["kept"]) == (0, 60)
+    plain = keras.models.load_model("plain.keras")
+    assert [type(layer) for layer in plain.layers] == [keras.layers.Dense, keras.layers.Dense]
+    x = np.random.default_rng(0).normal(size=(5, 16)).astype("float32")
+    np.testing.assert_array_equal(plain.predict(x, verbose=0), pruned.predict(x, verbose=0))
+
+    text, values = inspect.main("plain.keras")
+    assert "60 of 240 connections: 4.0x" in str(text)
+    assert values == json.loads(run("inspect", "plain.keras", "--json", cwd=folder))
+    assert [(layer["name"], layer["kept"]) for layer in values["layers"]] == [("fc1", 48), ("fc2", 12)]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("inspect", ["missing.keras"]),
+        ("prune", ["notes.keras", "out.keras", "--sparsity=0.5"]),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line_and_exit_status_2_and_nothing_is_written(folder, tool, arguments):
+    (folder / "notes.keras").write_text("not a model")
+    before = sorted(folder.iterdir())
+    done = start(tool, *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == done.stderr.splitlines()[-1:]
+    assert f"Received: '{arguments[0]}'" in lines[0]
+    assert sorted(folder.iterdir()) == before
+
+
+def test_help_shows_commands_to_copy_and_every_flag(folder):
+    text = start("prune", "--help", cwd=folder).stdout
+    assert "python -m keras_prune.tools.prune dense.keras pruned.keras --sparsity=0.5" in text
+    assert "--[no]json" in text
+    assert "--block_size" in text
+
+
+def test_inspect_tells_what_a_runtime_would_make_of_the_model(folder):
+    with flagsaver.flagsaver(runtime="litert"):
+        text, values = inspect.main("dense.keras")
+    assert str(kp.deployment_plan(keras.models.load_model("dense.keras"))) in text
+    assert [layer["pattern"] for layer in values["plan"]["layers"]] == ["Blocks(block_size=(4, 1), score='mean')"] * 2
+    json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"compression": 8}, 30),
+        ({"compression": 8, "budget": "uniform"}, 30),
+        ({"compression": 4, "budget": "global_magnitude", "block_size": ["2", "1"]}, 60),
+        ({"compression": 3, "budget": "erdos_renyi_kernel", "layers": "fc1"}, 64 + 48),
+        ({"sparsity": 0.5, "layers": "fc2"}, 192 + 24),
+        ({"sparsity": 0.5, "n_of_m": ["2", "4"]}, 120),
+        ({"quality": 100.0, "block_size": ["4", "1"]}, 8),
+    ],
+)
+def test_connections_are_cut_as_the_flags_say(folder, asked, kept):
+    with flagsaver.flagsaver(**asked):
+        _, values = prune.main("dense.keras", "out.keras")
+    assert values["kept"] == pytest.approx(kept, abs=1 if "compression" in asked else 0)
+    assert kp.report(keras.models.load_model("out.keras")).kept == values["kept"]
+
+
+def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
+    with flagsaver.flagsaver(sparsity=0.5, block_size=["4", "1"]):
+        prune.main("dense.keras", "half.keras")
+    with flagsaver.flagsaver(compression=4.0):
+        prune.main("half.keras", "quarter.keras")
+    model = keras.models.load_model("quarter.keras")
+    assert {layer.criterion.pattern for layer in model.layers} == {kp.Blocks((4, 1))}
+    assert kp.report(model).kept == pytest.approx(60, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "output", "message"),
+    [
+        (
+            {"sparsity": 0.5},
+            "nowhere/out.keras",
+            r"a .keras file in a folder that exists. Received: 'nowhere/out.keras'",
+        ),
+        ({"sparsity": 90.0}, "out.keras", "sparsity is the share of a layer's connections"),
+        ({}, "out.keras", "one of --quality, --sparsity and --compression.* Received: none of them"),
+        ({"quality": 1.0, "sparsity": 0.5}, "out.keras", "Received: --quality and --sparsity"),
+        ({"quality": 1.0, "block_size": ["4", "x"]}, "out.keras", r"Received: block_size=\(4, 'x'\)"),
+        ({"quality": 1.0, "n_of_m": ["2:4"]}, "out.keras", r"Received: kept=\['2:4'\], of=None"),
+        ({"quality": 1.0, "n_of_m": ["2", "4"], "block_size": ["4", "1"]}, "out.keras", "Received: both"),
+        ({"quality": 1.0, "layers": "conv"}, "out.keras", r"which here are \['fc1', 'fc2'\]"),
+        ({"compression": 300.0}, "out.keras", "can be compressed 120.0x at most"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_and_nothing_is_written(folder, asked, output, message):
+    with flagsaver.flagsaver(**asked), pytest.raises(ValueError, match=message):
+        prune.main("dense.keras", output)
+    assert [file.name for file in folder.iterdir()] == ["dense.keras"]
