@@ -17,8 +17,10 @@ EXAMPLES = [
     "tensorflow>=2.21",
     "tensorflow-datasets>=4.9.10",
 ]
+# What the benchmark compares beside the runtimes that Keras runs on.
+BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
 # Every series of ruff has rules and a format of its own.
-TEST = [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
+TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
@@ -37,6 +39,7 @@ setup(
         "jax": ["jax>=0.5", "flatbuffers>=24.3"],  # jax.export writes with flatbuffers.
         "torch": ["torch>=2.13"],
         "plots": ["matplotlib>=3.9"],
+        "benchmark": BENCHMARK,
         "examples": EXAMPLES,
         "test": TEST,
         "dev": [*TEST, "build"],
