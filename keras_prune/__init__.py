@@ -2,6 +2,7 @@
 
 from keras_prune import budgets
 from keras_prune.backup import Backup
+from keras_prune.benchmark.advice import deployment_advice
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
@@ -17,6 +18,8 @@ from keras_prune.report import Report, report
 from keras_prune.rounds import Round
 from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
 from keras_prune.sensitivity import Point, Sensitivity, sensitivity
+from keras_prune.sparse.conversion import to_sparse
+from keras_prune.sparse.layers import SparseDense
 from keras_prune.storage import load_sparse, save_sparse, storage_sizes
 from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune, PrunedDropout
@@ -44,11 +47,13 @@ __all__ = [
     "Round",
     "Schedule",
     "Sensitivity",
+    "SparseDense",
     "StdThreshold",
     "TargetSparsity",
     "budgets",
     "cut",
     "dead_neurons",
+    "deployment_advice",
     "deployment_plan",
     "export_tflite",
     "export_xla",
@@ -63,4 +68,5 @@ __all__ = [
     "sensitivity",
     "storage_sizes",
     "strip",
+    "to_sparse",
 ]

@@ -61,7 +61,7 @@ def quality_for(model, compression: float) -> float:
                 "A common quality needs layers that are pruned by StdThreshold. "
                 f"Received: layer {weight.layer!r} with criterion={weight.criterion}"
             )
-        spread = np.float32(ops.convert_to_numpy(surviving_std(weight.value, weight.mask)))
+        spread = surviving_std(weight.value, weight.mask)
         layers.append((weight.score, weight.size, spread, weight.criterion.quality))
 
     def survivors(quality):

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune.patterns import Pattern
+from keras_prune.pieces import count, on_host, rows_of
 
 
 class Cut(NamedTuple):
@@ -80,7 +81,7 @@ class Criterion:
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
         selected, threshold = self.select(weight, mask, strength)
-        rescued = not ops.any(selected)
+        rescued = count(selected) == 0
         if rescued:
             selected = self._largest_only(weight, mask)
         return Cut(selected, threshold, rescued)
@@ -90,7 +91,7 @@ class Criterion:
         raise NotImplementedError
 
     def _largest_only(self, weight, mask):
-        mask = ops.convert_to_numpy(mask)
+        mask = on_host(mask)
         score, size = self.pattern.units(_magnitude(weight), mask)
         return self.pattern.expand(keep_largest(score, size > 0, 1)[0], mask)
 
@@ -122,7 +123,7 @@ class StdThreshold(Criterion):
     """Cuts below a quality parameter times the standard deviation of the layer's surviving weights.
 
     This is the paper's rule (Han et al. 2015, section 3). The standard deviation is taken anew at every cut, over the
-    connections that are still there. The arithmetic runs on the backend, on the device that holds the weight.
+    connections that are still there.
 
     Args:
         quality: Float above 0. For a normal distribution, a quality of 1 cuts 68 % of the connections, 2 cuts 95 %.
@@ -152,10 +153,13 @@ class StdThreshold(Criterion):
         self.quality = float(quality)
 
     def select(self, weight, mask, strength):
-        threshold = strength * self.quality * surviving_std(weight, mask)
-        pattern, mask = self.pattern.at(strength), ops.convert_to_tensor(mask)
-        score, _ = pattern.units(ops.cast(ops.abs(weight), "float32"), mask)
-        return pattern.expand(score >= threshold, mask), threshold
+        threshold = np.float32(strength * self.quality) * surviving_std(weight, mask)
+        pattern, weight, mask = self.pattern.at(strength), on_host(weight), on_host(mask)
+        kept = np.empty_like(mask)
+        for rows in rows_of(mask.shape, pattern.rows):
+            score, _ = pattern.units(_magnitude(weight[rows]), mask[rows])
+            kept[rows] = pattern.expand(score >= threshold, mask[rows])
+        return kept, threshold
 
     def get_config(self):
         return {"quality": self.quality, **super().get_config()}
@@ -193,7 +197,7 @@ class TargetSparsity(Criterion):
         self.sparsity = float(sparsity)
 
     def select(self, weight, mask, strength):
-        pattern, mask = self.pattern.at(strength), ops.convert_to_numpy(mask)
+        pattern, mask = self.pattern.at(strength), on_host(mask)
         score, size = pattern.units(_magnitude(weight), mask)
         chosen, threshold = keep_largest(score, size, self.kept(weight, strength))
         return pattern.expand(chosen, mask), threshold
@@ -230,7 +234,7 @@ class RandomSparsity(TargetSparsity):
         self.seed = seed
 
     def select(self, weight, mask, strength):
-        pattern, mask = self.pattern.at(strength), ops.convert_to_numpy(mask)
+        pattern, mask = self.pattern.at(strength), on_host(mask)
         _, size = pattern.units(self._draw(weight.shape), mask)
         chosen, _ = keep_largest(self._draw(size.shape), size, self.kept(weight, strength))
         return pattern.expand(chosen, mask), 0.0  # No magnitude divides the kept from the cut.
@@ -277,18 +281,23 @@ def _units_for(score, size, kept) -> int:
     return int(np.argmin(np.abs(np.concatenate([[0], left]) - kept)))
 
 
-def surviving_std(weight, mask):
-    """The standard deviation over the connections that survive, a float32 scalar on the weight's own device."""
-    weight = ops.cast(weight, "float32")
-    survivors = max(1, count(mask))
-    mean = ops.sum(ops.where(mask, weight, 0.0)) / survivors
-    return ops.sqrt(ops.sum(ops.where(mask, ops.square(weight - mean), 0.0)) / survivors)
-
-
-def count(mask) -> int:
-    """How many entries of a boolean array are `True`."""
-    return int(ops.sum(ops.cast(mask, "int32")))
+def surviving_std(weight, mask) -> np.float32:
+    """The standard deviation over the connections that survive."""
+    weight, mask = on_host(weight), on_host(mask)
+    number, mean, squares = 0, 0.0, 0.0
+    for rows in rows_of(mask.shape):
+        piece = weight[rows][mask[rows]].astype("float32", copy=False)
+        if piece.size:
+            # Of two parts the squared deviations add up, and the distance of their means (Chan et al. 1979).
+            own = piece.mean(dtype="float64")
+            piece -= np.float32(own)
+            distance = float(own) - mean
+            squares += float(np.sum(np.square(piece), dtype="float64"))
+            squares += distance**2 * number * piece.size / (number + piece.size)
+            number += piece.size
+            mean += distance * piece.size / number
+    return np.float32(math.sqrt(squares / max(1, number)))
 
 
 def _magnitude(weight) -> np.ndarray:
-    return np.abs(ops.convert_to_numpy(ops.cast(weight, "float32")))
+    return np.abs(on_host(weight).astype("float32", copy=False))

@@ -28,6 +28,11 @@ class Pattern:
     array([ 3., -1.])
     """
 
+    @property
+    def rows(self) -> int:
+        """How many neighbouring inputs stand together: a weight may be gone through in multiples of them."""
+        return 1
+
     def at(self, strength: float) -> "Pattern":
         """Returns the pattern of a cut at a strength in (0, 1], on the way to the full one."""
         return self
@@ -98,6 +103,10 @@ class Blocks(Pattern):
             )
         object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON knows lists only.
 
+    @property
+    def rows(self):
+        return self.block_size[0]
+
     def units(self, magnitude, mask):
         xp = _numpy_or_ops(magnitude)
         magnitudes = self._by_block(xp.where(mask, magnitude, 0.0))
@@ -161,6 +170,10 @@ class NOfM(Pattern):
                 "Of every `of` connections `kept` stay, two integers with 1 <= kept < of, such as kept=2, of=4. "
                 f"Received: kept={self.kept!r}, of={self.of!r}"
             )
+
+    @property
+    def rows(self):
+        return self.of
 
     def at(self, strength):
         cut = math.ceil((self.of - self.kept) * strength)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, count
+from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
 from keras_prune.evaluation import evaluate
 from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.patterns import Pattern
+from keras_prune.pieces import count
 from keras_prune.wrappers import Prune, prunable_variables
 
 DEFAULT_QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)

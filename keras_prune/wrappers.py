@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.criteria import Criterion, StdThreshold, count
+from keras_prune.criteria import Criterion, StdThreshold
 from keras_prune.masking import MaskedScope, OnSurvivors
+from keras_prune.pieces import count
 
 # Weights of two or more dimensions that are still no connections between neurons: the bias of a GRU or of multi-head
 # attention, the scale of a normalisation over several axes, the slopes of a PReLU.

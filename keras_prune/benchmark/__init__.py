@@ -1,0 +1,1 @@
+"""Benchmark: which runtime and weight format is fastest for a model, measured on this machine."""

@@ -1,0 +1,73 @@
+"""An estimate of the energy that one input costs, from the paper's Fig. 1; `python -m keras_prune.benchmark.energy`.
+
+It counts what the figure prices: each connection that is left is fetched once, from DRAM or from on-chip SRAM, its
+relative index with it (5 bits in dense layers, 8 in convolutions, against 32 of the weight), and each use is one
+multiplication and one addition. Activations, control and leakage are not counted, and zero activations are not skipped.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_prune.networks import TABLES, PaperRow
+
+# Picojoules for 32 bits in 45 nm CMOS (Han et al. 2015, Fig. 1).
+PICOJOULES = {
+    "int add": 0.1,
+    "float add": 0.9,
+    "register": 1.0,
+    "int multiply": 3.1,
+    "float multiply": 3.7,
+    "SRAM": 5.0,
+    "DRAM": 640.0,
+}
+
+
+def energy(rows: Sequence[PaperRow], pruned: bool = True, memory: str = "DRAM") -> float:
+    """Returns the microjoules that one input costs.
+
+    Args:
+        rows: List of `PaperRow`, the layers of a network without the total, as in `keras_prune.networks.TABLES`.
+        pruned: Boolean, whether the layers have their `density` and relative indices, or all their weights. Defaults to
+            `True`.
+        memory: `"DRAM"` or `"SRAM"`, where the weights are. Defaults to `"DRAM"`.
+
+    Raises:
+        ValueError: If `memory` is none of these.
+
+    Example:
+
+    >>> from keras_prune.benchmark.energy import energy
+    >>> fc6 = [PaperRow("fc6", 38e6, 75e6, 36, 9, 3)]
+    >>> round(energy(fc6, pruned=False)), round(energy(fc6)), round(energy(fc6, memory="SRAM"))
+    (24492, 2546, 35)
+    """
+    if memory not in ("DRAM", "SRAM"):
+        raise ValueError(f"memory must be 'DRAM' or 'SRAM'. Received: memory={memory!r}")
+    picojoules = 0.0
+    for row in rows:
+        density = row.density / 100 if pruned else 1.0
+        index_bits = (8 if row.layer.startswith("conv") else 5) if pruned else 0
+        picojoules += density * row.weights * (1 + index_bits / 32) * PICOJOULES[memory]
+        picojoules += density * row.flop / 2 * (PICOJOULES["float multiply"] + PICOJOULES["float add"])
+    return picojoules / 1e6
+
+
+def main():
+    """Prints the estimate for the paper's four networks."""
+    table = Table(title="microjoules for one input, 45 nm")
+    table.add_column("network")
+    for heading in ("dense, DRAM", "pruned, DRAM", "pruned, SRAM", "dense / pruned, DRAM", "dense DRAM / pruned SRAM"):
+        table.add_column(heading, justify="right")
+    for network, rows in TABLES.items():
+        layers = rows[:-1]
+        dense, dram, sram = energy(layers, False), energy(layers), energy(layers, memory="SRAM")
+        table.add_row(
+            network, *(f"{x:,.1f}" for x in (dense, dram, sram)), f"{dense / dram:.1f}x", f"{dense / sram:.0f}x"
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Engines on TensorFlow: dense, XLA, and the two sparse kernels of `keras_prune.to_sparse`."""
+
+import keras
+
+from keras_prune.benchmark.engine import Engine, UnsupportedModelError, weight_bytes
+from keras_prune.sparse.conversion import to_sparse
+
+
+class TensorFlowDense(Engine):
+    """`tf.function`, as `model.predict` runs a model without XLA."""
+
+    name = "TensorFlow"
+    baseline = True
+    packages = ("tensorflow",)
+    jit_compile = False
+
+    def __init__(self, model, device):
+        self.model, self.device = model, device
+        self.weight_bytes = weight_bytes(model)
+
+    @classmethod
+    def missing(cls):
+        reason = super().missing()
+        if reason is None and keras.backend.backend() != "tensorflow":
+            reason = f"it needs KERAS_BACKEND=tensorflow, and Keras runs on {keras.backend.backend()}"
+        return reason
+
+    @classmethod
+    def devices(cls):
+        import tensorflow as tf
+
+        return [device.name.replace("device:", "") for device in tf.config.list_logical_devices()]
+
+    def prepare(self, inputs):
+        import tensorflow as tf
+
+        with tf.device(self.device):
+            tensor = tf.identity(inputs)
+            call = tf.function(self.model, jit_compile=self.jit_compile).get_concrete_function(tensor)
+        if self.device.startswith("/CPU"):
+            return lambda: call(tensor)
+
+        def run():
+            outputs = call(tensor)
+            tf.test.experimental.sync_devices()
+            return outputs
+
+        return run
+
+
+class TensorFlowXLA(TensorFlowDense):
+    """`tf.function(jit_compile=True)`."""
+
+    name = "TensorFlow XLA"
+    jit_compile = True
+
+
+class TensorFlowCSR(TensorFlowDense):
+    """`keras_prune.to_sparse(model, "csr")`."""
+
+    name = "TensorFlow CSR"
+    baseline = False
+    kernel = "csr"
+
+    def __init__(self, model, device):
+        super().__init__(converted(model, self.kernel), device)
+
+
+class TensorFlowCOO(TensorFlowCSR):
+    """`keras_prune.to_sparse(model, "coo")`, that is `tf.sparse`."""
+
+    name = "TensorFlow COO"
+    kernel = "coo"
+
+
+class TensorFlowELL(TensorFlowCSR):
+    """`keras_prune.to_sparse(model, "ell")`."""
+
+    name = "TensorFlow ELL"
+    kernel = "ell"
+
+
+def converted(model, kernel):
+    """Returns `to_sparse(model, kernel)`, and refuses models that have nothing to convert as an engine does."""
+    try:
+        return to_sparse(model, kernel, verbose=0)
+    except ValueError as error:
+        raise UnsupportedModelError(f"to_sparse refuses it: {error}") from error

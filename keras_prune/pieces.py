@@ -1,0 +1,33 @@
+"""Pieces: a large weight is gone through in rows on the host, so that a cut needs little memory and stays in caches."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+_ENTRIES = 2**18  # Of one piece, 1 MB in float32.
+
+
+def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
+    """Yields slices of the first axis that cover an array, each of a multiple of rows but for the last one."""
+    rows = shape[0] if len(shape) else 1
+    each = max(1, _ENTRIES // max(1, math.prod(shape[1:])) // multiple) * multiple
+    for start in range(0, rows, each):
+        yield slice(start, min(start + each, rows))
+
+
+def on_host(array) -> np.ndarray:
+    """Returns an array of any backend as one of NumPy, without a copy if it lies on the host already."""
+    if isinstance(array, np.ndarray):
+        return array
+    if keras.backend.backend() == "tensorflow":
+        # `convert_to_numpy` copies, as a variable of TensorFlow does in `np.asarray`; a tensor does not.
+        return np.asarray(ops.stop_gradient(array))
+    return ops.convert_to_numpy(array)
+
+
+def count(mask) -> int:
+    """How many entries of a boolean array are `True`."""
+    return int(np.count_nonzero(on_host(mask)))

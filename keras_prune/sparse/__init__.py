@@ -1,0 +1,1 @@
+"""Sparse inference: layers that hold and multiply only the connections that are left."""

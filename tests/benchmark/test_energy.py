@@ -1,0 +1,32 @@
+import pytest
+
+from keras_prune.benchmark.energy import energy, main
+from keras_prune.networks import PaperRow
+
+LAYER = [PaperRow("fc", 1e6, 2e6, 100, 10, 10)]
+
+
+def test_a_dense_layer_costs_one_fetch_one_multiplication_and_one_addition_a_weight():
+    assert energy(LAYER, pruned=False) == pytest.approx(640 + 3.7 + 0.9)
+    assert energy(LAYER, pruned=False, memory="SRAM") == pytest.approx(5 + 3.7 + 0.9)
+
+
+def test_a_pruned_layer_fetches_indices_beside_what_is_left():
+    assert energy(LAYER) == pytest.approx(0.1 * (640 * (1 + 5 / 32) + 4.6))
+    convolution = [LAYER[0]._replace(layer="conv1")]
+    assert energy(convolution) == pytest.approx(0.1 * (640 * (1 + 8 / 32) + 4.6))
+
+
+def test_the_energy_of_a_network_is_that_of_its_layers():
+    assert energy(LAYER * 3) == pytest.approx(3 * energy(LAYER))
+
+
+def test_another_memory_is_refused():
+    with pytest.raises(ValueError, match=r"memory must be 'DRAM' or 'SRAM'\. Received: memory='disk'"):
+        energy(LAYER, memory="disk")
+
+
+def test_the_table_has_the_four_networks(capsys):
+    main()
+    printed = capsys.readouterr().out
+    assert all(network in printed for network in ("lenet_300_100", "lenet_5", "alexnet", "vgg16"))

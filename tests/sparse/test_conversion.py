@@ -1,0 +1,214 @@
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_prune as kp
+from keras_prune import networks
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
+)
+KERNELS = ("csr", "coo", "ell")
+
+SERVE = """
+import sys
+import numpy as np
+import tensorflow as tf
+inputs = np.load(sys.argv[1] + "/inputs.npy")
+served = tf.saved_model.load(sys.argv[1] + "/model")
+np.save(sys.argv[1] + "/served.npy", served.serve(inputs))
+np.save(sys.argv[1] + "/one.npy", served.signatures["serving_default"](tf.constant(inputs[:1]))["output_0"])
+assert "keras_prune" not in sys.modules
+"""
+
+
+def cut_model(*layers, inputs=(16,), sparsity=0.8):
+    """A stripped model in which every layer lost the same share of its connections."""
+    model = kp.prune(keras.Sequential([keras.Input(inputs), *layers]), kp.TargetSparsity(sparsity))
+    for layer in model.layers:
+        if isinstance(layer, kp.Prune):
+            layer.cut()
+    return kp.strip(model)
+
+
+def two_layers():
+    layers = keras.layers.Dense(24, "relu", name="fc1"), keras.layers.Dense(3, bias_initializer="ones", name="fc2")
+    return cut_model(*layers)
+
+
+def random_inputs(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("batch", [1, 33])
+def test_a_sparse_model_computes_what_the_model_computes(kernel, batch):
+    model = two_layers()
+    sparse = kp.to_sparse(model, kernel, verbose=0)
+    assert [type(layer).__name__ for layer in sparse.layers] == ["SparseDense", "SparseDense"]
+    inputs = random_inputs(batch, 16)
+    np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_sparse_model_is_saved_and_loaded(kernel, tmp_path):
+    sparse = kp.to_sparse(two_layers(), kernel, verbose=0)
+    sparse.save(tmp_path / "sparse.keras")
+    loaded = keras.models.load_model(tmp_path / "sparse.keras")
+    assert loaded.get_layer("fc1").kernel == kernel
+    inputs = random_inputs(5, 16)
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), sparse.predict(inputs, verbose=0))
+
+
+def test_what_was_saved_with_one_kernel_can_be_loaded_with_another(tmp_path):
+    model = two_layers()
+    kp.to_sparse(model, "csr", verbose=0).save_weights(tmp_path / "sparse.weights.h5")
+    other = kp.to_sparse(two_layers(), "coo", verbose=0)
+    other.load_weights(tmp_path / "sparse.weights.h5")
+    inputs = random_inputs(5, 16)
+    np.testing.assert_allclose(other.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_saved_model_is_served_where_there_is_no_keras_prune(kernel, tmp_path):
+    model = two_layers()
+    sparse = kp.to_sparse(model, kernel, verbose=0)
+    sparse.export(tmp_path / "model", verbose=False)
+    inputs = random_inputs(5, 16)
+    np.save(tmp_path / "inputs.npy", inputs)
+    run = subprocess.run(
+        [sys.executable, "-c", SERVE, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    expected = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "served.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), expected[:1], atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_sparse_model_works_in_a_graph_of_unknown_batch_size(kernel):
+    import tensorflow as tf
+
+    model = two_layers()
+    sparse = kp.to_sparse(model, kernel, verbose=0)
+    call = tf.function(sparse, input_signature=[tf.TensorSpec((None, 16))])
+    for batch in (1, 9):
+        inputs = random_inputs(batch, 16)
+        np.testing.assert_allclose(call(inputs), model(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_convolutions_of_one_place_are_converted_and_others_named(rank, capsys):
+    convolution = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}[rank]
+    model = cut_model(
+        convolution(8, 3, name="wide"),
+        convolution(6, 1, activation="relu", name="pointwise"),
+        convolution(6, 1, strides=2, name="strided"),
+        inputs=(*[9] * rank, 4),
+    )
+    sparse = kp.to_sparse(model, "csr")
+    assert [type(layer).__name__ for layer in sparse.layers] == [
+        convolution.__name__,
+        "SparseDense",
+        convolution.__name__,
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "wide: dense; a convolution over several places is faster dense"
+    assert printed[2].startswith("strided: dense; of the 1x1 convolutions those with stride 1")
+    inputs = random_inputs(2, *[9] * rank, 4)
+    np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
+
+
+def test_auto_times_every_layer_and_says_what_it_chose_and_why(capsys):
+    model = two_layers()
+    sparse = kp.to_sparse(model, batch_size=4)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == ["fc1", "fc2"]
+    for line, layer in zip(printed, sparse.layers, strict=True):
+        chosen = line.split(": ")[1].split(",")[0]
+        assert chosen == (layer.kernel if isinstance(layer, kp.SparseDense) else "dense")
+        assert re.search(r" us against .* at batch 4; (20.1 % of 384|19.4 % of 72) connections", line)
+
+
+def test_auto_leaves_a_layer_dense_that_the_clock_favours(monkeypatch):
+    from keras_prune.sparse import conversion
+
+    for fastest, expected in (("dense", keras.layers.Dense), ("coo", kp.SparseDense)):
+        times = {"dense": 2.0, "csr": 2.0, "coo": 2.0, "ell": 2.0, fastest: 1.0}
+        monkeypatch.setattr(
+            conversion, "interleave", lambda calls, times=times: {name: np.array([times[name]]) for name in calls}
+        )
+        sparse = kp.to_sparse(two_layers(), verbose=0)
+        assert {type(layer) for layer in sparse.layers} == {expected}
+        if fastest == "coo":
+            assert {layer.kernel for layer in sparse.layers} == {"coo"}
+
+
+def test_a_wrapped_model_is_stripped_and_stays_as_it_was():
+    model = kp.prune(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), kp.TargetSparsity(0.5))
+    model.layers[0].cut()
+    sparse = kp.to_sparse(model, "csr", verbose=0)
+    assert sparse.layers[0].connections == 16
+    assert isinstance(model.layers[0], kp.Prune)
+
+
+def test_nested_and_branching_models_are_converted():
+    inputs = keras.Input((6,))
+    nested = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="inner")])
+    shared = keras.layers.Dense(6, name="shared")
+    outputs = keras.layers.Add()([shared(inputs), shared(shared(inputs))])
+    model = keras.Model(inputs, nested(outputs))
+    sparse = kp.to_sparse(model, "csr", verbose=0)
+    inputs = random_inputs(3, 6)
+    np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
+    assert sum(isinstance(layer, kp.SparseDense) for layer in sparse._flatten_layers()) == 2
+
+
+def test_a_compiled_model_is_evaluated_as_before():
+    model = two_layers()
+    model.compile("adam", "mse", metrics=["mae"])
+    data = random_inputs(10, 16), random_inputs(10, 3)
+    sparse = kp.to_sparse(model, "csr", verbose=0)
+    np.testing.assert_allclose(sparse.evaluate(*data, verbose=0), model.evaluate(*data, verbose=0), rtol=1e-5)
+
+
+def test_a_network_cut_twelvefold_takes_at_most_a_quarter_of_the_memory():
+    model = networks.lenet_300_100()
+    model = kp.prune(model, kp.TargetSparsity(1 - 1 / 12))
+    for layer in model.layers:
+        if isinstance(layer, kp.Prune):
+            layer.cut()
+    sparse = kp.to_sparse(model, "csr", verbose=0)
+    dense_bytes = sum(4 * int(np.prod(weight.shape)) for weight in kp.strip(model).weights)
+    layers = [layer for layer in sparse.layers if isinstance(layer, kp.SparseDense)]
+    assert sum(layer.weight_bytes for layer in layers) <= dense_bytes / 4
+    held = sum(array.nbytes for layer in layers for array in layer.matrix.read())
+    assert held == sum(layer.matrix.weight_bytes for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel": "fast"}, "kernel must be one of .*'coo', 'csr', 'ell'.* Received: kernel='fast'"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1. Received: batch_size=0"),
+    ],
+)
+def test_arguments_that_are_none_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        kp.to_sparse(two_layers(), **settings)
+
+
+def test_a_model_without_such_layers_is_refused():
+    with pytest.raises(ValueError, match=r"the model has none.*conv: dense; a convolution over several"):
+        kp.to_sparse(cut_model(keras.layers.Conv1D(3, 3, name="conv"), inputs=(8, 2)), "csr")
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ValueError, match="Expected a Keras 3 model"):
+        kp.to_sparse("model.keras")
