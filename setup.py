@@ -34,13 +34,15 @@ setup(
     package_data={"keras_prune": ["py.typed"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
-    install_requires=["absl-py>=2.1", "keras>=3.11", "numpy>=2.0", "rich>=14.3"],
+    install_requires=["absl-py>=1.4", "keras>=3.11", "numpy>=2.0", "rich>=14.3"],
     extras_require={
         "jax": ["jax>=0.5", "flatbuffers>=24.3"],  # jax.export writes with flatbuffers.
         "torch": ["torch>=2.13"],
         "plots": ["matplotlib>=3.9"],
         "benchmark": BENCHMARK,
         "examples": EXAMPLES,
+        # The rival of benchmarks/overhead.py, which wants absl-py 1 and Keras 2: for an environment of its own.
+        "tfmot": ["tensorflow>=2.21", "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"],
         "test": TEST,
         "dev": [*TEST, "build"],
     },
