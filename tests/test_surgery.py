@@ -360,7 +360,7 @@ def keras_2_model():
     [
         (r"Keras 3 models.*TF_USE_LEGACY_KERAS.*Received: model of class tf_keras", keras_2_model, None),
         (r"no weights yet.*keras.Input.*Received: unbuilt", lambda: keras.Sequential([layers.Dense(3)]), None),
-        (r"no weights yet.*call it on a batch.*Received: unbuilt model 'subclassed'", Subclassed, None),
+        (r"no weights yet.*call it on a batch.*Received: unbuilt model 'subclassed", Subclassed, None),
         (r"single layer is wrapped with keras_prune.Prune.*Received: model=", lambda: layers.Dense(3), None),
         (r"Expected a Keras 3 model.*Received: model=", lambda: ops.ones((2, 2)), None),
         (r"which here are \['hidden', 'head'\].*Received: criterion=.*'dense_1'", small_model, {"dense_1": HALF}),
