@@ -11,7 +11,6 @@ import numpy as np
 
 import keras_prune as kp
 
-WAY, OUTPUT = sys.argv[1:]
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 4)).astype("float32")
 
@@ -59,20 +58,20 @@ def train(model, masks):
     model.fit(X, Y, batch_size=32, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
 
 
-def on_tensorflow(masks):
+def on_tensorflow(way, masks):
     import tensorflow as tf
 
-    if WAY == "mirrored":
+    if way == "mirrored":
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    elif WAY == "workers":
+    elif way == "workers":
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:
         strategy = tf.distribute.get_strategy()
     with strategy.scope():
         model = make()
-    (train_by_hand if WAY == "workers" else train)(model, masks)
+    (train_by_hand if way == "workers" else train)(model, masks)
     return model
 
 
@@ -102,10 +101,10 @@ def train_by_hand(model, masks):
         masks.on_epoch_end(epoch)
 
 
-def on_jax(masks):
-    if WAY == "data":
+def on_jax(way, masks):
+    if way == "data":
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    elif WAY == "model":
+    elif way == "model":
         mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"], keras.distribution.list_devices())
         layout = keras.distribution.LayoutMap(mesh)
         layout[".*hidden.*kernel"] = (None, "model")
@@ -120,10 +119,11 @@ def on_jax(masks):
 
 
 if __name__ == "__main__":
+    way, output = sys.argv[1:]
     masks = Masks()
-    model = {"tensorflow": on_tensorflow, "jax": on_jax}[keras.backend.backend()](masks)
+    model = {"tensorflow": on_tensorflow, "jax": on_jax}[keras.backend.backend()](way, masks)
     weights = {
         f"weight/{i}": keras.ops.convert_to_numpy(variable.value)
         for i, variable in enumerate(model.trainable_variables)
     }
-    np.savez(OUTPUT, **masks.kept, **weights)
+    np.savez(output, **masks.kept, **weights)

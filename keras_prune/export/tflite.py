@@ -243,7 +243,10 @@ def _nothing_to_leave_out(model) -> str:
 
 def _mend(error) -> str:
     if "Select TensorFlow op" in str(error):
-        return "Give a batch_size: without one, recurrent layers need operators of TensorFlow's that LiteRT lacks."
+        return (
+            "LiteRT lacks that operator: recurrent layers do without it where a batch_size is given, and layers of the "
+            "policy mixed_float16 where they are built with float32."
+        )
     return "Choose other weights, a larger tolerance, or data that is more like what the model is made for."
 
 

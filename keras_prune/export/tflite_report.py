@@ -21,7 +21,7 @@ class ExportedWeight(NamedTuple):
     """One kernel of the Keras model in the file.
 
     Attributes:
-        name: Layer name, `"fc1"`; where a layer has several kernels with the variable's, `"lstm/recurrent_kernel"`.
+        name: Layer name, `"fc1"`; where a layer has several kernels, the variable's path, `"lstm/lstm_cell/kernel"`.
         shape: Tuple, its shape in Keras.
         density: Share of the connections that survive.
         stored: `StoredWeight`, what the file holds of it; `None` if that is no single tensor.
@@ -140,7 +140,7 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
                 free.remove(place)
             weight = None if place is None else stored[place]
             density = float(np.count_nonzero(kernel) / kernel.size)
-            name = layer.name if len(variables) == 1 else f"{layer.name}/{variable.name}"
+            name = layer.name if len(variables) == 1 else variable.path[max(0, variable.path.rfind(f"{layer.name}/")) :]
             reason = _why_no_sparse_kernel(weight, density)
             rows.append(ExportedWeight(name, kernel.shape, density, weight, None if reason else "LiteRT", reason))
     return rows

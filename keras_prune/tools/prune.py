@@ -2,7 +2,7 @@
 
     python -m keras_prune.tools.prune dense.keras pruned.keras --sparsity=0.5
     python -m keras_prune.tools.prune dense.keras pruned.keras --compression=8 --block_size=4,1
-    python -m keras_prune.tools.prune dense.keras pruned.keras --quality=1.2 --layers='fc.*'
+    python -m keras_prune.tools.prune dense.keras pruned.keras --quality=1.2 --layer_names='fc.*'
     python -m keras_prune.tools.prune retrained.keras plain.keras --strip
 
 The pruned model keeps its masks, so that training it further keeps the cut connections at zero; load it where
@@ -34,7 +34,7 @@ flags.DEFINE_enum(
     ["quality_for", "uniform", "erdos_renyi_kernel", "global_magnitude"],
     "How --compression is split among the layers; quality_for: by one common quality.",
 )
-flags.DEFINE_string("layers", ".*", "Cut only the layers whose whole name matches this regular expression.")
+flags.DEFINE_string("layer_names", ".*", "Cut only the layers whose whole name matches this regular expression.")
 flags.DEFINE_list("block_size", None, "Cut whole blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
 flags.DEFINE_list("n_of_m", None, "Keep at most N of M neighbouring inputs, such as 2,4.")
 flags.DEFINE_bool("strip", False, "Write a plain Keras model without masks.")
@@ -63,12 +63,12 @@ def main(path, output):
 
 def cut(model):
     """Returns a wrapped copy of a model, cut as the flags say."""
-    if pruned_layers(model) and FLAGS.layers != ".*":
+    if pruned_layers(model) and FLAGS.layer_names != ".*":
         raise ValueError(
-            "--layers chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
-            f"Received: --layers={FLAGS.layers}"
+            "--layer_names chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
+            f"Received: --layer_names={FLAGS.layer_names}"
         )
-    model = prune(model, {FLAGS.layers: StdThreshold()})
+    model = prune(model, {FLAGS.layer_names: StdThreshold()})
     layers = pruned_layers(model)
     pattern = asked_pattern()
     for layer in layers:

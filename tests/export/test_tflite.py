@@ -238,12 +238,12 @@ def test_data_of_other_shapes_is_refused(data, model, path):
 @needs_tensorflow
 def test_a_recurrent_layer_takes_a_batch_size(path):
     model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm")])
-    with pytest.raises(ValueError, match=r"Select TensorFlow op.*Give a batch_size"):
+    with pytest.raises(ValueError, match=r"Select TensorFlow op.*where a batch_size is given"):
         kp.export_tflite(model, path)
     report = kp.export_tflite(model, path, batch_size=1)
     assert [(row.name, row.stored.op) for row in report.rows] == [
-        ("lstm/kernel", "FULLY_CONNECTED"),
-        ("lstm/recurrent_kernel", "FULLY_CONNECTED"),
+        ("lstm/lstm_cell/kernel", "FULLY_CONNECTED"),
+        ("lstm/lstm_cell/recurrent_kernel", "FULLY_CONNECTED"),
     ]
 
 
