@@ -2,7 +2,7 @@
 
 import math
 
-from matplotlib import ticker
+from matplotlib import colormaps, ticker
 
 from keras_prune.benchmark.results import Results
 from keras_prune.plots import _REFERENCE, _axes, _legend, _look
@@ -79,11 +79,12 @@ def speed_ups(results: Results, batch_size: int, ax=None):
                 if measurement.engine == engine
             ]
             places = [place + (index - (len(engines) - 1) / 2) * thickness for place, _ in bars]
-            drawn.barh(places, [speed_up for _, speed_up in bars], thickness, label=engine, color=f"C{index}")
+            gains = [speed_up - 1 for _, speed_up in bars]  # Bars grow from 1: to the right faster, to the left slower.
+            drawn.barh(places, gains, thickness, left=1, label=engine, color=colormaps["tab20"](index))
         drawn.axvline(1, **_REFERENCE | {"zorder": 3})
         drawn.set_yticks(range(len(rows)), [f"{row[0].workload}, {row[0].density:.1%}" for row in rows])
         drawn.invert_yaxis()
-        drawn.set(xscale="log", xlabel=f"speed-up over the fastest dense engine, batch {batch_size}")
+        drawn.set(xscale="log", xlabel=f"speed-up over fastest dense, batch {batch_size}")
         drawn.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        _legend(drawn)
+        drawn.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
     return drawn
