@@ -196,7 +196,7 @@ def _on_litert(layer) -> tuple[Pattern, float | None, float | None, str]:
             return single, _SMALLER_FROM[single], None, reason
         if isinstance(layer, keras.layers.Dense) and len(shape) > 2:
             rows = math.prod(size or 1 for size in shape[1:-1])
-            reason = f"the sparse kernel gains nothing on many rows at once, and one input has {rows}"
+            reason = f"the sparse kernel gains little on many rows at once, and one input has {rows}"
             return single, _SMALLER_FROM[single], None, reason
         return blocks, _SMALLER_FROM[blocks], _FASTER_FROM, ""
     if isinstance(layer, (*_CONVOLUTIONS, keras.layers.EinsumDense, keras.layers.MultiHeadAttention)):
