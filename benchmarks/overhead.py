@@ -143,7 +143,7 @@ def update_masks():
 
     else:
         layers = [layer for layer in pruned.layers if hasattr(layer, "pruning_obj")]
-        kernels = [layer.layer.kernel for layer in layers]
+        kernels = [weight for layer in layers for weight, _, _ in layer.pruning_vars]
         masks = 4 * sum(int(np.prod(kernel.shape)) for kernel in kernels)  # float32
 
         def update(round):
@@ -211,7 +211,7 @@ def main(_):
         measured = json.loads(results.read_text()) if results.exists() else {}
         for library in ("keras_prune", "tfmot"):
             new = measure_apart(library)
-            old = measured.get(library, {})
+            old = {key: value for key, value in measured.get(library, {}).items() if key != "absent"}
             measured[library] = {**old, **new, "steps": {**old.get("steps", {}), **new.get("steps", {})}}
         results.write_text(json.dumps(measured, indent=1))
     print(table(json.loads(results.read_text())))
