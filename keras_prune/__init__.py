@@ -8,6 +8,7 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.cutting import cut
 from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
+from keras_prune.dropout import PrunedDropout
 from keras_prune.export.tflite import export_tflite
 from keras_prune.export.xla import export_xla
 from keras_prune.iterative import iterative_prune
@@ -22,7 +23,7 @@ from keras_prune.sparse.conversion import to_sparse
 from keras_prune.sparse.layers import SparseDense
 from keras_prune.storage import load_sparse, save_sparse, storage_sizes
 from keras_prune.surgery import prune, strip
-from keras_prune.wrappers import Prune, PrunedDropout
+from keras_prune.wrappers import Prune
 
 __version__ = "0.1.0"
 

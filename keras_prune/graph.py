@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_prune.wrappers import Prune, PrunedDropout, prunable_variables
+from keras_prune.dropout import PrunedDropout
+from keras_prune.wrappers import Prune, prunable_variables
 
 # Layers that hand every neuron of their input on to one place of their output, so that behind them one still speaks
 # of "the outputs of" the layer before. Matched with isinstance, subclasses included.

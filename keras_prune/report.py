@@ -13,6 +13,7 @@ from rich.table import Table
 
 from keras_prune.activations import nonzero_shares
 from keras_prune.counts import connections, flop
+from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import (
     Graph,
     Source,
@@ -25,7 +26,7 @@ from keras_prune.graph import (
 )
 from keras_prune.storage import storage_sizes
 from keras_prune.weight_storage import WeightStorage
-from keras_prune.wrappers import Prune, PrunedDropout
+from keras_prune.wrappers import Prune
 
 _DROPOUTS = (
     keras.layers.Dropout,

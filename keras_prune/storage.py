@@ -21,11 +21,12 @@ from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_prune.checked_file import open_checked, write_checked
+from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import leaf_layers
 from keras_prune.relative_index import WIDTHS
 from keras_prune.surgery import strip
 from keras_prune.weight_storage import WeightStorage, decode_weight, encode_weight, measure
-from keras_prune.wrappers import Prune, PrunedDropout
+from keras_prune.wrappers import Prune
 
 
 def storage_sizes(model, index_bits: int | str | None = None, value_dtype: str = "float32") -> list[WeightStorage]:

@@ -4,9 +4,10 @@ import functools
 
 import keras
 
+from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import dropout_sources, is_graph, leaf_layers, pruned_layers, submodels
 from keras_prune.rebuild import as_plain, rebuild
-from keras_prune.wrappers import Prune, PrunedDropout
+from keras_prune.wrappers import Prune
 
 
 def wrap_layers(model, criteria):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_prune.criteria import Criterion, StdThreshold
+from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import has_graph, is_graph, is_weight_layer, leaf_layers, pruned_layers, submodels
 from keras_prune.rebuild import rebuild
 from keras_prune.subclassed import wrap_layers
-from keras_prune.wrappers import Prune, PrunedDropout
+from keras_prune.wrappers import Prune
 
 
 def prune(model, criterion=None):
