@@ -19,7 +19,7 @@ Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
 EPOCHS = 8
 
 
-def run(directory, *callbacks, unit="epoch"):
+def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
     """What a user's script does, from its start to its end; returns the weights, masks among them."""
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
@@ -38,7 +38,7 @@ def run(directory, *callbacks, unit="epoch"):
     if unit == "step":
         schedule = kp.PolynomialDecay(begin=2, end=22, every=5, unit="step")
     callbacks = [kp.PruningCallback(schedule, verbose=0), *callbacks, kp.Backup(directory)]
-    model.fit(X, Y, batch_size=16, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks)
+    model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return model.get_weights()
 
 
@@ -113,10 +113,10 @@ import sys, time
 import numpy as np
 import keras
 import test_backup
-class Slowly(keras.callbacks.Callback):
+class Told(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         print("epoch", epoch, flush=True)
-weights = test_backup.run(sys.argv[1], Slowly())
+weights = test_backup.run(sys.argv[1], Told(), epochs=40)
 np.savez(sys.argv[2], *weights)
 """
 
@@ -127,7 +127,7 @@ def test_a_process_killed_many_times_at_random_moments_ends_as_one_that_was_not(
     root = pathlib.Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}
     chance, kills, epochs = random.Random(0), 0, []
-    while kills < 60:
+    while kills < 40:
         command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed"), str(output)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         line = process.stdout.readline()
@@ -142,5 +142,5 @@ def test_a_process_killed_many_times_at_random_moments_ends_as_one_that_was_not(
     print(f"{kills} kills, started in {sorted(set(epochs))}")
     assert kills >= 5
     weights = np.load(output)
-    for name, expected in zip(weights, run(tmp_path / "whole"), strict=True):
+    for name, expected in zip(weights, run(tmp_path / "whole", epochs=40), strict=True):
         np.testing.assert_array_equal(weights[name], expected)
