@@ -16,7 +16,8 @@ class Backup(keras.callbacks.Callback):
     between leaves a state that never was, in which a cut may be done twice. Here one file holds all and appears under
     its name when it is whole: weights, masks, thresholds, dropout rates and optimizer. Random seeds are set anew for
     every epoch, so that a later start draws the same noise. The order of the data is yours: pass `shuffle=False` with
-    data that is shuffled already, or a dataset whose order depends on the epoch alone.
+    data that is shuffled already, or a dataset whose order depends on the epoch alone. What other callbacks remember,
+    such as the patience of `EarlyStopping`, begins anew with every start.
 
     Put it last in the list of callbacks. A run that is finished does not train again; remove the directory for that.
 
