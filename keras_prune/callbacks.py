@@ -68,8 +68,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         layers_to_cut(self.model)
         # The last callback of every fit: what others restore at its end, EarlyStopping for one, is restored by then.
-        if getattr(self.model, "history", None) is not None:  # A list of callbacks may have been made without it.
-            self.model.history.on_train_end = self._look_at_the_end
+        self.model.history.on_train_end = self._look_at_the_end
         self._dropouts = pruned_dropouts(self.model) if self.adjust_dropout else []
         self._names: dict[int, str] = {}  # For the logs: layers of two nested models may have the same name.
         for model in submodels(self.model):

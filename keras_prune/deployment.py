@@ -5,17 +5,16 @@ thread, float32), see docs/patterns.md; of XNNPACK's sparse convolutions, what X
 """
 
 import dataclasses
-import io
 import math
 from typing import NamedTuple
 
 import keras
-from rich.console import Console
 from rich.table import Table
 
 from keras_prune.counts import connections
 from keras_prune.graph import has_graph, is_weight_layer, leaf_layers, submodels
 from keras_prune.patterns import Blocks, Pattern
+from keras_prune.text import table_with_lines
 from keras_prune.xnnpack_subgraph import inner_layer, sparse_subgraph
 
 # TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
@@ -91,18 +90,13 @@ class DeploymentPlan:
             pattern = "x".join(map(str, row.pattern.block_size)) if isinstance(row.pattern, Blocks) else "any"
             shares = ("-" if share is None else f"{share:.0%} zeros" for share in (row.smaller_from, row.faster_from))
             table.add_row(row.name, row.kind, f"{row.weights:,}", pattern, *shares)
-        output = io.StringIO()
-        console = Console(file=output, width=120, markup=False, emoji=False)  # Names are no markup.
-        console.print(table)
-        for name, reason in self.stops.items():
-            console.print(f"stops the sparse subgraph: {name} - {reason}", highlight=False)
+        lines = [f"stops the sparse subgraph: {name} - {reason}" for name, reason in self.stops.items()]
         reasons: dict[str, list[str]] = {}
         for row in self.rows:
             if row.reason:
                 reasons.setdefault(row.reason, []).append(row.name)
-        for reason, names in reasons.items():
-            console.print(f"not faster: {', '.join(names)} - {reason}", highlight=False)
-        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        lines += [f"not faster: {', '.join(names)} - {reason}" for reason, names in reasons.items()]
+        return table_with_lines(table, lines)
 
 
 def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:

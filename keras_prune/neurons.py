@@ -1,15 +1,14 @@
 """Dead neurons: what they are, and their removal."""
 
-import io
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from keras_prune.flow import Connected, trace
 from keras_prune.graph import is_weight_layer, leaf_layers, submodels
 from keras_prune.rebuild import rebuild
 from keras_prune.surgery import strip
+from keras_prune.text import table_with_lines
 
 
 class LayerNeurons(NamedTuple):
@@ -74,13 +73,8 @@ class DeadNeurons:
                 counts = (row.neurons, row.without_inputs, row.without_outputs, row.left, row.kept)
                 cells = [f"{count:,}" for count in counts] + [f"{row.ignored_inputs:,} of {row.inputs:,}"]
             table.add_row(row.layer, *cells)
-        output = io.StringIO()
-        console = Console(file=output, width=120)
-        console.print(table)
-        for row in self.rows:
-            if row.note:
-                console.print(f"{row.layer}: {row.note}", highlight=False, markup=False, soft_wrap=True)
-        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        lines = [f"{row.layer}: {row.note}" for row in self.rows if row.note]
+        return table_with_lines(table, lines, soft_wrap=True)
 
 
 def dead_neurons(model) -> DeadNeurons:

@@ -1,6 +1,5 @@
 """The report: the paper's table for a model of your own (Han et al. 2015, Tables 2 to 5)."""
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,7 +7,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from keras import ops
-from rich.console import Console
 from rich.table import Table
 
 from keras_prune.activations import nonzero_shares
@@ -25,6 +23,7 @@ from keras_prune.graph import (
     submodels,
 )
 from keras_prune.storage import storage_sizes
+from keras_prune.text import table_with_lines
 from keras_prune.weight_storage import WeightStorage
 from keras_prune.wrappers import Prune
 
@@ -124,14 +123,9 @@ class Report:
             table.add_row(*_cells(row.name, row), "" if row.dropout is None else f"{row.dropout:.2f}")
         table.add_section()
         table.add_row(*_cells("total", self), "")
-        output = io.StringIO()
-        console = Console(file=output, width=120, markup=False, emoji=False)  # Names are no markup.
-        console.print(table)
-        if self.storage:
-            console.print(self._storage_line(), highlight=False)
-        for name, reason in self.skipped.items():
-            console.print(f"left out: {name} - {reason}", highlight=False)
-        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        lines = [self._storage_line()] if self.storage else []
+        lines += [f"left out: {name} - {reason}" for name, reason in self.skipped.items()]
+        return table_with_lines(table, lines)
 
     def _storage_line(self) -> str:
         dense, stored, values, bound = (

@@ -193,13 +193,6 @@ def test_a_model_with_nothing_to_prune_is_refused():
         fit(model, kp.OneShot())
 
 
-def test_a_list_of_callbacks_made_without_a_history_is_enough():
-    model = pruned_model(kp.TargetSparsity(0.75))
-    own = kp.PruningCallback(kp.OneShot(), verbose=0)
-    model.fit(X, Y, verbose=0, callbacks=keras.callbacks.CallbackList([own], model=model, epochs=1, steps=2))
-    assert model.get_layer("hidden").density == 0.25
-
-
 def test_something_else_than_a_schedule_is_refused():
     with pytest.raises(ValueError, match=r"OneShot\(\).*Received: schedule=3"):
         kp.PruningCallback(3)

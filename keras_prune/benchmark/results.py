@@ -2,16 +2,15 @@
 
 import dataclasses
 import importlib.metadata
-import io
 import itertools
 import math
 import platform
 
 import keras
-from rich.console import Console
 from rich.table import Table
 
 from keras_prune.benchmark.engine import threads
+from keras_prune.text import table_with_lines
 
 _LIBRARIES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "scipy", "mkl", "numpy")
 
@@ -133,17 +132,13 @@ class Results:
                     f"{measurement.weight_bytes / 1e6:,.2f}",
                 )
             table.add_section()
-        output = io.StringIO()
-        console = Console(file=output, width=120, markup=False, emoji=False)  # Names are no markup.
-        console.print(table)
-        for entry in self.crossovers():
-            console.print(_crossover_line(entry), highlight=False)
-        for name, reason in self.absent.items():
-            console.print(f"absent: {name} - {reason}", highlight=False)
-        for (workload, engine), reason in self.refused.items():
-            console.print(f"not timed: {engine} on {workload} - {reason}", highlight=False)
-        console.print("measured on: " + ", ".join(f"{key} {value}" for key, value in self.machine.items()))
-        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        lines = [_crossover_line(entry) for entry in self.crossovers()]
+        lines += [f"absent: {name} - {reason}" for name, reason in self.absent.items()]
+        lines += [
+            f"not timed: {engine} on {workload} - {reason}" for (workload, engine), reason in self.refused.items()
+        ]
+        lines.append("measured on: " + ", ".join(f"{key} {value}" for key, value in self.machine.items()))
+        return table_with_lines(table, lines)
 
 
 def this_machine(device: str) -> dict[str, object]:

@@ -1,16 +1,15 @@
 """What a .tflite file holds of a model, and why each of its layers is not smaller or not faster."""
 
 import dataclasses
-import io
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.graph import is_weight_layer, leaf_layers
+from keras_prune.text import table_with_lines
 from keras_prune.wrappers import prunable_variables
 
 # All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
@@ -91,9 +90,6 @@ class TFLiteReport:
         for row in self.rows:
             op, size = ("-", "-") if row.stored is None else (row.stored.op, f"{row.stored.stored_bytes:,}")
             table.add_row(row.name, op, f"{row.density:.1%}", row.encoding, size, row.sparse_kernel or "-")
-        output = io.StringIO()
-        console = Console(file=output, width=120, markup=False, emoji=False)  # Names are no markup.
-        console.print(table)
         lines = [
             f"float32 weights take {self.float32_bytes:,} bytes; {self.weights} without sparse encoding "
             f"{self.dense_bytes:,}, gzip of that {self.gzip_bytes:,}",
@@ -108,9 +104,7 @@ class TFLiteReport:
             if row.reason:
                 reasons.setdefault(row.reason, []).append(row.name)
         lines += [f"no sparse kernel for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-        for line in lines:
-            console.print(line, highlight=False)
-        return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+        return table_with_lines(table, lines)
 
 
 def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight]) -> list[ExportedWeight]:
