@@ -104,7 +104,7 @@ def main(_):
         return
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in [] if FLAGS.table else FLAGS.names or architectures():
-        if name in results:
+        if "error" not in results.get(name, {"error": "not run"}):
             continue
         command = [sys.executable, __file__, f"--one={name}"]
         process = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)

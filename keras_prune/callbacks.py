@@ -197,7 +197,7 @@ class PruningCallback(keras.callbacks.Callback):
             line += f"; dropout {', '.join(rates)}"
         rescued = [f"{layer.name}/{cut.weight.name}" for layer, cut in cuts if cut.rescued]
         if rescued:
-            line += f"; one connection kept in each of {', '.join(rescued)}, which the cut would have emptied"
+            line += f"; one connection or block kept in each of {', '.join(rescued)}, which the cut would have emptied"
         print(f"{line}.", flush=True)
 
     def _connections(self) -> tuple[int, int]:

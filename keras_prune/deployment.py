@@ -14,7 +14,7 @@ from rich.table import Table
 from keras_prune.counts import connections
 from keras_prune.graph import has_graph, is_weight_layer, leaf_layers, submodels
 from keras_prune.patterns import Blocks, Pattern
-from keras_prune.text import table_with_lines
+from keras_prune.text import names_by_reason, table_with_lines
 from keras_prune.xnnpack_subgraph import inner_layer, sparse_subgraph
 
 # TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
@@ -91,11 +91,7 @@ class DeploymentPlan:
             shares = ("-" if share is None else f"{share:.0%} zeros" for share in (row.smaller_from, row.faster_from))
             table.add_row(row.name, row.kind, f"{row.weights:,}", pattern, *shares)
         lines = [f"stops the sparse subgraph: {name} - {reason}" for name, reason in self.stops.items()]
-        reasons: dict[str, list[str]] = {}
-        for row in self.rows:
-            if row.reason:
-                reasons.setdefault(row.reason, []).append(row.name)
-        lines += [f"not faster: {', '.join(names)} - {reason}" for reason, names in reasons.items()]
+        lines += [f"not faster: {names} - {reason}" for names, reason in names_by_reason(self.rows)]
         return table_with_lines(table, lines)
 
 

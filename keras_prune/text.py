@@ -1,5 +1,6 @@
 """Text: how a report becomes the string that `print` shows."""
 
+import collections
 import io
 from collections.abc import Iterable
 
@@ -21,3 +22,12 @@ def table_with_lines(table: Table, lines: Iterable[str], soft_wrap: bool = False
     for line in lines:
         console.print(line, soft_wrap=soft_wrap)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+
+
+def names_by_reason(rows) -> list[tuple[str, str]]:
+    """Returns each reason that rows give, once, with the names of all rows that give it: `[("names", "reason")]`."""
+    names = collections.defaultdict(list)
+    for row in rows:
+        if row.reason:
+            names[row.reason].append(row.name)
+    return [(", ".join(of_reason), reason) for reason, of_reason in names.items()]

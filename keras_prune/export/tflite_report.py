@@ -9,7 +9,7 @@ from rich.table import Table
 
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.graph import is_weight_layer, leaf_layers
-from keras_prune.text import table_with_lines
+from keras_prune.text import names_by_reason, table_with_lines
 from keras_prune.wrappers import prunable_variables
 
 # All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
@@ -99,11 +99,7 @@ class TFLiteReport:
         ]
         if self.not_sparse:
             lines.append(f"not sparsely encoded: {self.not_sparse}")
-        reasons: dict[str, list[str]] = {}
-        for row in self.rows:
-            if row.reason:
-                reasons.setdefault(row.reason, []).append(row.name)
-        lines += [f"no sparse kernel for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        lines += [f"no sparse kernel for {names}: {reason}" for names, reason in names_by_reason(self.rows)]
         return table_with_lines(table, lines)
 
 
