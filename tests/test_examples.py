@@ -91,15 +91,18 @@ def test_a_flag_out_of_range_is_one_clear_line(tmp_path):
 @pytest.mark.slow
 @needs_tensorflow
 @needs_mnist
-def test_mnist_keeps_a_twelfth_of_the_connections_and_the_accuracy_as_a_mean_over_three_seeds(tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "compression", "loss"), [([], 12, 0.05), (["--block_size=4,1", "--quality=0.9"], 8, 0.1)]
+)
+def test_mnist_keeps_the_accuracy_as_a_mean_over_three_seeds(tmp_path, flags, compression, loss):
     reports = []
     for seed in range(3):
-        run("mnist.py", "--network=lenet_300_100", f"--seed={seed}", f"--output_dir={tmp_path}", cwd=tmp_path)
+        run("mnist.py", f"--seed={seed}", f"--output_dir={tmp_path}", *flags, cwd=tmp_path)
         reports.append(json.loads((tmp_path / "report.json").read_text()))
 
     def mean(key):
         return sum(report[key] for report in reports) / len(reports)
 
-    assert all(report["compression"] >= 12 for report in reports)
-    assert mean("pruned_error") <= mean("dense_error") + 0.05
+    assert all(report["compression"] >= compression for report in reports)
+    assert mean("pruned_error") <= mean("dense_error") + loss
     assert mean("pruned_error") <= 1.75
