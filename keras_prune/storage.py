@@ -23,6 +23,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from keras_prune.checked_file import open_checked, write_checked
 from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import leaf_layers
+from keras_prune.pieces import on_host
 from keras_prune.relative_index import WIDTHS
 from keras_prune.surgery import strip
 from keras_prune.weight_storage import WeightStorage, decode_weight, encode_weight, measure
@@ -196,7 +197,7 @@ def _measure(weights, index_bits, value_dtype) -> list[WeightStorage]:
 
 def _array(weight) -> np.ndarray:
     # JAX holds a variable of 64 bits in 32 unless told otherwise; the file holds what the config declares.
-    return keras.ops.convert_to_numpy(weight.value).astype(weight.dtype, copy=False)
+    return on_host(weight.value).astype(weight.dtype, copy=False)
 
 
 def _own_variables(layer) -> dict[str, Any]:
