@@ -40,7 +40,7 @@ def keep_largest_of(pieces: Callable[[], Iterable[tuple]], kept: int) -> tuple[l
     Returns:
         A list with a boolean mask for every piece, and the lowest score kept, or the highest of all if none is.
     """
-    bound, ties = _lowest_kept(pieces, kept) if kept else (np.inf, 0)
+    bound, ties = _lowest_kept(pieces, kept)
     masks, lowest, highest = [], [], []
     for score, size in pieces():
         mask = np.logical_and(score > bound, size > 0)
@@ -68,6 +68,8 @@ def _lowest_kept(pieces, kept) -> tuple[np.floating, int]:
             sizes += np.bincount(bits >> shift & (_DIGITS - 1), weight, _DIGITS)
         at_least = above + np.cumsum(sizes[::-1])[::-1]
         kept = min(kept, at_least[0])
+        if kept == 0:
+            return np.inf, 0
         digit = int(np.flatnonzero(at_least >= kept)[-1])
         above = at_least[digit] - sizes[digit]
         leading, left = leading << _DIGIT_BITS | digit, shift
