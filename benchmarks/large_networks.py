@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -176,7 +175,6 @@ def export(process, name, folder, weights):
     report, measured = process.measure(
         lambda: kp.export_tflite(model, folder / f"{weights}.tflite", weights=weights, batch_size=1)
     )
-    measured["child_peak"] = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "export": measured,
         "bytes": {"tflite": report.bytes, "tflite_dense": report.dense_bytes, "tflite_dense_gzip": report.gzip_bytes},
