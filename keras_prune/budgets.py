@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, keep_largest, surviving_std
+from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, surviving_std
 from keras_prune.graph import leaf_layers, pruned_layers
 from keras_prune.patterns import Pattern
+from keras_prune.ranking import keep_largest
 from keras_prune.wrappers import Prune, prunable_variables
 
 

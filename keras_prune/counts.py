@@ -3,9 +3,8 @@
 import math
 
 import keras
-import numpy as np
-from keras import ops
 
+from keras_prune.pieces import count
 from keras_prune.wrappers import Prune, prunable_variables
 
 _CONVOLUTIONS = (
@@ -29,7 +28,7 @@ def connections(layer) -> tuple[int, int]:
     if isinstance(layer, Prune):
         return layer.connections
     variables = prunable_variables(layer)
-    kept = sum(int(np.count_nonzero(ops.convert_to_numpy(variable.value))) for variable in variables)
+    kept = sum(count(variable.value) for variable in variables)
     return kept, sum(math.prod(variable.shape) for variable in variables)
 
 

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_prune.patterns import Pattern
 from keras_prune.pieces import count, on_host, rows_of
+from keras_prune.ranking import keep_largest, keep_largest_of
 
 
 class Cut(NamedTuple):
@@ -197,10 +198,20 @@ class TargetSparsity(Criterion):
         self.sparsity = float(sparsity)
 
     def select(self, weight, mask, strength):
-        pattern, mask = self.pattern.at(strength), on_host(mask)
-        score, size = pattern.units(_magnitude(weight), mask)
-        chosen, threshold = keep_largest(score, size, self.kept(weight, strength))
-        return pattern.expand(chosen, mask), threshold
+        pattern, weight, mask = self.pattern.at(strength), on_host(weight), on_host(mask)
+        pieces = list(rows_of(mask.shape, pattern.rows))
+        chosen, threshold = keep_largest_of(
+            lambda: self._units(pattern, weight, mask, pieces), self.kept(weight, strength)
+        )
+        kept = np.empty_like(mask)
+        for rows, units in zip(pieces, chosen, strict=True):
+            kept[rows] = pattern.expand(units, mask[rows])
+        return kept, threshold
+
+    def _units(self, pattern, weight, mask, pieces):
+        """Yields the scores and sizes of the units in each piece."""
+        for rows in pieces:
+            yield pattern.units(_magnitude(weight[rows]), mask[rows])
 
     def kept(self, weight, strength: float) -> int:
         """Returns how many connections of `weight` are to be left at `strength`, which may be none."""
@@ -234,51 +245,16 @@ class RandomSparsity(TargetSparsity):
         self.seed = seed
 
     def select(self, weight, mask, strength):
-        pattern, mask = self.pattern.at(strength), on_host(mask)
-        _, size = pattern.units(self._draw(weight.shape), mask)
-        chosen, _ = keep_largest(self._draw(size.shape), size, self.kept(weight, strength))
-        return pattern.expand(chosen, mask), 0.0  # No magnitude divides the kept from the cut.
+        return super().select(weight, mask, strength)[0], 0.0  # No magnitude divides the kept from the cut.
 
-    def _draw(self, shape):
-        return np.random.default_rng(self.seed).random(shape)
+    def _units(self, pattern, weight, mask, pieces):
+        connections, units = np.random.default_rng(self.seed), np.random.default_rng(self.seed)
+        for rows in pieces:
+            _, size = pattern.units(connections.random(mask[rows].shape), mask[rows])
+            yield units.random(size.shape), size
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
-
-
-def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:
-    """Keeps the units of the highest scores whose sizes come nearest to `kept`; ties go to the lower row-major index.
-
-    Args:
-        score: Array of non-negative numbers.
-        size: Array of the same shape, what each unit counts: the connections that are left of a block, or the mask of
-            single connections. Units of size 0 are gone.
-        kept: Integer of at least 0. Where fewer survive already, they all stay; of two numbers of units that come as
-            near to it the smaller is kept.
-
-    Returns:
-        The boolean mask of the same shape, and the lowest score that it keeps.
-    """
-    mask = size > 0
-    score = np.where(mask, score, -1.0).ravel()
-    number = _units_for(score, size.ravel(), kept)
-    if number == 0:
-        return np.zeros_like(mask), np.max(score)
-    threshold = np.partition(score, -number)[-number]
-    selected = score > threshold
-    tied = np.flatnonzero(score == threshold)
-    selected[tied[: number - np.count_nonzero(selected)]] = True
-    return (selected & mask.ravel()).reshape(mask.shape), np.maximum(threshold, 0.0)
-
-
-def _units_for(score, size, kept) -> int:
-    """Returns how many units, from the highest score down, come nearest to `kept` connections."""
-    alive = size[size > 0]
-    if np.all(alive == alive[:1]):
-        full = int(alive[0]) if alive.size else 1
-        return min(-(-(2 * kept - full) // (2 * full)), alive.size)  # kept / full, halves downwards.
-    left = np.cumsum(size[np.argsort(-score, kind="stable")])
-    return int(np.argmin(np.abs(np.concatenate([[0], left]) - kept)))
 
 
 def surviving_std(weight, mask) -> np.float32:

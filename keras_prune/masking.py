@@ -16,7 +16,7 @@ class OnSurvivors(keras.regularizers.Regularizer):
 
     def __call__(self, weight):
         weight = ops.convert_to_tensor(weight)
-        return self.regularizer(ops.where(self.mask.value, weight, ops.zeros_like(weight)))
+        return self.regularizer(ops.where(self.mask.value, weight, 0.0))
 
 
 class MaskedScope(keras.StatelessScope):

@@ -29,5 +29,5 @@ def on_host(array) -> np.ndarray:
 
 
 def count(mask) -> int:
-    """How many entries of a boolean array are `True`."""
+    """How many entries of an array are `True`, or not zero."""
     return int(np.count_nonzero(on_host(mask)))

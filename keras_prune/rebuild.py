@@ -1,6 +1,7 @@
 """Rebuilding: a copy of a model, state and all, in which other layers stand in the place of its own."""
 
 import contextlib
+import functools
 import inspect
 import tempfile
 import warnings
@@ -87,8 +88,28 @@ def _empty_copy(layer):
         return type(layer)(**config | {"output_shape": layer._output_shape})
     copy = type(layer).from_config(layer.get_config())
     if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
-        copy.build_from_config(layer.get_build_config())
+        _build_like(copy, layer)
     return copy
+
+
+def _build_like(copy, layer) -> None:
+    """Builds a layer, and gives it the values of another's variables without drawing random ones first."""
+    for inner in layer._flatten_layers():
+        if not type(inner).__module__.startswith("keras.src.") or getattr(inner, "stateful", False):
+            # It may make variables in a way that the scope below refuses, as recurrent layers with a state do.
+            copy.build_from_config(layer.get_build_config())
+            return
+    # In this scope variables are declared, and on leaving it initialised. Random numbers would take longer than all
+    # the rest, and three times the memory of the weight.
+    with keras.StatelessScope():
+        copy.build_from_config(layer.get_build_config())
+        for old, new in zip(layer.variables, copy.variables, strict=True):
+            if new._value is None:
+                new._initializer = functools.partial(_copy_of, old)
+
+
+def _copy_of(variable, shape, dtype):
+    return ops.copy(variable.value)
 
 
 def _clone_graph(model, clone):

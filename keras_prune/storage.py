@@ -7,6 +7,7 @@ Nothing is entropy-coded: on LeNet-300-100 at 12x (fc1 8 %, fc2 9 %, fc3 26 %) t
 to within 1 % of the values and the entropy of a random mask.
 """
 
+import functools
 import json
 import os
 from itertools import accumulate
@@ -23,6 +24,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from keras_prune.checked_file import open_checked, write_checked
 from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import leaf_layers
+from keras_prune.pieces import on_host
 from keras_prune.relative_index import WIDTHS
 from keras_prune.surgery import strip
 from keras_prune.weight_storage import WeightStorage, decode_weight, encode_weight, measure
@@ -107,7 +109,7 @@ def save_sparse(model, path, index_bits: int | str | None = None, value_dtype: s
         config = keras.saving.serialize_keras_object(model)
         config.pop("compile_config", None)
         classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
-        _rebuild(json.loads(json.dumps(config)), rows, classes, allocate=False)
+        _rebuild(json.loads(json.dumps(config)), rows, classes)
     except Exception as error:  # Keras, and the get_config of custom layers, raise whatever they like.
         raise ValueError(
             "The model must be one that Keras can rebuild from its config without running code stored in it. Register "
@@ -157,15 +159,17 @@ def load_sparse(path, custom_objects=None):
             rows = [WeightStorage.from_header(row) for row in header["weights"]]
             if sum(row.stored_bytes for row in rows) != payload_bytes:
                 raise ValueError(f"the weights should fill the {payload_bytes} bytes of the payload")
-            model = _rebuild(header["model"], rows, custom_objects, allocate=True)
             starts = list(accumulate((row.stored_bytes for row in rows), initial=file.tell()))
+
+            def read(position, shape, dtype):
+                file.seek(starts[position])
+                return decode_weight(rows[position], file)
+
+            model = _rebuild(header["model"], rows, custom_objects, read)
             for layer, state in _layer_states(model):
-                values = {}
-                for key, position in state.items():
-                    file.seek(starts[position])
-                    values[key] = decode_weight(rows[position], file)
-                # Not `variable.assign`: a Normalization, for one, has more to do once it has its statistics.
-                layer.load_own_variables(values)
+                # It has its values, but a Normalization, for one, has more to do once it has its statistics.
+                values = {key: model.weights[position].value for key, position in state.items()}
+                layer.load_own_variables({key: keras.ops.stop_gradient(value) for key, value in values.items()})
         except Exception as error:  # A header from outside can make Keras raise anything.
             raise ValueError(
                 "Expected a model that Keras can rebuild without running code stored in the file; classes and "
@@ -196,7 +200,7 @@ def _measure(weights, index_bits, value_dtype) -> list[WeightStorage]:
 
 def _array(weight) -> np.ndarray:
     # JAX holds a variable of 64 bits in 32 unless told otherwise; the file holds what the config declares.
-    return keras.ops.convert_to_numpy(weight.value).astype(weight.dtype, copy=False)
+    return on_host(weight.value).astype(weight.dtype, copy=False)
 
 
 def _own_variables(layer) -> dict[str, Any]:
@@ -227,8 +231,8 @@ def _layer_states(model) -> list[tuple[keras.Layer, dict[str, int]]]:
     return states
 
 
-def _rebuild(config, rows, custom_objects, allocate):
-    """Builds the model from its config, and allocates its weights only if they are those of `rows`."""
+def _rebuild(config, rows, custom_objects, read=None):
+    """Builds the model from its config, and allocates its weights only if they are those of `rows` and can be read."""
     declared = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
     before = len(declared)
     try:
@@ -241,10 +245,9 @@ def _rebuild(config, rows, custom_objects, allocate):
         stored = [(row.shape, row.dtype) for row in rows]
         if weights != stored:
             raise ValueError(f"the config describes the weights {weights}, but those stored are {stored}")
-        if allocate:
-            for weight in model.weights:
-                # All of them are about to be read from the file; random numbers would take longer than reading.
-                weight._initializer = keras.initializers.Zeros()
+        if read is not None:
+            for position, weight in enumerate(model.weights):
+                weight._initializer = functools.partial(read, position)
             with keras.StatelessScope():
                 pass  # On leaving it, Keras initialises what has been declared.
     finally:

@@ -27,8 +27,7 @@ class PrunedWeight(NamedTuple):
 
     def masked(self):
         """The weight with zeros where there is no connection, as a tensor."""
-        value = self.variable.value
-        return ops.where(self.mask.value, value, ops.zeros_like(value))
+        return ops.where(self.mask.value, self.variable.value, 0.0)
 
 
 class LayerCut(NamedTuple):

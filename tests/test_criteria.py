@@ -6,7 +6,6 @@ import pytest
 from keras import ops
 
 import keras_prune as kp
-from keras_prune.criteria import keep_largest
 
 WEIGHT = np.random.default_rng(0).normal(size=(12, 10)).astype("float32")
 HALF = np.random.default_rng(1).random(WEIGHT.shape) < 0.5
@@ -149,11 +148,6 @@ def test_a_criterion_is_known_by_its_configuration(criterion):
     assert hash(copy) == hash(criterion)
     assert repr(copy) == repr(criterion)
     assert copy != type(criterion)(0.123)
-
-
-def test_keep_largest_leaves_fewer_survivors_as_they_are():
-    mask = np.array([True, False, False])
-    np.testing.assert_array_equal(keep_largest(np.array([0.0, 2.0, 3.0]), mask, 2)[0], mask)
 
 
 @pytest.mark.parametrize("value", ["1", None, [0.5]])

@@ -13,7 +13,6 @@ from keras import layers, ops
 
 import keras_prune as kp
 from keras_prune import budgets
-from keras_prune.criteria import keep_largest
 from keras_prune.graph import pruned_layers
 
 # The arrays share one shape, no multiple of the blocks: JAX compiles every operation anew for each.
@@ -348,15 +347,6 @@ def test_iterative_prune_keeps_whole_blocks_round_by_round(capsys):
     assert [round(one.compression) for one in rounds] == [1, 2, 4]
     assert all(is_whole(mask, kp.Blocks((4, 1))) for mask in kernel_masks(best))
     assert {layer.criterion for layer in pruned_layers(best)} == {kp.StdThreshold(1.0, kp.Blocks((4, 1)))}
-
-
-def test_units_of_several_sizes_are_kept_until_they_come_nearest():
-    score, size = np.array([5.0, 4.0, 3.0, 2.0]), np.array([4, 1, 4, 0])
-    assert keep_largest(score, size, 4)[0].tolist() == [True, False, False, False]
-    assert keep_largest(score, size, 6)[0].tolist() == [True, True, False, False]
-    assert keep_largest(score, size, 7)[0].tolist() == [True, True, False, False]  # As near as 9: the smaller.
-    assert keep_largest(score, size, 99)[0].tolist() == [True, True, True, False]
-    assert keep_largest(score, size, 1)[0].tolist() == [False, False, False, False]
 
 
 @pytest.mark.parametrize("block_size", [4, (4,), (4, 1, 1), (0, 1), (4, -1), (4.0, 1), "41", (True, 1), None])

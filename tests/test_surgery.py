@@ -405,3 +405,29 @@ def test_a_pattern_that_is_no_regular_expression_is_named(pattern):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")])
     with pytest.raises(ValueError, match="regular expressions for layer names"):
         kp.prune(model, {pattern: kp.StdThreshold(1.0)})
+
+
+@keras.saving.register_keras_serializable(package="test_surgery")
+class Counted(keras.initializers.GlorotUniform):
+    """Counts how many weights were drawn."""
+
+    drawn = 0
+
+    def __call__(self, *args, **kwargs):
+        Counted.drawn += 1
+        return super().__call__(*args, **kwargs)
+
+
+def test_a_copy_of_a_layer_is_not_initialised_at_random_first():
+    dense = layers.Dense(3, kernel_initializer=Counted())
+    convolution = layers.Conv1D(2, 3, kernel_initializer=Counted())
+    model = keras.Sequential([keras.Input((8, 2)), dense, convolution])
+    drawn = Counted.drawn
+    pruned = kp.prune(model, kp.TargetSparsity(0.5))
+    kp.cut(pruned, kp.OneShot(), 0)
+    plain = kp.strip(pruned)
+    assert Counted.drawn == drawn
+    assert [type(layer.kernel_initializer) for layer in plain.layers] == [Counted, Counted]
+    # Nor do they share what they hold.
+    assert all(np.count_nonzero(weight) == weight.size for weight in model.get_weights() if weight.ndim > 1)
+    assert all(np.count_nonzero(weight) == weight.size / 2 for weight in plain.get_weights() if weight.ndim > 1)

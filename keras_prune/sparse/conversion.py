@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune.graph import is_weight_layer, leaf_layers
+from keras_prune.pieces import on_host
 from keras_prune.rebuild import rebuild
 from keras_prune.sparse.layers import SparseDense, require_kernel
 from keras_prune.sparse.matrices import MATRICES
@@ -98,7 +99,7 @@ def _stays_dense(layer) -> str | None:
 
 
 def _memory(layer, sparse) -> str:
-    kernel = ops.convert_to_numpy(layer.kernel.value)
+    kernel = on_host(layer.kernel.value)
     line = f"{np.count_nonzero(kernel) / kernel.size:.1%} of {kernel.size:,} connections".replace("%", " %")
     dense = 4 * sum(math.prod(weight.shape) for weight in layer.weights)
     return line + (f" in {sparse.weight_bytes:,} bytes, dense {dense:,}" if sparse else "")

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_prune.pieces import on_host
 from keras_prune.sparse.matrices import MATRICES, Connections, SparseMatrix
 
 
@@ -59,7 +60,7 @@ class SparseDense(keras.Layer):
     @classmethod
     def of(cls, layer, kernel: str = "csr") -> "SparseDense":
         """Returns the sparse counterpart of a built `Dense` layer or 1x1 convolution, under the same name."""
-        weight = ops.convert_to_numpy(layer.kernel)
+        weight = on_host(layer.kernel.value)
         weight = weight.reshape(-1, weight.shape[-1])
         connections = Connections.of(weight)
         sparse = cls(

@@ -28,9 +28,13 @@ class Connections(NamedTuple):
     @classmethod
     def of(cls, kernel: np.ndarray) -> "Connections":
         """Returns the connections in a dense kernel of shape `(inputs, outputs)`."""
-        rows, columns = np.nonzero(kernel.T)
+        # Found in the order of memory and then sorted by neuron: in the order of neurons they lie too far apart.
+        places = np.flatnonzero(kernel != 0)
+        columns, rows = np.divmod(places, kernel.shape[1])
+        order = np.argsort(rows.astype(np.min_scalar_type(kernel.shape[1])), kind="stable")
+        values = kernel.ravel()[places[order]]
         row_starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=kernel.shape[1]))])
-        return cls(kernel[columns, rows].astype("float32"), columns.astype("int32"), row_starts.astype("int32"))
+        return cls(values.astype("float32"), columns[order].astype("int32"), row_starts.astype("int32"))
 
     @property
     def rows(self) -> np.ndarray:
