@@ -29,8 +29,8 @@ class Settings(NamedTuple):
 
 
 SETTINGS = {
-    "vgg": Settings(0.1, 2.5e-4, 0.3, 30, 0.02, (3, 7, 13.5, 20, 33), 5, 0.3),
-    "alexnet": Settings(0.02, 2.5e-4, 0.5, 25, 0.02, (3, 6, 9.5, 13, 18), 4, 0.3),
+    "vgg": Settings(0.05, 2.5e-4, 0.3, 24, 0.02, (3, 7, 13.5, 20, 33), 4, 0.3),
+    "alexnet": Settings(0.02, 2.5e-4, 0.5, 18, 0.02, (3, 6, 9.5, 13, 18), 4, 0.3),
 }
 
 
@@ -45,7 +45,8 @@ def vgg(width, settings):
                 layers.BatchNormalization(momentum=0.9, name=f"norm{name}"),
                 layers.ReLU(name=f"relu{name}"),
             ]
-        blocks.append(layers.MaxPooling2D(name=f"pool{block}"))
+        if block < 5:
+            blocks.append(layers.MaxPooling2D(name=f"pool{block}"))
     return _network("vgg", blocks, 32 * width, settings)
 
 
@@ -78,8 +79,8 @@ def _l2(settings):
 
 def load(split, data_dir):
     """Returns the images of a split, uint8 of shape (n, 32, 32, 3), and their labels, shape (n,)."""
-    data = tfds.as_numpy(tfds.load("cifar10", split=split, data_dir=data_dir, batch_size=-1))
-    return data["image"], data["label"]
+    images = tfds.load("cifar10", split=split, data_dir=data_dir, as_supervised=True)
+    return tuple(part.numpy() for part in images.batch(100_000).get_single_element())
 
 
 def augmented(images, labels, seed):
