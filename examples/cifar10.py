@@ -82,7 +82,9 @@ def table(network):
     ]
     for index in range(min(len(seed["rounds"]) for seed in seeds)):
         rounds = [seed["rounds"][index] for seed in seeds]
-        changes = [100 * (seed["rounds"][index]["eval_accuracy"] - seed["rounds"][0]["eval_accuracy"]) for seed in seeds]
+        changes = [
+            100 * (seed["rounds"][index]["eval_accuracy"] - seed["rounds"][0]["eval_accuracy"]) for seed in seeds
+        ]
         each = ", ".join(f"{change:+.2f}" for change in changes)
         lines.append(
             f"| {_mean(rounds, 'compression'):.1f}x | {100 * _mean(rounds, 'eval_accuracy'):.2f} % "

@@ -1,12 +1,7 @@
-"""examples/cifar10.py: its parts, and the whole of it as a process on images that TensorFlow Datasets makes up."""
+"""The parts of examples/cifar10.py; test_examples.py runs the whole of it."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,27 +9,6 @@ import keras_prune as kp
 
 pytest.importorskip("tensorflow_datasets", reason="the examples read images with TensorFlow Datasets")
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-# The official images cannot be had everywhere; these are noise, and one of their splits is like the other.
-MOCK = """
-import os, runpy, sys
-import tensorflow_datasets as tfds
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-with tfds.testing.mock_data(num_examples=300):
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def run(*flags, cwd, mock=True):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]),
-        "TFDS_DATA_DIR": str(cwd / "no_datasets"),
-    }
-    command = [sys.executable, *(["-c", MOCK] if mock else []), str(EXAMPLES / "cifar10.py"), *flags]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 @pytest.fixture
@@ -96,28 +70,3 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(training):
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0.099 < rates[top] <= 0.1
     assert 0 < rates[-1] < 1e-4
-
-
-@pytest.mark.slow
-def test_the_script_prunes_writes_measurements_that_agree_and_does_not_train_twice(tmp_path):
-    flags = ["--network=vgg", "--seeds=3", "--width=2", "--dense_epochs=1", "--epochs=1", "--compressions=2,4"]
-    flags += ["--max_drop=1", f"--results_dir={tmp_path}", f"--output_dir={tmp_path}", f"--figures_dir={tmp_path}"]
-    run(*flags, cwd=tmp_path)
-
-    measured = json.loads((tmp_path / "cifar10_vgg_3.json").read_text())
-    assert [round(one["compression"]) for one in measured["rounds"]] == [1, 2, 4]
-    assert all(0 <= one["eval_accuracy"] <= 1 for one in measured["rounds"])
-    chosen = measured["rounds"][measured["chosen"]]
-    model = keras.models.load_model(tmp_path / "vgg/seed_3/pruned.keras", compile=False)
-    assert [row.kept for row in kp.report(model).rows] == [row["kept"] for row in chosen["layers"]]
-    assert set(measured["files"]) == {"pruned.keras", "pruned.kprune", "pruned.tflite"}
-    sparse = kp.load_sparse(tmp_path / "vgg/seed_3/pruned.kprune")
-    inputs = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
-    np.testing.assert_array_equal(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
-
-    written = (tmp_path / "cifar10_vgg_3.json").stat().st_mtime_ns
-    output = run(*flags, "--table=vgg", "--figure=vgg", cwd=tmp_path, mock=False)
-    assert (tmp_path / "cifar10_vgg_3.json").stat().st_mtime_ns == written
-    assert output.count("x | ") == 3
-    assert (tmp_path / "cifar10_vgg_rounds.png").exists()
-    assert (tmp_path / "cifar10_vgg_sensitivity.png").exists()
