@@ -136,12 +136,16 @@ def dense_model(network, width, seed, settings, data, held_out, directory):
         model = {"vgg": vgg, "alexnet": alexnet}[network](width, settings)
         compile(model, settings.learning_rate)
         schedule = cosine(settings.learning_rate, settings.dense_epochs, warm_up=0.2)
-        callbacks = [schedule, keras.callbacks.CSVLogger(directory / "dense.csv", append=True)]
-        callbacks.append(kp.Backup(directory / "backup", seed=1000 * seed))
+        log = keras.callbacks.CSVLogger(directory / "dense.csv", append=True)
         model.fit(
-            data, epochs=settings.dense_epochs, validation_data=held_out, validation_batch_size=500, shuffle=False, verbose=2,
-            callbacks=callbacks,
-        )  # fmt: skip
+            data,
+            epochs=settings.dense_epochs,
+            validation_data=held_out,
+            validation_batch_size=500,
+            shuffle=False,
+            verbose=2,
+            callbacks=[schedule, log, kp.Backup(directory / "backup", seed=1000 * seed)],
+        )
         model.save(file.with_name("partial.keras"))
         file.with_name("partial.keras").rename(file)
     model = keras.models.load_model(file, compile=False)

@@ -30,7 +30,7 @@ flags.DEFINE_enum("weights", "imagenet", ["imagenet", "none"], "Weights of Mobil
 flags.DEFINE_float("alpha", 1.0, "Width of MobileNetV2; pretrained are 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.")
 flags.DEFINE_integer("image_size", 160, "Pixels of a side; pretrained are 96, 128, 160, 192 and 224.", lower_bound=32)
 flags.DEFINE_integer("batch_size", 32, "Images per training step.", lower_bound=1)
-flags.DEFINE_integer("head_epochs", 4, "Epochs with a frozen backbone; before the last, the head is cut.", lower_bound=1)
+flags.DEFINE_integer("head_epochs", 4, "Epochs of the head; before the last it is cut.", lower_bound=1)
 flags.DEFINE_integer("tuning_epochs", 2, "Epochs of all layers before their first cut.", lower_bound=0)
 flags.DEFINE_integer("rounds", 4, "How often to cut all layers.", lower_bound=1)
 flags.DEFINE_integer("epochs", 2, "Epochs after each cut.", lower_bound=1)

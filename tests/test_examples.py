@@ -157,3 +157,19 @@ def test_imagenet_prunes_in_mixed_precision_on_mirrored_devices_and_goes_on_wher
     again = run("imagenet.py", *flags, cwd=tmp_path, made_up_images=8)
     assert "2/2 - " not in again  # No epoch is trained twice.
     assert results == json.loads((tmp_path / "vgg16/report.json").read_text())
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_transfer_cuts_the_head_first_and_then_the_backbone_too_but_no_depthwise_convolution(tmp_path):
+    flags = ["--weights=none", "--alpha=0.35", "--image_size=32", "--batch_size=8", "--head_epochs=1"]
+    flags += ["--tuning_epochs=0", "--rounds=1", "--epochs=1", f"--output_dir={tmp_path}"]
+    output = run("transfer.py", *flags, cwd=tmp_path, made_up_images=16)
+
+    head, everything = (int(total.replace(",", "")) for total in re.findall(r"cut [\d,]+ of ([\d,]+) conn", output))
+    assert head == 1280 * 5
+    assert everything > 10 * head
+    rows = {row.name: row for row in kp.report(keras.models.load_model(tmp_path / "pruned.keras")).rows}
+    assert rows["head"].density < 0.7
+    assert rows["block_5_expand"].density < 0.7
+    assert rows["block_5_depthwise"].density == 1
