@@ -7,8 +7,6 @@ import os
 import runpy
 import sys
 
-import tensorflow_datasets as tfds
-
 
 def replace_vgg16():
     import keras  # Not above, since other examples choose their backend first.
@@ -29,9 +27,12 @@ def replace_vgg16():
     keras.applications.VGG16 = small_vgg16
 
 
-count, *sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-if sys.argv[0].endswith("imagenet.py"):
-    replace_vgg16()
-with tfds.testing.mock_data(num_examples=int(count)):
-    runpy.run_path(sys.argv[0], run_name="__main__")
+if __name__ == "__main__":
+    import tensorflow_datasets as tfds  # Nor above, where it may be missing for those who only collect tests.
+
+    count, *sys.argv = sys.argv[1:]
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    if sys.argv[0].endswith("imagenet.py"):
+        replace_vgg16()
+    with tfds.testing.mock_data(num_examples=int(count)):
+        runpy.run_path(sys.argv[0], run_name="__main__")
