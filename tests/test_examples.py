@@ -170,7 +170,7 @@ def test_transfer_cuts_the_head_first_and_then_the_backbone_too_but_no_depthwise
     head, everything = (int(total.replace(",", "")) for total in re.findall(r"cut [\d,]+ of ([\d,]+) conn", output))
     assert head == 1280 * 5
     assert everything > 10 * head
-    rows = {row.name: row for row in kp.report(keras.models.load_model(tmp_path / "pruned.keras")).rows}
+    rows = {row.name: row for row in kp.report(keras.models.load_model(tmp_path / "pruned.keras", compile=False)).rows}
     assert rows["head"].density < 0.7
     assert rows["block_5_expand"].density < 0.7
     assert rows["block_5_depthwise"].density == 1
