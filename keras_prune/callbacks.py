@@ -218,8 +218,8 @@ class PruningCallback(keras.callbacks.Callback):
 
 
 def _number(variable) -> float:
-    # By way of NumPy, because a variable under tf.distribute refuses float().
-    return float(keras.ops.convert_to_numpy(variable.value))
+    # By way of NumPy, because a variable under tf.distribute refuses float(), and its value, inside the scope, NumPy.
+    return float(keras.ops.convert_to_numpy(variable))
 
 
 def _listed(times) -> str:

@@ -127,6 +127,9 @@ def _clone_graph(model, clone):
             "train_step are gone.",
             stacklevel=6,
         )
+    # A frozen model must stay one: TensorFlow takes no notice when what is trainable is made so, and would leave the
+    # layers inside frozen. Not by the public attribute, which would set those layers too, each of which has its own.
+    copy._trainable = model._trainable
     if has_graph(model):
         for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(copy.inputs), strict=True):
             # `clone_model` gives an input that was not named by hand another name.

@@ -199,7 +199,7 @@ def report(model, data=None) -> Report:
                 flop=flop(layer, weights),
                 activation=activations.get(id(layer)),
                 flop_density=kept / weights * activations.get(id(source), 1.0),
-                dropout=None if rate is None else float(ops.convert_to_numpy(rate.value)),
+                dropout=None if rate is None else float(ops.convert_to_numpy(rate)),
             )
         )
         sizes.append(graph.activations_behind(layer) if graph else 0)

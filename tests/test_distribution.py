@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_prune as kp
+
 JAX, TENSORFLOW, TORCH = (keras.backend.backend() == name for name in ("jax", "tensorflow", "torch"))
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(TORCH, reason="Keras distributes on TensorFlow and JAX; PyTorch does it on its own")
@@ -81,3 +83,20 @@ def test_keras_distribution_over_four_devices(way, replicas, single, tmp_path):
     # Under ModelParallel the mask of this layer is in pieces, as its kernel is.
     assert len(results["mask/0/hidden"]) == replicas
     assert_equal_to(single, results)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_the_whole_loop_and_its_report_run_inside_the_scope_of_a_strategy():
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        layers = [keras.layers.Dense(8, name="hidden"), keras.layers.Dropout(0.5), keras.layers.Dense(1, name="head")]
+        model = keras.Sequential([keras.Input((8,)), *layers])
+        model.compile("sgd", "mse", metrics=["mse"])
+        best, _ = kp.iterative_prune(
+            model, [4], monitor="mse", max_drop=9, x=x, y=x[:, :1], validation_data=(x, x[:, :1])
+        )
+        report = kp.report(best)
+    assert report.compression == 4
+    assert report.rows[0].dropout == pytest.approx(0.5 * report.rows[0].density ** 0.5)

@@ -283,6 +283,23 @@ def test_frozen_layers_are_left_alone():
     assert not pruned.get_layer("hidden").trainable
 
 
+def test_a_frozen_model_inside_stays_frozen_until_it_is_unfrozen_and_pruned_too():
+    inputs = keras.Input((4,))
+    backbone = keras.Model(inputs, layers.Dense(6, name="hidden")(inputs), name="backbone")
+    backbone.trainable = False
+    inputs = keras.Input((4,))
+    model = kp.prune(keras.Model(inputs, layers.Dense(2, name="head")(backbone(inputs))))
+    backbone = model.get_layer("backbone")
+    assert not backbone.trainable
+    assert len(model.trainable_variables) == 2
+
+    backbone.trainable = True
+    assert len(model.trainable_variables) == 4
+    model = kp.prune(model)
+    assert [row.name for row in kp.report(model).rows] == ["hidden", "head"]
+    assert kp.report(model).skipped == {}
+
+
 def test_a_dropout_is_tied_to_the_layer_it_drops_and_keeps_its_settings():
     model = keras.Sequential(
         [

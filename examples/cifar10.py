@@ -1,0 +1,147 @@
+"""Prunes a VGG-style or an AlexNet-style network on CIFAR-10, and writes tables and figures of what became of it.
+
+    python examples/cifar10.py --network=vgg                     # train and prune for every seed; continues if stopped
+    python examples/cifar10.py --network=alexnet --backend=jax   # reads images by TensorFlow, trains by JAX
+    python examples/cifar10.py --table=vgg                       # Markdown, from the measurements alone
+    python examples/cifar10.py --figure=vgg                      # PNG, from the measurements alone
+
+The dense network is trained; a scan of its sensitivity gives every layer a threshold of its own; then it is cut and
+retrained round by round, dense layers and convolutions in turn. Models are kept in `--output_dir`, measurements as
+JSON files in `--results_dir`. The last tenth of the training split is held out for every choice; the evaluation split
+is read once, when all rounds of a seed are done.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("network", None, ["vgg", "alexnet"], "The network to train and prune.")
+flags.DEFINE_enum("table", None, ["vgg", "alexnet"], "The network whose table to print.")
+flags.DEFINE_enum("figure", None, ["vgg", "alexnet"], "The network whose figures to draw.")
+flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax", "torch"], "What Keras runs on.")
+flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights, order of images and dropout.")
+flags.DEFINE_integer("width", 16, "Filters of the first block; all other layers follow.", lower_bound=1)
+flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut; by default the network's.", lower_bound=1)
+flags.DEFINE_integer("epochs", None, "Epochs of each phase of a round; by default the network's.", lower_bound=1)
+flags.DEFINE_list("compressions", None, "What the rounds are to reach; by default the network's.")
+flags.DEFINE_float("max_drop", 0.02, "How much held-out accuracy the rounds may lose.", lower_bound=0)
+flags.DEFINE_string("train_split", "train[:90%]", "Images to train on, the last tenth held out for choices.")
+flags.DEFINE_string("eval_split", "train[90%:]", "Images to evaluate on at the end; of the complete data, test.")
+flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
+flags.DEFINE_string("output_dir", "output/cifar10", "Where the models of every seed are kept.")
+flags.DEFINE_string("results_dir", "docs/results", "Where the measurements are kept.")
+flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
+
+
+def train():
+    """Trains and prunes for every seed that has no measurements yet."""
+    import cifar10_training as training
+
+    settings = training.SETTINGS[FLAGS.network]
+    given = {name: FLAGS[name].value for name in ("dense_epochs", "epochs") if FLAGS[name].value}
+    if FLAGS.compressions:
+        given["compressions"] = tuple(map(float, FLAGS.compressions))
+    for seed in map(int, FLAGS.seeds):
+        file = pathlib.Path(FLAGS.results_dir) / f"cifar10_{FLAGS.network}_{seed}.json"
+        if file.exists():
+            continue
+        measured = training.measure(
+            FLAGS.network,
+            FLAGS.width,
+            seed,
+            settings._replace(**given),
+            FLAGS.train_split,
+            FLAGS.eval_split,
+            FLAGS.max_drop,
+            FLAGS.data_dir,
+            pathlib.Path(FLAGS.output_dir) / FLAGS.network / f"seed_{seed}",
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measured, indent=1))
+        print(f"{file}: {measured['seconds']:.0f} s", flush=True)
+
+
+def measurements(network):
+    """Returns what was measured, one entry a seed."""
+    files = sorted(pathlib.Path(FLAGS.results_dir).glob(f"cifar10_{network}_*.json"))
+    if not files:
+        raise SystemExit(f"no measurements in {FLAGS.results_dir}: run cifar10.py --network={network} first")
+    return [json.loads(file.read_text()) for file in files]
+
+
+def table(network):
+    """Returns the accuracies of every round, and the layers of the sparsest that lost nothing, as Markdown."""
+    seeds = measurements(network)
+    lines = [
+        "| compression | accuracy | change from dense, each seed (points) | held-out accuracy | FLOP left |",
+        "|---|---|---|---|---|",
+    ]
+    for index in range(min(len(seed["rounds"]) for seed in seeds)):
+        rounds = [seed["rounds"][index] for seed in seeds]
+        changes = [
+            100 * (seed["rounds"][index]["eval_accuracy"] - seed["rounds"][0]["eval_accuracy"]) for seed in seeds
+        ]
+        each = ", ".join(f"{change:+.2f}" for change in changes)
+        lines.append(
+            f"| {_mean(rounds, 'compression'):.1f}x | {100 * _mean(rounds, 'eval_accuracy'):.2f} % "
+            f"| {statistics.mean(changes):+.2f} ({each}) | {100 * _mean(rounds, 'held_out_accuracy'):.2f} % "
+            f"| {100 * _mean(rounds, 'flop_density'):.0f} % |"
+        )
+    lines += ["", "| layer | weights | FLOP | Act% | Weights% | FLOP% | dropout |", "|---|---|---|---|---|---|---|"]
+    chosen = seeds[0]["rounds"][seeds[0]["chosen"]]
+    for row in chosen["layers"]:
+        dropout = "" if row["dropout"] is None else f"{row['dropout']:.2f}"
+        shares = (row["activation"], row["kept"] / row["weights"], row["flop_density"])
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares)
+        lines.append(f"| {row['name']} | {row['weights']:,} | {row['flop']:,} | {cells} | {dropout} |")
+    lines.append(f"\nLayers of seed {seeds[0]['seed']} at {chosen['compression']:.1f}x. Bytes: {seeds[0]['files']}")
+    return "\n".join(lines)
+
+
+def _mean(rounds, key):
+    return statistics.mean(one[key] for one in rounds)
+
+
+def figures(network):
+    """Draws accuracy against compression, and the sensitivity of the layers, and returns the paths of the PNGs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import keras_prune as kp
+    from keras_prune import plots
+
+    seeds = measurements(network)
+    count = min(len(seed["rounds"]) for seed in seeds)
+    changes = [
+        [one["eval_accuracy"] - seed["rounds"][0]["eval_accuracy"] for one in seed["rounds"][1:count]] for seed in seeds
+    ]
+    sparsities = [1 - 1 / one["compression"] for one in seeds[0]["rounds"][1:count]]
+    scan = seeds[0]["sensitivity"]
+    curves = {name: [kp.Point(**point) for point in points] for name, points in scan["curves"].items()}
+    drawn = {
+        "rounds": plots.trade_off({network: (sparsities, changes)}),
+        "sensitivity": plots.sensitivity(kp.Sensitivity(curves, scan["reference"], scan["monitor"], kp.StdThreshold)),
+    }
+    folder = pathlib.Path(FLAGS.figures_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, axes in drawn.items():
+        axes.figure.savefig(folder / f"cifar10_{network}_{name}.png")
+    return [str(folder / f"cifar10_{network}_{name}.png") for name in drawn]
+
+
+def main(_):
+    os.environ["KERAS_BACKEND"] = FLAGS.backend  # Keras reads it when it is imported, which no line above does.
+    if FLAGS.network:
+        train()
+    if FLAGS.table:
+        print(table(FLAGS.table))
+    if FLAGS.figure:
+        print("\n".join(figures(FLAGS.figure)))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,235 @@
+"""What cifar10.py trains: images and their augmentation, the two networks, the rounds, and what is measured of them."""
+
+import math
+import pathlib
+import time
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from keras import layers
+
+import keras_prune as kp
+
+BATCH_SIZE = 128
+
+
+class Settings(NamedTuple):
+    """How a network is trained and pruned; chosen on held-out images."""
+
+    learning_rate: float  # The highest of the dense network's.
+    l2: float
+    dropout: float
+    dense_epochs: int
+    sensitivity_drop: float  # What the cut of one layer may cost in the scan that sets the layers' thresholds.
+    compressions: tuple[float, ...]
+    epochs: int  # Of each of the two phases of a round.
+    retraining_fraction: float  # Of the learning rate.
+
+
+SETTINGS = {
+    "vgg": Settings(0.05, 2.5e-4, 0.3, 24, 0.02, (3, 7, 13.5, 20, 33), 4, 0.3),
+    "alexnet": Settings(0.02, 2.5e-4, 0.5, 18, 0.02, (3, 6, 9.5, 13, 18), 4, 0.3),
+}
+
+
+def vgg(width, settings):
+    """Returns a VGG-style network: blocks of convolution, batch normalisation and ReLU, then three dense layers."""
+    blocks = []
+    for block, (count, factor) in enumerate([(1, 1), (1, 2), (2, 4), (2, 8), (1, 16)], start=1):
+        for i in range(1, count + 1):
+            name = f"{block}_{i}"
+            blocks += [
+                layers.Conv2D(factor * width, 3, padding="same", use_bias=False, name=f"conv{name}", **_l2(settings)),
+                layers.BatchNormalization(momentum=0.9, name=f"norm{name}"),
+                layers.ReLU(name=f"relu{name}"),
+            ]
+        if block < 5:
+            blocks.append(layers.MaxPooling2D(name=f"pool{block}"))
+    return _network("vgg", blocks, 32 * width, settings)
+
+
+def alexnet(width, settings):
+    """Returns an AlexNet-style network: three convolutions, and dense layers that have nearly all of the weights."""
+    blocks = []
+    for index, (factor, size, strides) in enumerate([(2, 5, 2), (4, 5, 1), (8, 3, 1)], start=1):
+        arguments = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal", **_l2(settings)}
+        blocks.append(layers.Conv2D(factor * width, size, strides, name=f"conv{index}", **arguments))
+        if index < 3:
+            blocks.append(layers.MaxPooling2D(name=f"pool{index}"))
+    return _network("alexnet", blocks, 64 * width, settings)
+
+
+def _network(name, blocks, units, settings):
+    """Returns a network from images of 0 to 255 to logits, with two hidden dense layers and their dropout."""
+    hidden = []
+    for index in (1, 2):
+        arguments = {"activation": "relu", "kernel_initializer": "he_normal", **_l2(settings)}
+        hidden.append(layers.Dense(units, name=f"fc{index}", **arguments))
+        hidden.append(layers.Dropout(settings.dropout, name=f"dropout{index}"))
+    rescaling = layers.Rescaling(1 / 63, -1.9, name="rescaling")  # To mean 0 and standard deviation 1, roughly.
+    last = layers.Dense(10, name="fc3", **_l2(settings))
+    return keras.Sequential([keras.Input((32, 32, 3)), rescaling, *blocks, layers.Flatten(), *hidden, last], name=name)
+
+
+def _l2(settings):
+    return {"kernel_regularizer": keras.regularizers.L2(settings.l2)}
+
+
+def load(split, data_dir):
+    """Returns the images of a split, uint8 of shape (n, 32, 32, 3), and their labels, shape (n,)."""
+    images = tfds.load("cifar10", split=split, data_dir=data_dir, as_supervised=True)
+    return tuple(part.numpy() for part in images.batch(100_000).get_single_element())
+
+
+def augmented(images, labels, seed):
+    """Returns a dataset of shuffled batches in which images are mirrored and shifted by up to 4 pixels at random.
+
+    A whole batch is augmented at once, by three gathers: 2 cores or a GPU then wait for no image.
+    """
+
+    def augment(batch, noise):
+        images, labels = batch
+        draws = tf.random.stateless_uniform((3, tf.shape(images)[0], 1), [noise, 0])
+        rows = tf.cast(9 * draws[0], tf.int32) + tf.range(32)
+        columns = tf.cast(9 * draws[1], tf.int32) + tf.where(draws[2] < 0.5, tf.range(32), tf.range(31, -1, -1))
+        images = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]], "REFLECT")
+        images = tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+        return images, labels
+
+    batches = tf.data.Dataset.from_tensor_slices((images, labels))
+    batches = batches.shuffle(len(images), seed=seed).batch(BATCH_SIZE, drop_remainder=True)
+    noise = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    # A batch or two ahead is enough, and more threads than cores only get in each other's way.
+    return tf.data.Dataset.zip(batches, noise).map(augment, num_parallel_calls=2).prefetch(2)
+
+
+def compile(model, learning_rate):
+    """Compiles with Nesterov momentum and the cross-entropy of the logits."""
+    model.compile(
+        keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # TensorFlow's own convolutions are faster on a CPU than those of XLA.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+
+
+def cosine(peak, epochs, warm_up=0.0):
+    """Returns a callback: the learning rate rises to its peak in a first share of the epochs, then falls to zero."""
+
+    def learning_rate(epoch):
+        progress = (epoch + 0.5) / epochs
+        if progress < warm_up:
+            return peak * progress / warm_up
+        return peak * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+    return keras.callbacks.LearningRateScheduler(learning_rate)
+
+
+def dense_model(network, width, seed, settings, data, held_out, directory):
+    """Returns the trained dense network, from its file if it was trained before."""
+    file = directory / "dense.keras"
+    if not file.exists():
+        keras.utils.set_random_seed(seed)
+        model = {"vgg": vgg, "alexnet": alexnet}[network](width, settings)
+        compile(model, settings.learning_rate)
+        schedule = cosine(settings.learning_rate, settings.dense_epochs, warm_up=0.2)
+        log = keras.callbacks.CSVLogger(directory / "dense.csv", append=True)
+        model.fit(
+            data,
+            epochs=settings.dense_epochs,
+            validation_data=held_out,
+            validation_batch_size=500,
+            shuffle=False,
+            verbose=2,
+            callbacks=[schedule, log, kp.Backup(directory / "backup", seed=1000 * seed)],
+        )
+        model.save(file.with_name("partial.keras"))
+        file.with_name("partial.keras").rename(file)
+    model = keras.models.load_model(file, compile=False)
+    compile(model, settings.learning_rate)
+    return model
+
+
+def measure(network, width, seed, settings, train_split, eval_split, max_drop, data_dir, output_dir):
+    """Trains and prunes for one seed and returns all that was measured; goes on where a killed run stopped."""
+    started = time.time()
+    directory = pathlib.Path(output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    images, labels = load(train_split, data_dir)
+    held_out_size = len(images) // 10
+    held_out = images[-held_out_size:].astype("float32"), labels[-held_out_size:]
+    data = augmented(images[:-held_out_size], labels[:-held_out_size], seed)
+
+    model = dense_model(network, width, seed, settings, data, held_out, directory)
+    scan = kp.sensitivity(model, held_out, batch_size=500)
+    criteria = scan.criteria(settings.sensitivity_drop)
+    _, rounds = kp.iterative_prune(
+        kp.prune(model, criteria),
+        settings.compressions,
+        max_drop=max_drop,
+        learning_rate_fraction=settings.retraining_fraction,
+        alternate=True,
+        directory=directory / "rounds",
+        seed=1000 * seed + 100,
+        x=data,
+        shuffle=False,
+        epochs=settings.epochs,
+        validation_data=held_out,
+        validation_batch_size=500,
+        callbacks=[cosine(settings.retraining_fraction * settings.learning_rate, settings.epochs)],
+    )
+
+    # All is chosen by now; only here are the images read that the results are about.
+    images, labels = load(eval_split, data_dir)
+    measured = []
+    for index, one in enumerate(rounds):
+        model = keras.models.load_model(directory / f"rounds/round_{index:02d}.keras")
+        accuracy = model.evaluate(images.astype("float32"), labels, batch_size=500, verbose=0, return_dict=True)
+        report = kp.report(model, held_out[0][:1000])
+        measured.append(
+            {
+                "compression": report.compression,
+                "quality": one.quality,
+                "held_out_accuracy": one.value,
+                "eval_accuracy": accuracy["accuracy"],
+                "activation": report.activation,
+                "flop_density": report.flop_density,
+                "layers": [row._asdict() for row in report.rows],
+                "seconds": one.seconds,
+            }
+        )
+    # The sparsest network that has lost nothing, as far as held-out images can tell, is the one to use.
+    chosen = max(i for i, one in enumerate(rounds) if one.value >= rounds[0].value - 0.002)
+    model = kp.strip(keras.models.load_model(directory / f"rounds/round_{chosen:02d}.keras"))
+    return {
+        "network": network,
+        "width": width,
+        "seed": seed,
+        "backend": keras.backend.backend(),
+        "splits": [train_split, eval_split, len(images)],
+        "settings": settings._asdict(),
+        "sensitivity": {
+            "reference": scan.reference,
+            "monitor": scan.monitor,
+            "curves": {name: [point._asdict() for point in points] for name, points in scan.curves.items()},
+            "criteria": {name: repr(criterion) for name, criterion in criteria.items()},
+        },
+        "rounds": measured,
+        "chosen": chosen,
+        "files": export(model, directory, held_out[0][:100]),
+        "seconds": time.time() - started,
+    }
+
+
+def export(model, directory, inputs):
+    """Writes the plain model for Keras, in sparse form and, on TensorFlow, for LiteRT; returns the bytes of each."""
+    files = [directory / "pruned.keras", directory / "pruned.kprune"]
+    model.save(files[0])
+    kp.save_sparse(model, files[1])
+    if keras.backend.backend() == "tensorflow":
+        files.append(directory / "pruned.tflite")
+        print(kp.export_tflite(model, files[2], data=inputs))
+    return {file.name: file.stat().st_size for file in files}

@@ -1,0 +1,183 @@
+"""Prunes VGG-16 or AlexNet on ImageNet by the paper's recipe (Han et al. 2015, sections 4.2 and 4.3).
+
+    python examples/imagenet.py --network=vgg16                          # from the weights of keras.applications
+    python examples/imagenet.py --network=alexnet --distribution=mirrored       # trained from scratch, on every GPU
+    KERAS_BACKEND=jax python examples/imagenet.py --network=vgg16 --distribution=data_parallel
+
+A scan of the network's sensitivity gives every layer its own threshold. Then come five rounds: each cuts and retrains
+the dense layers while the convolutions are fixed, then the other way round, at a hundredth of the learning rate, with
+dropout that follows the connections. A run that was stopped continues when it is started again. ImageNet must have
+been prepared for TensorFlow Datasets (`imagenet2012`, a download by hand); the validation images are read once, at
+the end, and the last hundredth of the training images serves for every choice before.
+"""
+
+import contextlib
+import json
+import pathlib
+
+import keras
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import app, flags
+
+import keras_prune as kp
+from keras_prune import networks
+
+COMPRESSIONS = {"vgg16": ["2", "4", "7", "10", "13"], "alexnet": ["2", "3.5", "5.5", "7.5", "9"]}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("network", "vgg16", list(COMPRESSIONS), "Which of the paper's networks to prune.")
+flags.DEFINE_string("weights", "imagenet", "Weights of VGG-16: imagenet, a .weights.h5 file, or none for random ones.")
+flags.DEFINE_integer("image_size", None, "Pixels of a side; by default the network's, 224 or 227.", lower_bound=32)
+flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut; by default VGG-16 has 0, AlexNet 80.")
+flags.DEFINE_integer("epochs", 10, "Epochs of each phase of a round.", lower_bound=1)
+flags.DEFINE_list("compressions", None, "What the rounds are to reach; by default five, up to the paper's 13x or 9x.")
+flags.DEFINE_float("max_drop", 0.002, "How much held-out accuracy the rounds may lose.", lower_bound=0)
+flags.DEFINE_float("sensitivity_drop", 0.01, "What a layer's cut alone may cost in the scan.", lower_bound=0)
+flags.DEFINE_integer("scan_batches", 20, "Held-out batches that the scan looks at.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.01, "Of the dense network; retraining has a hundredth of it.", lower_bound=0)
+flags.DEFINE_float("weight_decay", 5e-4, "By which each step shrinks the weights, times the learning rate.")
+flags.DEFINE_integer("batch_size", 256, "Images per training step, on all devices together.", lower_bound=1)
+flags.DEFINE_enum("dtype_policy", "mixed_float16", ["mixed_float16", "mixed_bfloat16", "float32"], "Precision.")
+flags.DEFINE_enum("distribution", "none", ["none", "mirrored", "data_parallel"], "mirrored: tf.distribute; data_"
+                  "parallel: keras.distribution, for JAX.")  # fmt: skip
+flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images and dropout.")
+flags.DEFINE_string("train_split", "train[:99%]", "Images to train on.")
+flags.DEFINE_string("held_out_split", "train[99%:]", "Images for every choice.")
+flags.DEFINE_string("eval_split", "validation", "Images to evaluate on, at the end.")
+flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
+flags.DEFINE_string("output_dir", "output/imagenet", "Where rounds and results go.")
+
+
+def image_size():
+    """Returns the pixels of a side of the network's input."""
+    return FLAGS.image_size or {"vgg16": 224, "alexnet": 227}[FLAGS.network]
+
+
+def batches(split, training=False):
+    """Returns the batches of a split: a random crop, mirrored at random, for training, else the one in the middle."""
+    size = image_size()
+
+    def crop(encoded, label):
+        # As in Krizhevsky et al. (2012): the shorter side becomes 256 of 224 pixels, and a square is cut out.
+        image = tf.io.decode_jpeg(encoded, channels=3)
+        shape = tf.cast(tf.shape(image)[:2], tf.float32)
+        shorter = size * 8 // 7
+        image = tf.image.resize(image, tf.cast(tf.math.ceil(shape * shorter / tf.reduce_min(shape)), tf.int32))
+        if training:
+            image = tf.image.random_flip_left_right(tf.image.random_crop(image, (size, size, 3)))
+        else:
+            image = tf.image.resize_with_crop_or_pad(image, size, size)
+        return keras.applications.vgg16.preprocess_input(image, "channels_last"), label
+
+    images = tfds.load(
+        "imagenet2012",
+        split=split,
+        data_dir=FLAGS.data_dir,
+        as_supervised=True,
+        shuffle_files=training,
+        decoders={"image": tfds.decode.SkipDecoding()},  # Decoded in parallel with all else that is done to an image.
+    )
+    if training:
+        images = images.shuffle(10_000, seed=FLAGS.seed)
+    images = images.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+    return images.batch(FLAGS.batch_size, drop_remainder=training).prefetch(tf.data.AUTOTUNE)
+
+
+def distribution():
+    """Returns the context under which models are made and trained."""
+    if FLAGS.distribution == "mirrored":
+        return tf.distribute.MirroredStrategy().scope()
+    if FLAGS.distribution == "data_parallel":
+        return keras.distribution.DataParallel().scope()
+    return contextlib.nullcontext()
+
+
+def build():
+    """Returns the network with the paper's dropout; its logits are float32 whatever the precision of the rest."""
+    shape = (image_size(), image_size(), 3)
+    if FLAGS.network == "alexnet":
+        model = networks.alexnet(input_shape=shape)
+    else:
+        weights = None if FLAGS.weights == "none" else FLAGS.weights
+        pretrained = keras.applications.VGG16(weights=weights, input_shape=shape, classifier_activation=None)
+        model = keras.Sequential([keras.Input(shape)], name="vgg16")
+        for layer in pretrained.layers[1:]:
+            model.add(layer)
+            if layer.name in ("fc1", "fc2"):
+                model.add(keras.layers.Dropout(0.5, name=f"dropout_{layer.name}"))
+    model.add(keras.layers.Activation("linear", dtype="float32", name="logits"))
+    return model
+
+
+def compile(model):
+    """Compiles with the optimizer that both networks were trained with."""
+    model.compile(
+        keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9, weight_decay=FLAGS.weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(5, name="top_5_accuracy")],
+    )
+
+
+def train_dense(model, train, held_out, directory):
+    """Trains from scratch or on, at a tenth of the learning rate after every quarter; goes on where it was stopped."""
+    epochs = FLAGS.dense_epochs if FLAGS.dense_epochs is not None else {"vgg16": 0, "alexnet": 80}[FLAGS.network]
+    compile(model)
+    if epochs:
+        steps = keras.callbacks.LearningRateScheduler(
+            lambda epoch: FLAGS.learning_rate * 0.1 ** (4 * epoch // epochs), verbose=1
+        )
+        backup = kp.Backup(directory / "dense", seed=FLAGS.seed)
+        model.fit(train, epochs=epochs, validation_data=held_out, verbose=2, shuffle=False, callbacks=[steps, backup])
+
+
+def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
+    keras.mixed_precision.set_global_policy(FLAGS.dtype_policy)
+    directory = pathlib.Path(FLAGS.output_dir) / FLAGS.network
+    train, held_out = batches(FLAGS.train_split, training=True), batches(FLAGS.held_out_split)
+    with distribution():
+        model = build()
+        train_dense(model, train, held_out, directory)
+        compile(model)  # Retraining scales the learning rate that the optimizer has.
+        scan = kp.sensitivity(model, held_out.take(FLAGS.scan_batches))
+        criteria = scan.criteria(FLAGS.sensitivity_drop)
+        best, rounds = kp.iterative_prune(
+            kp.prune(model, criteria),
+            [float(compression) for compression in FLAGS.compressions or COMPRESSIONS[FLAGS.network]],
+            max_drop=FLAGS.max_drop,
+            learning_rate_fraction=0.01,
+            alternate=True,
+            directory=directory / "rounds",
+            seed=FLAGS.seed,
+            x=train,
+            shuffle=False,
+            epochs=FLAGS.epochs,
+            validation_data=held_out,
+            verbose=2,
+        )
+        evaluation = batches(FLAGS.eval_split)
+        accuracies = {
+            name: one.evaluate(evaluation, verbose=0, return_dict=True)
+            for name, one in (("dense", model), ("pruned", best))
+        }
+    report = kp.report(best, held_out.take(1))
+    small = kp.strip(best)
+    small.save(directory / "pruned.keras")
+    kp.save_sparse(small, directory / "pruned.kprune")
+    results = {
+        "rounds": [one._asdict() for one in rounds],
+        "criteria": {name: repr(criterion) for name, criterion in criteria.items()},
+        "compression": report.compression,
+        "layers": [row._asdict() for row in report.rows],
+        **{f"{name}_{key}": value for name, values in accuracies.items() for key, value in values.items()},
+    }
+    (directory / "report.json").write_text(json.dumps(results, indent=1))
+    (directory / "report.txt").write_text(f"{report}\n", encoding="utf-8")
+    print(report)
+    for name, values in accuracies.items():
+        print(f"{name}: top-1 {100 * values['accuracy']:.2f} %, top-5 {100 * values['top_5_accuracy']:.2f} %")
+
+
+if __name__ == "__main__":
+    app.run(main)
