@@ -69,7 +69,8 @@ def batches(split, training=False):
             image = tf.image.random_flip_left_right(tf.image.random_crop(image, (size, size, 3)))
         else:
             image = tf.image.resize_with_crop_or_pad(image, size, size)
-        return keras.applications.vgg16.preprocess_input(image, "channels_last"), label
+        # What keras.applications.vgg16.preprocess_input does, which on other backends is not for TensorFlow's tensors.
+        return image[..., ::-1] - [103.939, 116.779, 123.68], label
 
     images = tfds.load(
         "imagenet2012",
