@@ -16,7 +16,7 @@ BATCH_SIZE = 128
 
 
 class Settings(NamedTuple):
-    """How a network is trained and pruned; chosen on held-out images."""
+    """How a network is trained and pruned."""
 
     learning_rate: float  # The highest of the dense network's.
     l2: float

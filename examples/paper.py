@@ -45,7 +45,7 @@ SETTINGS = {
         "dense_epochs": 15,
         "epochs": 10,
         "compressions": [4, 12.5, 28, 45, 62],
-        "sensitivity_drop": 0.005,
+        "sensitivity_drop": 0.001,
     },
 }
 
