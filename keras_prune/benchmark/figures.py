@@ -9,7 +9,7 @@ from keras_prune.plots import _REFERENCE, _axes, _legend, _look
 
 
 def time_against_density(results: Results, workload: str, batch_size: int, ax=None):
-    """Draws the time of each engine against the density, and a dot where it crosses the fastest dense engine.
+    """Draws the time of each engine against the density, and a dotted line where it crosses the fastest dense one.
 
     Args:
         results: `Results` of several densities.
@@ -45,7 +45,8 @@ def time_against_density(results: Results, workload: str, batch_size: int, ax=No
             if 0 < place < math.inf:
                 drawn.axvline(100 * place, color=look["color"], linewidth=0.6, linestyle=":")
         drawn.set(xscale="log", yscale="log", xlabel="connections left (%)", ylabel="time (us)")
-        drawn.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        drawn.set_xticks([density for density, _ in fastest], [f"{density:g}" for density, _ in fastest])
+        drawn.xaxis.set_minor_locator(ticker.NullLocator())
         drawn.set_title(f"{workload}, batch {batch_size}", fontsize="medium")
         _legend(drawn)
     return drawn
