@@ -9,13 +9,13 @@ runs in a process of its own; those in the JSON file already are left out, so th
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
 import keras
+import measurements
 import numpy as np
 from absl import app, flags
 from architectures import architectures
@@ -94,9 +94,7 @@ def main(_):
     if FLAGS.one:
         print(json.dumps(export(FLAGS.one)))
         return
-    path = pathlib.Path(FLAGS.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = measurements.read(FLAGS.json)
     if FLAGS.table:
         print(table(results))
         return
@@ -109,7 +107,7 @@ def main(_):
             raise SystemExit(f"{name} ended with status {done.returncode}: {done.stderr[-3000:]}")
         results[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, results[name], flush=True)
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        measurements.write(FLAGS.json, results)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import pathlib
 import subprocess
 import sys
 import time
-import zlib
 
+import measurements
 from absl import app, flags
 
 PHASES = ("build", "prune", "load", "to_sparse", "files", "float32", "float16", "dynamic_int8")
@@ -79,14 +79,6 @@ class Process:
             "before": before - self.baseline,
             "peak": peak - self.baseline,
         }
-
-
-def gzip_bytes(path):
-    """Returns what gzip makes of a file."""
-    compressor = zlib.compressobj(wbits=31)
-    with open(path, "rb") as file:
-        pieces = iter(lambda: file.read(MB), b"")
-        return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())
 
 
 def build(process, name, folder):
@@ -153,6 +145,7 @@ def to_sparse(process, name, folder):
 def files(process, name, folder):
     """Writes the network in Keras's format, and in the sparse one with other widths."""
     import keras_prune as kp
+    from keras_prune.export.tflite import gzip_bytes
 
     model = kp.load_sparse(folder / "sparse.kprune")
     model.save(folder / "sparse.keras")
@@ -294,16 +287,14 @@ def main(_):
     if FLAGS.one:
         print(json.dumps(run(*FLAGS.one.split("/"))))
         return
-    path = pathlib.Path(FLAGS.json)
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = measurements.read(FLAGS.json)
     for name in [] if FLAGS.table else FLAGS.networks:
         phases = results.setdefault(name, {})
         for phase in FLAGS.phase:
             if phase not in phases or FLAGS.again:
                 phases[phase] = run_apart(name, phase)
                 print(name, phase, phases[phase], flush=True)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                measurements.write(FLAGS.json, results)
     print(table(results))
 
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+import measurements
 import numpy as np
 from absl import app, flags
 
@@ -200,7 +201,6 @@ def table(results):
 
 
 def main(_):
-    results = pathlib.Path(FLAGS.results)
     if FLAGS.library:
         measured = {"steps": {name: time_steps(name) for name in FLAGS.networks}} if FLAGS.steps else {}
         if FLAGS.mask_update:
@@ -208,13 +208,13 @@ def main(_):
         print(json.dumps(measured))
         return
     if not FLAGS.table:
-        measured = json.loads(results.read_text()) if results.exists() else {}
+        measured = measurements.read(FLAGS.results)
         for library in ("keras_prune", "tfmot"):
             new = measure_apart(library)
             old = {key: value for key, value in measured.get(library, {}).items() if key != "absent"}
             measured[library] = {**old, **new, "steps": {**old.get("steps", {}), **new.get("steps", {})}}
-        results.write_text(json.dumps(measured, indent=1))
-    print(table(json.loads(results.read_text())))
+        measurements.write(FLAGS.results, measured)
+    print(table(measurements.read(FLAGS.results)))
 
 
 if __name__ == "__main__":

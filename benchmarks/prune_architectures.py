@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import keras
+import measurements
 import numpy as np
 from absl import app, flags
 from architectures import architectures
@@ -98,11 +99,10 @@ def table(results) -> str:
 
 
 def main(_):
-    file = pathlib.Path(FLAGS.results)
     if FLAGS.one:
         print(json.dumps(prune_one(FLAGS.one)))
         return
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = measurements.read(FLAGS.results)
     for name in [] if FLAGS.table else FLAGS.names or architectures():
         if "error" not in results.get(name, {"error": "not run"}):
             continue
@@ -113,7 +113,7 @@ def main(_):
         else:
             results[name] = json.loads(process.stdout.splitlines()[-1])
         print(name, results[name], flush=True)
-        file.write_text(json.dumps(results, indent=1))
+        measurements.write(FLAGS.results, results)
     print(table(results))
 
 

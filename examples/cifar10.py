@@ -61,7 +61,9 @@ def train():
             pathlib.Path(FLAGS.output_dir) / FLAGS.network / f"seed_{seed}",
         )
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(measured, indent=1))
+        partial = file.with_suffix(".partial")  # A file that is there counts as measured.
+        partial.write_text(json.dumps(measured, indent=1))
+        partial.replace(file)
         print(f"{file}: {measured['seconds']:.0f} s", flush=True)
 
 

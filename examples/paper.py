@@ -274,7 +274,9 @@ def main(_):
                 result = {"network": FLAGS.network, "seed": seed, kind: measure(FLAGS.network, seed)}
                 result["seconds"] = time.time() - started
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(result, indent=1))
+                partial = file.with_suffix(".partial")  # A file that is there counts as measured.
+                partial.write_text(json.dumps(result, indent=1))
+                partial.replace(file)
                 print(f"{file}: {result['seconds']:.0f} s", flush=True)
 
 

@@ -144,7 +144,7 @@ def export_tflite(
             bytes=os.path.getsize(chosen),
             float32_bytes=4 * model.count_params(),
             dense_bytes=os.path.getsize(dense),
-            gzip_bytes=_gzip_bytes(dense),
+            gzip_bytes=gzip_bytes(dense),
             not_sparse=not_sparse,
             difference=difference[0],
             relative_difference=difference[1],
@@ -260,7 +260,8 @@ def _check_blocks(file):
         )
 
 
-def _gzip_bytes(file) -> int:
+def gzip_bytes(file) -> int:
+    """Returns how many bytes gzip makes of a file."""
     compressor = zlib.compressobj(wbits=31)
     with open(file, "rb") as content:
         pieces = iter(lambda: content.read(1 << 20), b"")
