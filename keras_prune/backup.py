@@ -64,6 +64,7 @@ class Backup(keras.callbacks.Callback):
         self.model._initial_epoch = epoch  # As Keras's own BackupAndRestore says where to go on.
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.model._initial_epoch = None  # `fit` has read it, and would read it again whenever it is called.
         reseed(self.model, self.seed + epoch)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -73,6 +74,9 @@ class Backup(keras.callbacks.Callback):
         os.replace(partial, self.directory / f"after_epoch_{epoch + 1}.weights.h5")
         for file in older:
             file.unlink()
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # Of a run that was finished, no epoch has begun.
 
     def _backups(self) -> dict[int, pathlib.Path]:
         """Returns the whole backups by the number of epochs done; a kill may leave two."""

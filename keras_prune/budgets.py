@@ -57,6 +57,8 @@ def quality_for(model, compression: float) -> float:
     kept = _kept_connections(model, weights, compression)
     layers = []  # Of each weight: scores and sizes of its units, its spread, and the quality of its own.
     for weight in weights:
+        if weight.frozen:
+            continue
         if not isinstance(weight.criterion, StdThreshold):
             raise ValueError(
                 "A common quality needs layers that are pruned by StdThreshold. "
@@ -65,9 +67,11 @@ def quality_for(model, compression: float) -> float:
         spread = surviving_std(weight.value, weight.mask)
         layers.append((weight.score, weight.size, spread, weight.criterion.quality))
 
+    fixed = sum(weight.least for weight in weights if weight.frozen)
+
     def survivors(quality):
         # In float32 and in this order, as StdThreshold does it, so that the count is exact.
-        return sum(
+        return fixed + sum(
             int(size[score >= np.float32(quality * own) * spread].sum()) or int(size.flat[np.argmax(score)])
             for score, size, spread, own in layers
         )
@@ -154,9 +158,9 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
     weights = _weights(model)
     kept = _kept_connections(model, weights, compression)
     scores = [weight.score.flatten() for weight in weights]
-    for score in scores:
+    for weight, score in zip(weights, scores, strict=True):
         # The best unit of every weight is kept whatever its rank, so that no weight is emptied.
-        score[np.argmax(score)] = np.inf
+        score[slice(None) if weight.frozen else np.argmax(score)] = np.inf
     size = np.concatenate([weight.size.ravel() for weight in weights])
     chosen, _ = keep_largest(np.concatenate(scores), size, kept)
     counts = dict.fromkeys(_layers(weights), 0)
@@ -174,6 +178,12 @@ class _Weight(NamedTuple):
     mask: np.ndarray
     score: np.ndarray
     size: np.ndarray
+    frozen: bool
+
+    @property
+    def least(self) -> int:
+        """How few connections can stay: one unit, or all that a frozen layer still has."""
+        return int(self.size.sum() if self.frozen else self.size.max())
 
 
 class _Layer(NamedTuple):
@@ -189,6 +199,7 @@ def _weights(model) -> list[_Weight]:
     """Returns every prunable weight; one of a layer that is not wrapped has a full mask."""
     found = []
     for layer in pruned_layers(model) or leaf_layers(model):
+        frozen = isinstance(layer, Prune) and not (layer.trainable and layer.layer.trainable)
         if isinstance(layer, Prune):
             criterion = layer.criterion
             weights = [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
@@ -200,7 +211,8 @@ def _weights(model) -> list[_Weight]:
             value = ops.cast(variable.value, "float32")
             # On the backend, as a criterion does it, because another order of summing moves a block's mean.
             score, size = criterion.pattern.units(ops.abs(value), mask)
-            found.append(_Weight(layer.name, criterion, *map(ops.convert_to_numpy, (value, mask, score, size))))
+            arrays = map(ops.convert_to_numpy, (value, mask, score, size))
+            found.append(_Weight(layer.name, criterion, *arrays, frozen))
     if not found:
         raise ValueError(
             "A budget needs a model with trainable weights of two or more dimensions. "
@@ -214,7 +226,7 @@ def _layers(weights: list[_Weight]) -> dict[str, _Layer]:
     for weight in weights:
         size, least, most, pattern = layers.get(weight.layer, (0, 0, 0, weight.criterion.pattern))
         layers[weight.layer] = _Layer(
-            size + weight.mask.size, least + int(weight.size.max()), most + int(weight.size.sum()), pattern
+            size + weight.mask.size, least + weight.least, most + int(weight.size.sum()), pattern
         )
     return layers
 
@@ -227,12 +239,13 @@ def _kept_connections(model, weights: list[_Weight], compression: float) -> int:
         )
     total = sum(weight.mask.size for weight in weights)
     most = sum(int(weight.size.sum()) for weight in weights)
-    least = sum(int(weight.size.max()) for weight in weights)
+    least = sum(weight.least for weight in weights)
     kept = round(total / compression)
     if kept < least:
         raise ValueError(
-            f"Every weight keeps at least one connection or block, so that {total:,} connections in {len(weights)} "
-            f"weights can be compressed {total / least:.1f}x at most. Received: compression={compression}"
+            "Every weight keeps at least one connection or block, and a frozen layer all that it has, so that "
+            f"{total:,} connections in {len(weights)} weights can be compressed {total / least:.1f}x at most. "
+            f"Received: compression={compression}"
         )
     if kept > most:
         raise ValueError(

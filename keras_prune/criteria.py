@@ -82,6 +82,8 @@ class Criterion:
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
         selected, threshold = self.select(weight, mask, strength)
+        if _brings_back(selected, mask):
+            selected = ops.logical_and(selected, mask)
         rescued = count(selected) == 0
         if rescued:
             selected = self._largest_only(weight, mask)
@@ -273,6 +275,12 @@ def surviving_std(weight, mask) -> np.float32:
             number += piece.size
             mean += distance * piece.size / number
     return np.float32(math.sqrt(squares / max(1, number)))
+
+
+def _brings_back(selected, mask) -> bool:
+    """Whether a selection has connections that the mask has not, looked at piece by piece."""
+    selected, mask = on_host(selected), on_host(mask)
+    return any(bool((selected[rows] > mask[rows]).any()) for rows in rows_of(mask.shape))
 
 
 def _magnitude(weight) -> np.ndarray:

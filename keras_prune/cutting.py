@@ -72,6 +72,8 @@ def cut_layers(layers: Sequence[Prune], strength: float, optimizers, dropouts) -
         )
     for layer in layers:
         layer.require_finite()  # All layers before the first is touched: a cut happens whole or not at all.
+    for optimizer in optimizers:
+        reset_slots(optimizer, [])  # Of no connection yet: one that fails does so while all is whole.
     cuts = [(layer, one) for layer in layers for one in layer.cut(strength)]
     for optimizer in optimizers:
         reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for _, one in cuts])

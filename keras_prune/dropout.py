@@ -12,7 +12,7 @@ class PrunedDropout(keras.layers.Dropout):
     own `Dropout` bakes its rate into the compiled training step; here it is a variable, saved with the model.
 
     Args:
-        rate: Float in [0, 1), the rate for the dense layer.
+        rate: Float in [0, 1], the rate for the dense layer.
         source: String, the name of the layer whose outputs are dropped. Defaults to `None`: the rate stays.
         noise_shape: Tuple as in `keras.layers.Dropout`. Defaults to `None`, every entry dropped on its own.
         seed: Integer. Defaults to `None`, a random one.
@@ -30,8 +30,8 @@ class PrunedDropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate: float, source: str | None = None, noise_shape=None, seed=None, **kwargs):
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate is the share of entries to drop, in [0, 1). Received: rate={rate}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate is the share of entries to drop, in [0, 1]. Received: rate={rate}")
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
         self.source = source
 
@@ -59,7 +59,9 @@ class PrunedDropout(keras.layers.Dropout):
             )
         keep = 1.0 - self.current_rate.value
         survives = keras.random.uniform(noise_shape, dtype="float32", seed=self.seed_generator) < keep
-        return ops.where(survives, inputs / ops.cast(keep, inputs.dtype), ops.zeros_like(inputs))
+        # Where all are dropped, nothing is divided by zero.
+        scale = 1.0 / ops.where(keep > 0, keep, 1.0)
+        return ops.where(survives, inputs * ops.cast(scale, inputs.dtype), ops.zeros_like(inputs))
 
     def save_own_variables(self, store):
         # Keras saves no seeds. Without its seed a run that was stopped would go on with other noise, to other masks.

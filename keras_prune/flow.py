@@ -156,11 +156,12 @@ class Passing(Stage):
         return {}, weights
 
 
-def trace(model) -> dict[int, Stage]:
+def trace(model, shared=frozenset()) -> dict[int, Stage]:
     """Returns the stages of a model by the `id` of their operation, nested models unopened.
 
     Args:
-        model: Plain Sequential or Functional model, fresh from `strip`: its layers are called in no other model.
+        model: Plain Sequential or Functional model, fresh from `strip`.
+        shared: Set of the `id`s of layers that other models call too. They stay as they are.
     """
     graph = Graph(model)
     ends = [tensor._keras_history.operation for tensor in keras.tree.flatten(model.outputs)]
@@ -172,7 +173,11 @@ def trace(model) -> dict[int, Stage]:
     order = TopologicalSorter({key: keys if len(keys) == 1 else [] for key, keys in producers.items()}).static_order()
     stages: dict[int, Stage] = {}
     for key in order:
-        stages[key] = _stage(operations[key], [stages.get(producer) for producer in producers[key]])
+        stages[key] = (
+            Stage(operations[key], f"{operations[key].name!r} is shared by several models")
+            if key in shared
+            else _stage(operations[key], [stages.get(producer) for producer in producers[key]])
+        )
     for operation in ends:
         stages[id(operation)].require(True)
         stages[id(operation)].obstacles = ["they are the model's outputs"]

@@ -11,6 +11,7 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_prune.backup import Backup
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import StdThreshold
@@ -79,13 +80,19 @@ def iterative_prune(
     """
     aims = _aims(compressions, qualities)
     best = _wrapped_copy(model)
-    if not model.compiled or fit_arguments.get("validation_data") is None:
+    if not best.compiled or fit_arguments.get("validation_data") is None:
         raise ValueError(
             "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
             f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
     best.optimizer.build(best.trainable_variables)  # As that of a trained model, whose file is loaded into this one.
+    callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
+    if any(isinstance(callback, (Backup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
+        raise ValueError(
+            "A callback that goes on with the fit that was killed would bring one round into the next: pass directory "
+            f"instead, which keeps every round. Received: callbacks={callbacks_given}"
+        )
     if monitor == "loss":
         raise ValueError(
             "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
@@ -102,7 +109,7 @@ def iterative_prune(
         learning_rate_fraction=learning_rate_fraction,
         alternate=alternate,
         seed=seed,
-        epochs=fit_arguments.get("epochs", 1),
+        epochs=int(fit_arguments.get("epochs", 1)),
         batch_size=fit_arguments.get("batch_size"),
     )
     rounds = store.load(best)
@@ -122,7 +129,7 @@ def iterative_prune(
                 with _only_trainable(candidate, phase):
                     if learning_rate is not None:
                         candidate.optimizer.learning_rate = learning_rate
-                    own = [*(fit_arguments.get("callbacks") or ()), _Advance(progress)]
+                    own = [*callbacks_given, _Advance(progress)]
                     # Under `alternate`, each phase cuts the layers that it then retrains, if there are any.
                     cuts = callbacks if any(layer.trainable for layer in pruned_layers(candidate)) else []
                     candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
@@ -220,12 +227,17 @@ def _only_trainable(model, phase):
         yield
         return
     frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
+    # Of a layer with layers inside, which may be frozen for themselves.
+    own = [(inner, inner._trainable) for layer in frozen for inner in layer._flatten_layers()]
     for layer in frozen:
         layer.trainable = False
     recompile(model, model)
     yield
     for layer in frozen:
         layer.trainable = True
+    for inner, trainable in own:
+        if not trainable:
+            inner.trainable = False
     # An optimizer knows the variables that were trainable when it was built; what follows trains others.
     recompile(model, model)
 

@@ -1,5 +1,6 @@
 """Dead neurons: what they are, and their removal."""
 
+import collections
 from typing import NamedTuple
 
 from rich.table import Table
@@ -174,7 +175,10 @@ def remove_dead_neurons(model, verbose: int = 1):
 
 
 def _stages(plain) -> list:
-    stages = {key: stage for submodel in submodels(plain) for key, stage in trace(submodel).items()}
+    models = submodels(plain)
+    counts = collections.Counter(id(layer) for model in models for layer in model.layers)
+    shared = {key for key, count in counts.items() if count > 1}
+    stages = {key: stage for model in models for key, stage in trace(model, shared).items()}
     return [stages[id(layer)] for layer in leaf_layers(plain) if id(layer) in stages]
 
 

@@ -9,7 +9,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_prune.graph import has_graph, is_graph
+from keras_prune.graph import has_graph, is_graph, leaf_layers
 from keras_prune.wrappers import Prune
 
 _KERAS_ARGUMENTS = ("name", "trainable", "dtype")
@@ -30,6 +30,8 @@ def rebuild(model, convert):
             copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
         else:
             copy = _empty_copy(layer)
+            for old, new in zip(layer.weights, copy.weights, strict=False):  # Some are made at the first call.
+                new.regularizer = getattr(old.regularizer, "regularizer", old.regularizer)
         variables.append((layer, copy))
         return copy
 
@@ -48,6 +50,7 @@ def rebuild(model, convert):
         # An operation such as `x * 2` stands between the layers of a functional model, but is none.
         return type(layer).from_config(layer.get_config())
 
+    _refuse_tied_weights(model)
     rebuilt = clone(model)
     for old, new in variables:
         _carry_over(old, new)
@@ -56,15 +59,31 @@ def rebuild(model, convert):
     return rebuilt
 
 
+def _refuse_tied_weights(model) -> None:
+    """Refuses a model in which two layers have a weight in common, which would be two weights in a copy."""
+    owners: dict[int, keras.layers.Layer] = {}
+    for layer in leaf_layers(model):
+        for weight in getattr(layer, "weights", ()):
+            owner = owners.setdefault(id(weight), layer)
+            if owner is not layer:
+                raise ValueError(
+                    "A model is copied layer by layer, in which a weight that two layers share would become two. Let "
+                    "one layer hold it and stand in both places, such as keras.layers.ReversibleEmbedding, or wrap "
+                    f"layers with keras_prune.Prune(layer) where they are made. Received: model={model.name!r}, whose "
+                    f"layers {owner.name!r} and {layer.name!r} share the weight {weight.path!r}"
+                )
+
+
 def recompile(model, like) -> None:
     """Compiles `model` with what `like` was compiled with, its optimizer and metrics as good as new."""
-    settings = keras.tree.map_structure(_without_state, dict(like._compile_config.config))
     try:
-        model.compile(**settings)
-    except TypeError:
+        model.compile(**keras.tree.map_structure(_without_state, dict(like._compile_config.config)))
+    except (TypeError, ValueError) as error:
         warnings.warn(
-            f"The model {like.name!r} of class {type(like).__name__} comes back without being compiled, because its "
-            "compile method has arguments of its own, which nothing keeps: compile it again.",
+            f"The model {like.name!r} of class {type(like).__name__} comes back without being compiled: compile it "
+            "again. What it was compiled with cannot be made anew, such as a metric whose get_config() does not give "
+            "the arguments of its constructor, or a compile method with arguments of its own. It failed with: "
+            f"{' '.join(str(error).split())}",
             stacklevel=5,
         )
 
@@ -75,7 +94,7 @@ def _without_state(setting):
         return setting
     config = setting.get_config()
     schedule = getattr(setting, "_learning_rate", None)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+    if callable(schedule):
         config["learning_rate"] = schedule  # Stateless, and found again from a config only if it is registered.
     return type(setting).from_config(config)
 
@@ -86,7 +105,11 @@ def _empty_copy(layer):
         # Keras refuses to read a lambda from a config, which might be a stranger's; this one is ours.
         config = layer.get_config() | {"function": layer.function, "arguments": layer.arguments, "mask": layer.mask}
         return type(layer)(**config | {"output_shape": layer._output_shape})
-    copy = type(layer).from_config(layer.get_config())
+    config = layer.get_config()
+    # Functions are handed on, which from a config can only be found again where they are registered.
+    config.update({name: held for name in config if inspect.isfunction(held := getattr(layer, name, None))})
+    copy = type(layer).from_config(config)
+    copy.name = layer.name  # A class without a `get_config` of its own forgets it.
     if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
         _build_like(copy, layer)
     return copy
@@ -130,6 +153,7 @@ def _clone_graph(model, clone):
     # A frozen model must stay one: TensorFlow takes no notice when what is trainable is made so, and would leave the
     # layers inside frozen. Not by the public attribute, which would set those layers too, each of which has its own.
     copy._trainable = model._trainable
+    copy.dtype_policy = model.dtype_policy  # Or it would be what is Keras's default now.
     if has_graph(model):
         for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(copy.inputs), strict=True):
             # `clone_model` gives an input that was not named by hand another name.
@@ -214,6 +238,14 @@ def _carry_over(layer, copy) -> None:
     for old, new in zip(layer.variables, copy.variables, strict=True):
         # A copy, because JAX hands the very array on, and a later training step donates it.
         new.assign(ops.copy(old.value))
+    if isinstance(layer, keras.Layer):
+        for old, new in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+            store: dict = {}
+            if not old.variables:
+                # TensorFlow's sparse matrices are variables that Keras does not know, and saves all the same.
+                old.save_own_variables(store)
+            if store:
+                new.load_own_variables(store)
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup, which is in no variable.
             layer.save_assets(folder)

@@ -93,7 +93,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Cuts one layer at a time over a grid of strengths, without retraining, and measures the model at each point.
 
-    Costs one evaluation for each point and no compilation; the weights come back exactly as they were.
+    Layers of one name, which nested models may have, are cut together: a mapping gives them one criterion. Costs one
+    evaluation for each point and no compilation; the weights come back exactly as they were.
 
     Args:
         model: Compiled and trained Keras model, plain or wrapped by `prune`, whose metric grows with quality. Wrapped
@@ -128,25 +129,29 @@ def sensitivity(
     for strength in grid:
         kind(strength)  # One that is out of range is refused before anything is measured.
     reference = evaluate(model, data, monitor, batch_size)
-    curves, patterns = {}, {}
+    layers: dict[str, list] = {}
     for layer in leaf_layers(model):
         if is_weight_layer(layer) and layer.trainable:
-            patterns[layer.name] = layer.criterion.pattern if isinstance(layer, Prune) else None
-            points = []
-            for strength in sorted(grid):
-                with _cut(layer, kind(strength, pattern=patterns[layer.name])) as density:
-                    points.append(Point(strength, density, evaluate(model, data, monitor, batch_size)))
-            curves[layer.name] = points
+            layers.setdefault(layer.name, []).append(layer)
+    wrapped = {name: same[0] for name, same in layers.items() if isinstance(same[0], Prune)}
+    patterns = {name: layer.criterion.pattern for name, layer in wrapped.items()}
+    curves: dict[str, list[Point]] = {name: [] for name in layers}
+    for name, same in layers.items():
+        for strength in sorted(grid):
+            with _cut(same, kind(strength, pattern=patterns.get(name))) as density:
+                curves[name].append(Point(strength, density, evaluate(model, data, monitor, batch_size)))
     return Sensitivity(curves, reference, monitor, kind, patterns)
 
 
 @contextlib.contextmanager
-def _cut(layer, criterion):
+def _cut(layers, criterion):
     """Zeroes what `criterion` cuts while the context lasts; yields the share of the connections that is left."""
-    if isinstance(layer, Prune):
-        weights = [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
-    else:
-        weights = [(variable, ops.ones(variable.shape, "bool")) for variable in prunable_variables(layer)]
+    weights = []
+    for layer in layers:
+        if isinstance(layer, Prune):
+            weights += [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
+        else:
+            weights += [(variable, ops.ones(variable.shape, "bool")) for variable in prunable_variables(layer)]
     # A copy, because JAX hands the very array on when it is assigned.
     originals = [ops.copy(variable.value) for variable, _ in weights]
     kept = 0

@@ -45,8 +45,15 @@ def _reset(optimizer, pairs):
 
 def _slot_lists(optimizer, count):
     """Yields `(one slot per trainable variable, initial value)` for each kind of slot that the optimizer keeps."""
-    # Without the learning rate, which may be a schedule of the user's own that is not registered.
-    fresh = type(optimizer).from_config(optimizer.get_config() | {"learning_rate": 0.0})
+    try:
+        # Without the learning rate, which may be a schedule of the user's own that is not registered.
+        fresh = type(optimizer).from_config(optimizer.get_config() | {"learning_rate": 0.0})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            "The initial values of an optimizer's slots are read off another of its configuration, so its class must "
+            f"be made from its get_config(). Received: optimizer={optimizer.name!r} of class "
+            f"{type(optimizer).__name__}, for which this failed: {error}"
+        ) from error
     fresh.build([keras.Variable(ops.zeros((1, 1)), name="probe")])
     for name, slots in vars(optimizer).items():
         if name == "_trainable_variables" or not isinstance(slots, list) or len(slots) != count:

@@ -13,6 +13,8 @@ from keras_prune.wrappers import Prune
 def wrap_layers(model, criteria):
     """Returns a copy of a model with `Prune` around the layers in `criteria`, and the dropouts behind them tied.
 
+    Layers that are wrapped already get the criterion that stands there for them, if there is one.
+
     Args:
         model: Keras model. It is not changed.
         criteria: Mapping from the `id` of a layer to its `Criterion`.
@@ -20,6 +22,10 @@ def wrap_layers(model, criteria):
     sources = dropout_sources(model)
 
     def wrap(layer, copy_of):
+        if isinstance(layer, Prune):
+            copy = copy_of(layer)
+            copy.criterion = criteria.get(id(layer), layer.criterion)
+            return copy
         if id(layer) in criteria:
             return Prune(copy_of(layer), criteria[id(layer)])
         source = sources[id(layer)].layer if id(layer) in sources else None

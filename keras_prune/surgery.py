@@ -16,10 +16,10 @@ from keras_prune.wrappers import Prune
 def prune(model, criterion=None):
     """Returns a copy of a model whose layers can be pruned: same weights, same outputs until the first cut.
 
-    Every layer with connections is wrapped in `Prune`, under its own name; layers that are wrapped already or frozen
-    (`trainable=False`) are left alone. A `Dropout` that drops the outputs of a wrapped layer becomes a
-    `PrunedDropout`. What was left out, and why, stands in `report(model).skipped`. A compiled model comes back
-    compiled with the same settings and a fresh optimizer.
+    Every layer with connections is wrapped in `Prune`, under its own name; frozen ones (`trainable=False`) are left
+    alone, and so are those that are wrapped already, but for the criterion that a mapping gives to their name. A
+    `Dropout` that drops the outputs of a wrapped layer becomes a `PrunedDropout`. What was left out, and why, stands
+    in `report(model).skipped`. A compiled model comes back compiled with the same settings and a fresh optimizer.
 
     Args:
         model: Built Keras 3 model: Sequential, Functional, or of a class of your own that can be made from its
@@ -105,7 +105,7 @@ def strip(model):
 
 
 def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
-    """Pairs every weight layer that is not wrapped yet with its criterion."""
+    """Pairs every weight layer that is not wrapped yet with its criterion; a mapping speaks of wrapped ones too."""
     layers = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
     names = [layer.name for layer in layers]
     if criterion is None:
@@ -139,7 +139,8 @@ def _choose(model, criterion) -> list[tuple[keras.Layer, Criterion | None]]:
         )
     choices = []
     for layer in layers:
-        if not any(isinstance(inner, Prune) for inner in layer._flatten_layers()):
+        is_named = isinstance(layer, Prune) and isinstance(criterion, Mapping)
+        if is_named or not any(isinstance(inner, Prune) for inner in layer._flatten_layers()):
             choice = choose(layer)
             if not isinstance(choice, (Criterion, type(None))):
                 raise ValueError(

@@ -106,7 +106,7 @@ class Prune(keras.layers.Wrapper):
         # Keras reads off the signature of `call` which arguments are tensors or masks, so it must be the layer's own.
         self.call = functools.update_wrapper(functools.partial(self.call), layer.call)
         super().__init__(layer, **kwargs)
-        self.autocast = layer.autocast
+        self.autocast = False  # The layer casts for itself, and a layer inside it by a dtype of its own.
         self.criterion = StdThreshold() if criterion is None else criterion
         self.supports_masking = layer.supports_masking
         self._masks: list = []
@@ -182,6 +182,12 @@ class Prune(keras.layers.Wrapper):
     def pruned_weights(self) -> list[PrunedWeight]:
         """The prunable weights of the wrapped layer with their masks, in the order of `layer.weights`."""
         weights = [self.layer.weights[position] for position in self._positions]
+        if any(tuple(w.shape) != tuple(mask.shape) for w, mask in zip(weights, self._masks, strict=True)):
+            raise ValueError(
+                "The layer inside a wrapper must keep its weights, and something has changed them, such as "
+                "model.quantize: call keras_prune.strip(model) before. "
+                f"Received: layer={self.layer.name!r} with weights {[weight.name for weight in self.layer.weights]}"
+            )
         paths = [weight.path.split("/") for weight in weights]
         folders = zip(*(path[:-1] for path in paths), strict=False)
         shared = len(list(itertools.takewhile(lambda names: len(set(names)) == 1, folders)))

@@ -108,6 +108,20 @@ def test_an_unbuilt_model_is_refused_rather_than_trained_from_the_start(tmp_path
         model.fit(X, Y, verbose=0, callbacks=[kp.Backup(tmp_path)])
 
 
+def test_later_fits_of_a_restored_model_train_all_of_their_epochs(tmp_path):
+    def small():
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+        return model
+
+    small().fit(X, Y, epochs=3, verbose=0, callbacks=[kp.Backup(tmp_path / "first")])
+    model = small()
+    assert not model.fit(X, Y, epochs=3, verbose=0, callbacks=[kp.Backup(tmp_path / "first")]).epoch
+    assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
+    assert model.fit(X, Y, epochs=4, verbose=0, callbacks=[kp.Backup(tmp_path / "first")]).epoch == [3]
+    assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.Backup(tmp_path / "second")]).epoch == [0, 1]
+
+
 SCRIPT = """
 import sys, time
 import numpy as np

@@ -213,6 +213,24 @@ def test_frozen_layers_do_not_count(budget):
     assert kept(cut_with(model, criteria)) == [150, 300]
 
 
+@pytest.mark.parametrize("budget", [*ALL, kp.quality_for])
+def test_what_a_frozen_wrapped_layer_has_left_is_counted_and_not_cut(budget):
+    pruned = kp.prune(dense_chain(20, 20, 20))
+    pruned.layers[0].trainable = False
+    with pytest.raises(ValueError, match=r"a frozen layer all that it has.*compressed 2.0x at most"):
+        budget(pruned, 4)
+    found = budget(pruned, 1.6)
+    if budget is kp.quality_for:
+        frozen, cut = pruned.layers
+        assert frozen.density == 1
+        cut.criterion = kp.StdThreshold(found)
+        cut.cut()
+        assert cut.connections[0] == 800 / 1.6 - 400
+    else:
+        assert list(found) == [pruned.layers[1].name]
+        assert found[pruned.layers[1].name].sparsity == 0.75
+
+
 @pytest.mark.parametrize("budget", ALL)
 def test_weights_of_one_layer_and_layers_of_one_name_share_a_density(budget):
     def branch():

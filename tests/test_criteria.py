@@ -155,3 +155,12 @@ def test_a_criterion_is_known_by_its_configuration(criterion):
 def test_what_is_no_number_is_named(kind, value):
     with pytest.raises(ValueError, match=r"Received: (quality|sparsity)="):
         kind(value)
+
+
+def test_a_criterion_of_ones_own_cannot_bring_connections_back():
+    class All(kp.Criterion):
+        def select(self, weight, mask, strength):
+            return keras.ops.ones_like(mask), 0.0
+
+    mask = np.array([[True, False], [False, True]])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(All()(np.ones((2, 2)), mask).mask), mask)

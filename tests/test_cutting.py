@@ -130,3 +130,15 @@ def test_a_weight_that_is_not_finite_stops_the_cut_before_any_layer_is_touched()
     with pytest.raises(ValueError, match=r"NaN or infinity.*Received: layer=head"):
         kp.cut(model, kp.OneShot(), 0)
     assert model.get_layer("hidden").density == 1
+
+
+def test_an_optimizer_that_cannot_be_made_anew_stops_the_cut_before_any_layer_is_touched():
+    class Own(optimizers.SGD):
+        def __init__(self, rate):
+            super().__init__(rate, momentum=0.9)
+
+    model, optimizer = pruned_model(), Own(0.1)
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match=r"made from its get_config\(\).*of class Own"):
+        kp.cut(model, kp.OneShot(at=0), 0, optimizer)
+    assert all(layer.density == 1 for layer in kp.graph.pruned_layers(model))

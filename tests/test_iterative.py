@@ -257,6 +257,41 @@ def test_a_half_of_alternate_retraining_without_layers_is_left_out():
     assert len(watch.fits) == 1
 
 
+def test_alternate_retraining_leaves_frozen_what_is_frozen_inside_a_layer():
+    @keras.saving.register_keras_serializable(package="test_iterative")
+    class Two(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.fixed, self.free = layers.Dense(6, trainable=False), layers.Dense(6)
+
+        def build(self, shape):
+            self.fixed.build(shape)
+            self.free.build((*shape[:-1], 6))
+
+        def call(self, x):
+            return self.free(self.fixed(x))
+
+    model = compiled(keras.Sequential([keras.Input((8,)), Two(name="two"), layers.Dense(3)]))
+    best, _ = kp.iterative_prune(model, compressions=[1.5], max_drop=1.0, alternate=True, **FIT)
+    inner = best.get_layer("two").layer
+    assert not inner.fixed.trainable
+    assert inner.free.trainable
+    assert_same(values([inner.fixed.kernel]), values([model.get_layer("two").fixed.kernel]))
+
+
+def test_retraining_has_the_penalty_that_regularize_gave():
+    losses = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            losses.append(len(self.model.losses))
+
+    model = small_model()
+    kp.regularize(model, l2=1e-3)
+    kp.iterative_prune(model, compressions=[2], max_drop=1.0, callbacks=Seen(), epochs=np.int64(1), **FIT)
+    assert losses == [2]
+
+
 def model_with_noise(start=None):
     """A model with seeds that are not saved with it: of a dropout that is tied to no layer, and of noise."""
     model = keras.Sequential(
@@ -431,6 +466,7 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
         ({"compressions": [2], "monitor": "loss"}, r"of which more is better.*Received: monitor='loss'"),
         ({"compressions": [2], "learning_rate_fraction": 0}, r"must be above 0.*learning_rate_fraction=0"),
         ({"compressions": [2], "validation_data": None}, r"pass validation_data. Received: model="),
+        ({"compressions": [2], "callbacks": [kp.Backup("unused")]}, r"one round into the next: pass directory"),
         ({"compressions": [1000]}, r"compressed 88.0x at most. Received: compression=1000"),
     ],
 )

@@ -397,6 +397,16 @@ def test_a_shared_layer_and_what_it_reads_are_left():
     assert_same_outputs(small, model)
 
 
+def test_a_layer_that_two_models_share_and_what_it_reads_are_left():
+    trunk, head = layers.Dense(4, "relu", name="trunk"), layers.Dense(2, name="head")
+    inner_inputs, inputs = keras.Input((6,)), keras.Input((6,))
+    inner = keras.Model(inner_inputs, head(trunk(inner_inputs)), name="inner")
+    model = randomize(keras.Model(inputs, [trunk(inputs), inner(inputs)]), density=1)
+    head.kernel.assign(head.kernel * np.array([[0], [0], [0], [1]]))
+    assert_same_outputs(remove_dead_neurons(model, verbose=0), model)
+    assert "'trunk' is shared by several models" in row(dead_neurons(model), "trunk").note
+
+
 def test_a_layer_that_feeds_itself_is_left():
     inputs = keras.Input((4,))
     shared = layers.Dense(4, "tanh", name="shared")

@@ -76,3 +76,17 @@ def test_bad_input_is_named():
         kp.regularize(build(), l1=-1)
     with pytest.raises(ValueError, match="nothing to regularize"):
         kp.regularize(keras.Sequential([keras.Input((5,)), keras.layers.ReLU()]), l2=0.1)
+
+
+def test_copies_of_a_model_have_its_penalty_over_their_own_survivors():
+    model = build()
+    kp.regularize(model, l2=0.5)
+    assert penalty(kp.prune(model)) == pytest.approx(penalty(model))
+    pruned = kp.prune(model, kp.TargetSparsity(0.5))
+    for layer in kp.graph.pruned_layers(pruned):
+        layer.cut()
+    assert 0 < penalty(pruned) < penalty(model)
+    assert penalty(kp.prune(pruned)) == pytest.approx(penalty(pruned))
+    assert penalty(kp.strip(pruned)) == pytest.approx(penalty(pruned))
+    kp.regularize(model)
+    assert not kp.prune(model).losses

@@ -116,3 +116,19 @@ def test_bad_input_is_named(model, data):
         kp.sensitivity(keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]), data)
     with pytest.raises(ValueError, match="Received: max_drop=-1"):
         kp.sensitivity(model, data, sparsities=[0.5]).criteria(max_drop=-1)
+
+
+def test_layers_of_one_name_are_cut_together(model, data):
+    def branch():
+        return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="same")])
+
+    inputs = keras.Input((6,))
+    both = keras.Model(inputs, keras.layers.Dense(2, name="head")(branch()(inputs) + branch()(inputs)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    both.compile(loss=loss, metrics=["accuracy"])
+    (point,) = kp.sensitivity(both, data, sparsities=[0.75]).curves["same"]
+    for nested in both.layers[1:3]:
+        kernel = nested.layers[0].kernel
+        kernel.assign(kernel * keras.ops.cast(kp.TargetSparsity(0.75)(kernel.value).mask, "float32"))
+    assert point.density == 0.25
+    assert point.value == both.evaluate(*data, verbose=0, return_dict=True)["accuracy"]

@@ -68,7 +68,8 @@ def test_layers_and_criteria_that_are_not_registered_survive_prune_and_strip():
 def test_a_stripped_layer_has_the_regularizer_of_its_config():
     plain = kp.strip(cut(kp.prune(small_model(kernel_regularizer="l1"))))
     kernel = plain.get_layer("hidden").kernel
-    assert kernel.regularizer is plain.get_layer("hidden").kernel_regularizer
+    assert type(kernel.regularizer) is keras.regularizers.L1
+    assert kernel.regularizer.get_config() == plain.get_layer("hidden").kernel_regularizer.get_config()
 
 
 def test_lambda_layers_and_operations_are_carried_over():
@@ -448,3 +449,70 @@ def test_a_copy_of_a_layer_is_not_initialised_at_random_first():
     # Nor do they share what they hold.
     assert all(np.count_nonzero(weight) == weight.size for weight in model.get_weights() if weight.ndim > 1)
     assert all(np.count_nonzero(weight) == weight.size / 2 for weight in plain.get_weights() if weight.ndim > 1)
+
+
+def test_a_function_as_activation_need_not_be_registered_and_a_name_not_be_in_the_config():
+    class Scale(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+        def call(self, x):
+            return 2 * x
+
+        def get_config(self):
+            return {}
+
+    hidden = layers.Dense(4, activation=lambda x: ops.relu(x) + 1, name="hidden")
+    model = keras.Sequential([keras.Input((8,)), hidden, Scale(name="twice"), layers.Dense(3)])
+    pruned = kp.prune(model)
+    assert_same(pruned(X), model(X))
+    assert pruned.layers[1].name == kp.strip(pruned).layers[1].name == "twice"
+
+
+@keras.saving.register_keras_serializable(package="test_surgery")
+class Tied(layers.Layer):
+    """Multiplies by the table of an embedding."""
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = embedding
+
+    def call(self, x):
+        return ops.matmul(x, ops.transpose(self.embedding.embeddings))
+
+
+def test_a_weight_that_two_layers_share_is_refused_rather_than_doubled():
+    embedding = layers.Embedding(9, 4, name="embedding")
+    inputs = keras.Input((5,), dtype="int32")
+    model = keras.Model(inputs, Tied(embedding, name="tied")(embedding(inputs)))
+    for copied in (kp.prune, kp.strip):
+        with pytest.raises(ValueError, match=r"'embedding' and 'tied' share the weight 'embedding/embeddings'"):
+            copied(model)
+
+
+def test_a_mapping_gives_wrapped_layers_another_criterion_and_leaves_their_masks():
+    pruned = cut(kp.prune(small_model(), HALF))
+    again = kp.prune(pruned, {"hid.*": MOST})
+    assert [again.get_layer(name).criterion for name in ("hidden", "head")] == [MOST, HALF]
+    assert pruned.get_layer("hidden").criterion == HALF
+    assert again.get_layer("hidden").density == 0.5
+    assert kp.prune(pruned, MOST).get_layer("hidden").criterion == HALF
+
+
+def test_what_cannot_be_compiled_again_comes_back_uncompiled_with_a_warning():
+    class Nameless(keras.metrics.Metric):
+        def __init__(self, name="nameless"):
+            super().__init__(name=name)
+
+        def update_state(self, *arguments, **more):
+            pass
+
+        def result(self):
+            return 0.0
+
+    model = small_model()
+    model.compile(keras.optimizers.Adam(lambda: 0.01), "mse", metrics=[Nameless()])
+    with pytest.warns(UserWarning, match="comes back without being compiled.*unexpected keyword argument"):
+        assert not kp.prune(model).compiled
+    model.compile(keras.optimizers.Adam(lambda: 0.01), "mse")
+    assert float(kp.prune(model).optimizer.learning_rate) == pytest.approx(0.01)

@@ -277,7 +277,7 @@ def test_a_layer_without_connections_is_refused(layer):
         (r"not pruned yet.*Received: layer=", lambda: kp.Prune(kp.Prune(layers.Dense(2)))),
         (r"keras_prune.prune\(model\).*Received: layer=", lambda: kp.Prune(keras.Sequential([layers.Dense(2)]))),
         (r"Received: criterion='magnitude'", lambda: kp.Prune(layers.Dense(2), "magnitude")),
-        (r"in \[0, 1\). Received: rate=1.0", lambda: kp.PrunedDropout(1.0)),
+        (r"in \[0, 1\]. Received: rate=1.5", lambda: kp.PrunedDropout(1.5)),
     ],
 )
 def test_bad_arguments_are_refused(message, make):
@@ -355,3 +355,28 @@ def test_pruned_dropout_goes_on_with_its_noise_and_rate_after_loading(tmp_path):
     assert loaded.layers[0].source == "fc"
     assert float(loaded.layers[0].current_rate) == pytest.approx(0.15)
     assert_same(loaded(X, training=True), model(X, training=True))
+
+
+def test_layers_inside_a_wrapped_one_compute_in_a_dtype_of_their_own():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inner = layers.Bidirectional(layers.LSTM(4, dtype="float32"))
+        model = keras.Sequential([keras.Input((6, 5)), inner, layers.Dense(3)])
+    finally:
+        keras.config.set_dtype_policy(policy)
+    x = np.random.default_rng(0).normal(size=(8, 6, 5)).astype("float32")
+    before, after = (ops.convert_to_numpy(ops.cast(one(x), "float32")) for one in (model, kp.prune(model)))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_layer_whose_weights_were_changed_inside_says_to_strip_first():
+    pruned = kp.prune(keras.Sequential([keras.Input((8,)), layers.Dense(4, name="fc")]))
+    pruned.layers[0].layer.quantize("int8")
+    with pytest.raises(ValueError, match=r"strip\(model\) before. Received: layer='fc'"):
+        pruned(np.ones((1, 8)))
+
+
+def test_a_dropout_of_everything_drops_everything():
+    dropout = kp.PrunedDropout(1.0)
+    assert not ops.convert_to_numpy(dropout(np.ones((4, 4)), training=True)).any()

@@ -56,6 +56,7 @@ class SparseDense(keras.Layer):
         self.kernel = kernel
         self.most = most
         self.trainable = False
+        self.supports_masking = True  # As a dense layer does.
 
     @classmethod
     def of(cls, layer, kernel: str = "csr") -> "SparseDense":

@@ -212,3 +212,12 @@ def test_a_model_without_such_layers_is_refused():
 def test_what_is_no_model_is_refused():
     with pytest.raises(ValueError, match="Expected a Keras 3 model"):
         kp.to_sparse("model.keras")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_copies_of_a_sparse_model_hold_its_connections(kernel):
+    sparse = kp.to_sparse(two_layers(), kernel, verbose=0)
+    x = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
+    nested = kp.prune(keras.Sequential([keras.Input((16,)), sparse, keras.layers.Dense(2)]))
+    for copy in (kp.strip(sparse), kp.remove_dead_neurons(sparse, verbose=0), nested.layers[0]):
+        np.testing.assert_array_equal(copy(x), sparse(x))
