@@ -106,9 +106,14 @@ def _empty_copy(layer):
         config = layer.get_config() | {"function": layer.function, "arguments": layer.arguments, "mask": layer.mask}
         return type(layer)(**config | {"output_shape": layer._output_shape})
     config = layer.get_config()
-    # Functions are handed on, which from a config can only be found again where they are registered.
-    config.update({name: held for name in config if inspect.isfunction(held := getattr(layer, name, None))})
-    copy = type(layer).from_config(config)
+    try:
+        copy = type(layer).from_config(config)
+    except (TypeError, ValueError):
+        # An activation that is a function is found again only where it is registered; this one is handed on.
+        functions = {name: held for name in config if inspect.isfunction(held := getattr(layer, name, None))}
+        if not functions:
+            raise
+        copy = type(layer).from_config(layer.get_config() | functions)
     copy.name = layer.name  # A class without a `get_config` of its own forgets it.
     if layer.built and not copy.built and type(layer).build is not keras.Layer.build:
         _build_like(copy, layer)
