@@ -131,6 +131,33 @@ def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
     assert kp.report(model).kept == pytest.approx(60, abs=4)
 
 
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"sparsity": 0.95}, {"quality": 1.0}, {"compression": 16.0}])
+@pytest.mark.parametrize("strip", [False, True])
+def test_what_is_zero_counts_as_cut_and_the_numbers_are_those_of_the_written_file(folder, asked, strip):
+    with flagsaver.flagsaver(sparsity=0.875):
+        prune.main("dense.keras", "pruned.keras")
+    with flagsaver.flagsaver(strip=True):
+        prune.main("pruned.keras", "plain.keras")
+    with flagsaver.flagsaver(strip=strip, **asked):
+        text, values = prune.main("plain.keras", "again.keras")
+        _, expected = prune.main("pruned.keras", "expected.keras")
+    assert values["cut"] == 30 - values["kept"] >= 0
+    assert f"cut {values['cut']} of 30 connections" in text
+    assert (values["cut"], values["kept"]) == (expected["cut"], expected["kept"])  # As if it had never been stripped.
+    _, inspected = inspect.main("again.keras")
+    assert (values["kept"], values["compression"]) == (inspected["kept"], inspected["compression"])
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_a_layer_that_starts_at_zero_can_still_be_trained(folder, strip):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_initializer="zeros")])
+    model.save("zeros.keras")
+    with flagsaver.flagsaver(sparsity=0.5, strip=strip):
+        _, values = prune.main("zeros.keras", "out.keras")
+    assert values["cut"] == 8
+    assert values["kept"] == inspect.main("out.keras")[1]["kept"] == (0 if strip else 8)
+
+
 @pytest.mark.parametrize(
     ("asked", "output", "message"),
     [
