@@ -178,13 +178,15 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
 def _on_litert(layer) -> tuple[Pattern, float | None, float | None, str]:
     """Returns pattern, shares of zeros from which on a layer is smaller and faster, and why it gets no faster."""
     single, blocks = Pattern(), Blocks((4, 1))
-    shape = (layer.get_build_config() or {}).get("input_shape") or ()
     if isinstance(layer, (keras.layers.Dense, *_RECURRENT)):
-        inputs = [shape[-1]] if isinstance(layer, keras.layers.Dense) else [shape[-1], layer.units]
+        recurrent = isinstance(layer, _RECURRENT)
+        kernels = [layer.cell.kernel, layer.cell.recurrent_kernel] if recurrent else [layer.kernel]
+        inputs = [kernel.shape[0] for kernel in kernels]
         if any(size % 4 for size in inputs):
             reason = f"LiteRT misreads blocks of 4 where the inputs, {inputs[0]}, are no multiple of 4"
             return single, _SMALLER_FROM[single], None, reason
-        if isinstance(layer, keras.layers.Dense) and len(shape) > 2:
+        shape = (layer.get_build_config() or {}).get("input_shape") or ()
+        if not recurrent and len(shape) > 2:
             rows = math.prod(size or 1 for size in shape[1:-1])
             reason = f"the sparse kernel gains little on many rows at once, and one input has {rows}"
             return single, _SMALLER_FROM[single], None, reason

@@ -67,6 +67,15 @@ def test_layers_without_a_sparse_kernel_become_smaller_and_not_faster():
     assert all(0.3 <= row.smaller_from <= 0.35 for row in found.values())
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+def test_a_recurrent_layer_that_is_given_its_state_has_the_plan_of_one_that_starts_at_zero(kind):
+    inputs, state = keras.Input((8, 4)), keras.Input((8,))
+    states = [state, state] if kind is layers.LSTM else [state]
+    given = rows(keras.Model([inputs, state], kind(8, name="rnn")(inputs, initial_state=states)))
+    assert given == rows(keras.Model(inputs, kind(8, name="rnn")(inputs)))
+    assert given["rnn"].pattern == BLOCKS
+
+
 def test_tables_and_layers_that_nobody_measured_promise_nothing():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(20, 8, name="table")])
     model.add(layers.Reshape((6, 4, 2, 1)))
