@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_prune.benchmark.engine import UnsupportedModelError
-from keras_prune.graph import has_graph, leaf_layers
+from keras_prune.counts import connections
+from keras_prune.graph import has_graph, is_weight_layer, leaf_layers
 from keras_prune.networks import TABLES
 
 # The dense layers of the paper's Tables 4 and 5: `(inputs, outputs)`.
@@ -65,16 +66,13 @@ def model_workloads(model) -> list[Workload]:
     in blocks would bring. Whole models run only with one input and one output.
     """
     dense = [layer for layer in leaf_layers(model) if type(layer) is keras.layers.Dense]
-    kept = total = 0
     workloads = []
     for layer in dense:
         kernel = ops.convert_to_numpy(layer.kernel.value)
         density = np.count_nonzero(kernel) / kernel.size
         workloads.append(Workload(f"{model.name}/{layer.name}", density, _own_layer(kernel, density)))
-    for weight in model.trainable_weights:
-        if len(weight.shape) >= 2:
-            values = ops.convert_to_numpy(weight.value)
-            kept, total = kept + np.count_nonzero(values), total + values.size
+    counts = [connections(layer) for layer in leaf_layers(model) if is_weight_layer(layer)]
+    kept, total = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
     return [Workload(model.name, kept / max(total, 1), _whole(model)), *workloads]
 
 
