@@ -12,10 +12,10 @@ import keras
 from rich.table import Table
 
 from keras_prune.counts import connections
-from keras_prune.graph import has_graph, is_weight_layer, leaf_layers, submodels
+from keras_prune.graph import is_weight_layer, leaf_layers, submodels
 from keras_prune.patterns import Blocks, Pattern
 from keras_prune.text import names_by_reason, table_with_lines
-from keras_prune.xnnpack_subgraph import inner_layer, sparse_subgraph
+from keras_prune.xnnpack_subgraph import convolutions_of, inner_layer, sparse_subgraph
 
 # TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
 _SMALLER_FROM = {Blocks((4, 1)): 0.3, Pattern(): 0.35}
@@ -63,7 +63,8 @@ class DeploymentPlan:
     Attributes:
         runtime: String.
         rows: List of `LayerPlan`, one for each layer with connections.
-        stops: Mapping from layer name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
+        stops: Mapping from layer or model name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
+            Nested models are followed each on its own.
     """
 
     runtime: str
@@ -149,7 +150,8 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
         )
     skipping, stops = set(), {}
     if runtime == "xnnpack":
-        for submodel in filter(has_graph, submodels(model)):
+        # A model without convolutions of its own, such as a head around a backbone, has nothing to stop.
+        for submodel in list(filter(convolutions_of, submodels(model))) or [model]:
             pointwise, found = sparse_subgraph(submodel)
             skipping |= set(map(id, pointwise))
             stops |= found

@@ -139,6 +139,46 @@ def test_a_model_that_ends_before_a_mean_is_stopped_at_its_end():
     assert list(plan.stops) == ["pointwise_2"]
 
 
+def test_a_nested_model_that_holds_its_mean_has_a_sparse_subgraph():
+    flat = mobile()
+    backbone = keras.Model(flat.inputs, flat.get_layer("mean").output, name="backbone")
+    plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.Dense(4)]), "xnnpack")
+    assert plan.stops == {}
+    assert [row.name for row in plan.rows if row.faster_from] == ["pointwise", "pointwise_2"]
+
+
+def test_where_nested_models_are_not_followed_is_said():
+    flat = mobile()
+    backbone = keras.Model(flat.inputs, flat.get_layer("pointwise_2").output, name="backbone")
+    rest = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
+    plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, *rest]), "xnnpack")
+    assert list(plan.stops) == ["pointwise_2"]
+    assert plan.stops["pointwise_2"].endswith("what stands behind a nested model is not followed")
+    squeeze = keras.Sequential([keras.Input((16, 16, 8)), layers.ReLU()], name="squeeze")
+    plan = kp.deployment_plan(mobile(act=lambda: squeeze), "xnnpack")
+    assert plan.stops == {"act": "nested models are followed each on its own, not from one into another"}
+
+
+@keras.saving.register_keras_serializable(package="test_deployment")
+class OfItsOwn(keras.Model):
+    def __init__(self, inside, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = inside
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def test_a_model_that_cannot_be_followed_is_said_to_be_none_and_the_models_in_it_are_followed():
+    model = OfItsOwn(layers.Conv2D(4, 1), name="own")
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    plan = kp.deployment_plan(model, "xnnpack")
+    assert plan.stops == {"own": "only Sequential and Functional models can be followed"}
+    around = OfItsOwn(mobile())
+    around(np.zeros((1, 32, 32, 3), "float32"))
+    assert kp.deployment_plan(around, "xnnpack").stops == {}
+
+
 def branches(second):
     """A subgraph in which the feature map meets what `second` makes of the input and of the map itself."""
     inputs = keras.Input((32, 32, 3), name="image")
