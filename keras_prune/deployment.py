@@ -73,8 +73,20 @@ class DeploymentPlan:
 
     @property
     def patterns(self) -> dict[str, Pattern]:
-        """The pattern to prune each layer in, by name."""
-        return {row.name: row.pattern for row in self.rows}
+        """The pattern to prune each layer in, by name.
+
+        Raises:
+            ValueError: If layers of one name, in different nested models, need different patterns.
+        """
+        patterns: dict[str, Pattern] = {}
+        for row in self.rows:
+            if patterns.setdefault(row.name, row.pattern) != row.pattern:
+                raise ValueError(
+                    "Layers that need different patterns have names of their own, by which prune chooses among them: "
+                    f"rename one of them. Received: layers named {row.name!r} with "
+                    f"{patterns[row.name]} and {row.pattern}"
+                )
+        return patterns
 
     def __str__(self):
         smaller, faster, total = (

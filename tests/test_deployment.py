@@ -254,6 +254,19 @@ def test_the_converter_does_what_the_plan_says(layer, shape, kernel, tmp_path):
         assert above < dense <= below + 100
 
 
+def nested_layers_of_one_name(inputs):
+    models = [keras.Sequential([keras.Input((size,)), layers.Dense(4, name="fc")]) for size in inputs]
+    return keras.Sequential([keras.Input((inputs[0],)), models[0], layers.Dense(inputs[1], name="between"), models[1]])
+
+
+def test_patterns_by_name_are_refused_where_layers_of_one_name_need_different_ones():
+    plan = kp.deployment_plan(nested_layers_of_one_name([8, 6]))
+    assert [row.pattern for row in plan.rows] == [BLOCKS, BLOCKS, SINGLE]
+    with pytest.raises(ValueError, match=r"names of their own.* Received: layers named 'fc'"):
+        _ = plan.patterns
+    assert kp.deployment_plan(nested_layers_of_one_name([8, 12])).patterns == {"fc": BLOCKS, "between": BLOCKS}
+
+
 def test_a_runtime_that_it_does_not_know_is_refused():
     with pytest.raises(ValueError, match=r"\"litert\".* Received: runtime='tflite'"):
         kp.deployment_plan(mobile(), "tflite")
