@@ -28,7 +28,11 @@ from keras_prune.tools.inspect import as_values
 FLAGS = flags.FLAGS
 flags.DEFINE_float("quality", None, "Cut below this times the standard deviation of each layer's weights.")
 flags.DEFINE_float("sparsity", None, "Cut this share of each layer's connections.")
-flags.DEFINE_float("compression", None, "Cut until all connections over those kept is this, such as 8.")
+flags.DEFINE_float(
+    "compression",
+    None,
+    "Cut until all connections over those kept is this, such as 8, not counting layers that are frozen or not named.",
+)
 flags.DEFINE_enum(
     "budget",
     "quality_for",
@@ -52,6 +56,7 @@ def main(path, output):
     if aims:
         model, gone = cut(model)
     left_out = report(model).skipped
+    counts = [layer.connections for layer in pruned_layers(model)]
     if FLAGS.strip:
         model = strip(model)
     measured = report(model)  # Of what is written.
@@ -59,7 +64,11 @@ def main(path, output):
     with written_aside(output, ".keras") as aside:
         model.save(aside)
     kind = "a plain Keras model" if FLAGS.strip else "with its masks, so that it can be trained further"
-    text = f"{measured}\ncut {gone:,} of {measured.kept + gone:,} connections; wrote {output}, {kind}"
+    text = str(measured)
+    kept, weights = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
+    if FLAGS.compression is not None and weights < measured.weights:
+        text += f"\n--compression counts only layers that are cut: {kept:,} of {weights:,}, {weights / kept:.1f}x"
+    text += f"\ncut {gone:,} of {measured.kept + gone:,} connections; wrote {output}, {kind}"
     return text, {"model": path, "output": output, "cut": gone, **as_values(measured)}
 
 

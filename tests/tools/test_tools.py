@@ -121,6 +121,19 @@ def test_connections_are_cut_as_the_flags_say(folder, asked, kept):
     assert kp.report(keras.models.load_model("out.keras")).kept == values["kept"]
 
 
+def test_that_layers_left_alone_do_not_count_for_a_compression_is_said(folder):
+    model = keras.models.load_model("dense.keras")
+    model.get_layer("fc1").trainable = False
+    model.save("frozen.keras")
+    with flagsaver.flagsaver(compression=3.0):
+        frozen, values = prune.main("frozen.keras", "out.keras")
+        whole, _ = prune.main("dense.keras", "out.keras")
+    assert values["kept"] == 192 + 16
+    note = "--compression counts only layers that are cut: 16 of 48, 3.0x"
+    assert note in frozen.splitlines()
+    assert "--compression counts" not in whole
+
+
 def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
     with flagsaver.flagsaver(sparsity=0.5, block_size=["4", "1"]):
         prune.main("dense.keras", "half.keras")
