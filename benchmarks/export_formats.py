@@ -8,12 +8,12 @@ with `sparse=False` takes its place. Files stay in a folder and results in a JSO
 and a second run only takes the times: medians of single inputs on one thread, all files in the folder in turns.
 """
 
-import json
 import pathlib
 import re
 import time
 
 import keras
+import measurements
 import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
@@ -97,9 +97,8 @@ def export(model, weights, path):
 
 def main(_):
     shape = f"{FLAGS.inputs}x{FLAGS.outputs}"
-    results_path = pathlib.Path(FLAGS.json or f"docs/results/export_formats_{shape}.json")
-    results_path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(results_path.read_text()) if results_path.exists() else {}
+    results_path = FLAGS.json or f"docs/results/export_formats_{shape}.json"
+    results = measurements.read(results_path)
     folder = pathlib.Path(FLAGS.folder) / shape
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -113,13 +112,13 @@ def main(_):
             if name not in results or not path_of(name).exists():
                 model = model or layer(None if pattern == "dense" else pattern)
                 results[name] = export(model, weights, path_of(name))
-                results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                measurements.write(results_path, results)
                 print(name, results[name], flush=True)
     files = {name: File(path_of(name)) for name in results if path_of(name).exists()}
     for name, milliseconds in take_times(files).items():
         results[name]["milliseconds"] = milliseconds
         print(name, milliseconds)
-    results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    measurements.write(results_path, results)
 
 
 if __name__ == "__main__":

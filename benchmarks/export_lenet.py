@@ -8,10 +8,10 @@ the Keras model on the test set. Nothing is chosen by them. 8-bit activations ar
 
 import json
 import os
-import pathlib
 import tempfile
 
 import keras
+import measurements
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags
@@ -69,7 +69,7 @@ def main(_):
             if name == "save_sparse":
                 model.quantize("int8")
     print(json.dumps(results, indent=1))
-    pathlib.Path(FLAGS.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    measurements.write(FLAGS.json, results)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import platform
 import time
 
 import keras
+import measurements
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
@@ -139,9 +140,8 @@ def main(_):
             name = f"Dense {inputs}x{outputs} by sparsity"
             model = alone((inputs,), lambda outputs=outputs: layers.Dense(outputs))
             results[name] = measure(name, variants(model, SPARSITIES))
-    text = json.dumps(results, indent=1)
-    pathlib.Path(FLAGS.output).write_text(text)
-    print(text)
+    measurements.write(FLAGS.output, results)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import keras
 from rich.table import Table
 
 from keras_prune.counts import connections
-from keras_prune.graph import has_graph, is_weight_layer, leaf_layers, submodels
+from keras_prune.graph import is_weight_layer, leaf_layers, submodels
 from keras_prune.patterns import Blocks, Pattern
 from keras_prune.text import names_by_reason, table_with_lines
-from keras_prune.xnnpack_subgraph import inner_layer, sparse_subgraph
+from keras_prune.xnnpack_subgraph import convolutions_of, inner_layer, sparse_subgraph
 
 # TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
 _SMALLER_FROM = {Blocks((4, 1)): 0.3, Pattern(): 0.35}
@@ -63,7 +63,8 @@ class DeploymentPlan:
     Attributes:
         runtime: String.
         rows: List of `LayerPlan`, one for each layer with connections.
-        stops: Mapping from layer name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
+        stops: Mapping from layer or model name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
+            Nested models are followed each on its own.
     """
 
     runtime: str
@@ -72,8 +73,20 @@ class DeploymentPlan:
 
     @property
     def patterns(self) -> dict[str, Pattern]:
-        """The pattern to prune each layer in, by name."""
-        return {row.name: row.pattern for row in self.rows}
+        """The pattern to prune each layer in, by name.
+
+        Raises:
+            ValueError: If layers of one name, in different nested models, need different patterns.
+        """
+        patterns: dict[str, Pattern] = {}
+        for row in self.rows:
+            if patterns.setdefault(row.name, row.pattern) != row.pattern:
+                raise ValueError(
+                    "Layers that need different patterns have names of their own, by which prune chooses among them: "
+                    f"rename one of them. Received: layers named {row.name!r} with "
+                    f"{patterns[row.name]} and {row.pattern}"
+                )
+        return patterns
 
     def __str__(self):
         smaller, faster, total = (
@@ -149,7 +162,8 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
         )
     skipping, stops = set(), {}
     if runtime == "xnnpack":
-        for submodel in filter(has_graph, submodels(model)):
+        # A model without convolutions of its own, such as a head around a backbone, has nothing to stop.
+        for submodel in list(filter(convolutions_of, submodels(model))) or [model]:
             pointwise, found = sparse_subgraph(submodel)
             skipping |= set(map(id, pointwise))
             stops |= found
@@ -178,13 +192,15 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
 def _on_litert(layer) -> tuple[Pattern, float | None, float | None, str]:
     """Returns pattern, shares of zeros from which on a layer is smaller and faster, and why it gets no faster."""
     single, blocks = Pattern(), Blocks((4, 1))
-    shape = (layer.get_build_config() or {}).get("input_shape") or ()
     if isinstance(layer, (keras.layers.Dense, *_RECURRENT)):
-        inputs = [shape[-1]] if isinstance(layer, keras.layers.Dense) else [shape[-1], layer.units]
+        recurrent = isinstance(layer, _RECURRENT)
+        kernels = [layer.cell.kernel, layer.cell.recurrent_kernel] if recurrent else [layer.kernel]
+        inputs = [kernel.shape[0] for kernel in kernels]
         if any(size % 4 for size in inputs):
             reason = f"LiteRT misreads blocks of 4 where the inputs, {inputs[0]}, are no multiple of 4"
             return single, _SMALLER_FROM[single], None, reason
-        if isinstance(layer, keras.layers.Dense) and len(shape) > 2:
+        shape = (layer.get_build_config() or {}).get("input_shape") or ()
+        if not recurrent and len(shape) > 2:
             rows = math.prod(size or 1 for size in shape[1:-1])
             reason = f"the sparse kernel gains little on many rows at once, and one input has {rows}"
             return single, _SMALLER_FROM[single], None, reason

@@ -8,7 +8,7 @@ feature maps, and some activations. Convolutions of stride 2 take their padding 
 
 import keras
 
-from keras_prune.graph import Graph
+from keras_prune.graph import Graph, has_graph
 from keras_prune.wrappers import Prune
 
 _ACTIVATIONS = {"linear", "relu", "relu6", "elu", "leakyrelu", "sigmoid", "silu", "hardsilu", "hardsigmoid"}
@@ -21,19 +21,22 @@ _GONE = (
     keras.layers.GaussianNoise,
 )
 
+_NESTED = "nested models are followed each on its own, not from one into another"
+
 
 def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
     """Follows a model from the convolutions that can start a sparse subgraph to the means that end it.
 
     Args:
-        model: Built Functional or Sequential Keras model. Nested models count as layers.
+        model: Built Keras model. Nested models count as layers that stop the subgraph.
 
     Returns:
         The 1x1 convolutions whose zeros XNNPACK would skip, and a mapping from layer name to the reason for every layer
         that stops the subgraph; where one does, no zeros are skipped.
     """
-    graph = Graph(model)
-    convolutions = [layer for layer in model.layers if type(inner_layer(layer)) is keras.layers.Conv2D]
+    if not has_graph(model):
+        return [], {model.name: "only Sequential and Functional models can be followed"}
+    graph, convolutions = Graph(model), convolutions_of(model)
     if not convolutions:
         return [], {model.name: "it has no Conv2D layer"}
     starts, stops = [layer for layer in convolutions if not _why_no_start(layer, graph)], {}
@@ -44,7 +47,8 @@ def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
     def enter(operation):
         if id(operation) in inside:
             return []
-        reason = _why_it_stops(operation, graph)
+        nested = isinstance(operation, keras.Model)
+        reason = _NESTED if nested else _why_it_stops(operation, graph)
         if reason:
             stops.setdefault(operation.name, reason)
             return []
@@ -55,7 +59,8 @@ def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
     for layer in forward:
         consumers = [] if _is_mean(layer, graph) else graph.consumers.get(id(layer), [])
         if not consumers and not _is_mean(layer, graph):
-            stops.setdefault(layer.name, "the model ends here, without a GlobalAveragePooling2D before its end")
+            reason = "the model ends here, without a GlobalAveragePooling2D before its end"
+            stops.setdefault(layer.name, f"{reason}; what stands behind a nested model is not followed")
         for consumer in consumers:
             forward += enter(consumer)
     # Where branches meet, all of them must come from inside, such as the squeezed one that scales a feature map.
@@ -65,6 +70,11 @@ def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
             backward += enter(producer)
     pointwise = [layer for layer in convolutions if id(layer) in inside and _is_pointwise(inner_layer(layer))]
     return ([] if stops else pointwise), stops
+
+
+def convolutions_of(model) -> list:
+    """Returns the Conv2D layers of a model, not those of nested models."""
+    return [layer for layer in model.layers if type(inner_layer(layer)) is keras.layers.Conv2D]
 
 
 def inner_layer(layer):

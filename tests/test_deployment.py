@@ -67,6 +67,15 @@ def test_layers_without_a_sparse_kernel_become_smaller_and_not_faster():
     assert all(0.3 <= row.smaller_from <= 0.35 for row in found.values())
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+def test_a_recurrent_layer_that_is_given_its_state_has_the_plan_of_one_that_starts_at_zero(kind):
+    inputs, state = keras.Input((8, 4)), keras.Input((8,))
+    states = [state, state] if kind is layers.LSTM else [state]
+    given = rows(keras.Model([inputs, state], kind(8, name="rnn")(inputs, initial_state=states)))
+    assert given == rows(keras.Model(inputs, kind(8, name="rnn")(inputs)))
+    assert given["rnn"].pattern == BLOCKS
+
+
 def test_tables_and_layers_that_nobody_measured_promise_nothing():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(20, 8, name="table")])
     model.add(layers.Reshape((6, 4, 2, 1)))
@@ -128,6 +137,46 @@ def test_a_model_that_ends_before_a_mean_is_stopped_at_its_end():
     model = mobile()
     plan = kp.deployment_plan(keras.Model(model.inputs, model.get_layer("pointwise_2").output), "xnnpack")
     assert list(plan.stops) == ["pointwise_2"]
+
+
+def test_a_nested_model_that_holds_its_mean_has_a_sparse_subgraph():
+    flat = mobile()
+    backbone = keras.Model(flat.inputs, flat.get_layer("mean").output, name="backbone")
+    plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.Dense(4)]), "xnnpack")
+    assert plan.stops == {}
+    assert [row.name for row in plan.rows if row.faster_from] == ["pointwise", "pointwise_2"]
+
+
+def test_where_nested_models_are_not_followed_is_said():
+    flat = mobile()
+    backbone = keras.Model(flat.inputs, flat.get_layer("pointwise_2").output, name="backbone")
+    rest = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
+    plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, *rest]), "xnnpack")
+    assert list(plan.stops) == ["pointwise_2"]
+    assert plan.stops["pointwise_2"].endswith("what stands behind a nested model is not followed")
+    squeeze = keras.Sequential([keras.Input((16, 16, 8)), layers.ReLU()], name="squeeze")
+    plan = kp.deployment_plan(mobile(act=lambda: squeeze), "xnnpack")
+    assert plan.stops == {"act": "nested models are followed each on its own, not from one into another"}
+
+
+@keras.saving.register_keras_serializable(package="test_deployment")
+class OfItsOwn(keras.Model):
+    def __init__(self, inside, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = inside
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def test_a_model_that_cannot_be_followed_is_said_to_be_none_and_the_models_in_it_are_followed():
+    model = OfItsOwn(layers.Conv2D(4, 1), name="own")
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    plan = kp.deployment_plan(model, "xnnpack")
+    assert plan.stops == {"own": "only Sequential and Functional models can be followed"}
+    around = OfItsOwn(mobile())
+    around(np.zeros((1, 32, 32, 3), "float32"))
+    assert kp.deployment_plan(around, "xnnpack").stops == {}
 
 
 def branches(second):
@@ -203,6 +252,19 @@ def test_the_converter_does_what_the_plan_says(layer, shape, kernel, tmp_path):
         above, _ = size_and_operators(row.smaller_from + 0.05, row.pattern)
         below, _ = size_and_operators(0.28, row.pattern)
         assert above < dense <= below + 100
+
+
+def nested_layers_of_one_name(inputs):
+    models = [keras.Sequential([keras.Input((size,)), layers.Dense(4, name="fc")]) for size in inputs]
+    return keras.Sequential([keras.Input((inputs[0],)), models[0], layers.Dense(inputs[1], name="between"), models[1]])
+
+
+def test_patterns_by_name_are_refused_where_layers_of_one_name_need_different_ones():
+    plan = kp.deployment_plan(nested_layers_of_one_name([8, 6]))
+    assert [row.pattern for row in plan.rows] == [BLOCKS, BLOCKS, SINGLE]
+    with pytest.raises(ValueError, match=r"names of their own.* Received: layers named 'fc'"):
+        _ = plan.patterns
+    assert kp.deployment_plan(nested_layers_of_one_name([8, 12])).patterns == {"fc": BLOCKS, "between": BLOCKS}
 
 
 def test_a_runtime_that_it_does_not_know_is_refused():

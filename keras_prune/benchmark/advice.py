@@ -60,7 +60,8 @@ class Advice(NamedTuple):
     results: Results
 
     def __str__(self):
-        return "\n".join(str(choice) for choice in self.choices)
+        lines = [str(choice) for choice in self.choices]
+        return "\n".join(lines + [f"left out: {name} - {reason}" for name, reason in self.results.left_out.items()])
 
 
 def advice(results: Results) -> Advice:
@@ -89,7 +90,8 @@ def deployment_advice(model, batch_size: int = 1, device: str = "/CPU:0") -> Adv
     The command line `python -m keras_prune.tools.benchmark` does the same for several batch sizes, with a progress bar.
 
     Args:
-        model: Built Sequential or Functional model, pruned or plain. It is not changed.
+        model: Built Keras model, pruned or plain. It is not changed. One that is subclassed or has not one input and
+            one output is not measured as a whole.
         batch_size: Integer, inputs per call. Defaults to `1`.
         device: String, `"/CPU:0"` or `"/GPU:0"`. Defaults to `"/CPU:0"`.
 

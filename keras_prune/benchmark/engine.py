@@ -65,7 +65,8 @@ class Engine:
         """Returns a function without arguments that runs the model and waits for its outputs.
 
         Args:
-            inputs: Float32 array of shape `(batch, ...)`. It is on the device before anything is timed.
+            inputs: Array of shape `(batch, ...)` and of the dtype that the model takes. It is on the device before
+                anything is timed.
         """
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ import tempfile
 
 import keras
 
-from keras_prune.benchmark.engine import Engine, UnsupportedModelError, threads
+from keras_prune.benchmark.engine import Engine, threads
 
 
 class LiteRT(Engine):
@@ -20,8 +20,6 @@ class LiteRT(Engine):
     def __init__(self, model, device):
         from ai_edge_litert.interpreter import Interpreter
 
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise UnsupportedModelError("it runs models of one input and one output here")
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.tflite")
             self._convert(model, path)

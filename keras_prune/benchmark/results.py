@@ -54,12 +54,14 @@ class Results:
         absent: Dict from the name of every engine that cannot run on this machine to the reason.
         refused: Dict from `(workload, engine)` to the reason why that engine was not timed there.
         machine: Dict of what it was measured on.
+        left_out: Dict from the name of every workload that no engine can run to the reason.
     """
 
     measurements: list[Measurement]
     absent: dict[str, str]
     refused: dict[tuple[str, str], str]
     machine: dict[str, object]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def rows(self) -> list[list[Measurement]]:
         """Returns the measurements in lists of those that compete: same workload, density and batch size."""
@@ -107,6 +109,7 @@ class Results:
                 entry | {"density": entry["density"] if math.isfinite(entry["density"]) else None}
                 for entry in self.crossovers()
             ],
+            "left_out": self.left_out,
             "absent": self.absent,
             "refused": [{"workload": w, "engine": e, "reason": reason} for (w, e), reason in self.refused.items()],
         }
@@ -133,6 +136,7 @@ class Results:
                 )
             table.add_section()
         lines = [_crossover_line(entry) for entry in self.crossovers()]
+        lines += [f"left out: {name} - {reason}" for name, reason in self.left_out.items()]
         lines += [f"absent: {name} - {reason}" for name, reason in self.absent.items()]
         lines += [
             f"not timed: {engine} on {workload} - {reason}" for (workload, engine), reason in self.refused.items()

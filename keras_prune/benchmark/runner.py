@@ -24,7 +24,8 @@ def benchmark(
     """Times every engine on every workload and batch size.
 
     All engines of one row run in turns within the same minute, so that their ratios hold where the absolute times
-    drift. An engine whose outputs differ from the dense result is not timed but reported.
+    drift. An engine that fails or whose outputs differ from the dense result is not timed but reported, and so is a
+    workload that Keras itself does not run.
 
     Args:
         workloads: List of `Workload`.
@@ -67,8 +68,12 @@ def benchmark(
 def _run(workload, batch_sizes, device, rounds, engines, results, advance):
     loaded, models = {}, {}
     with keras.device(device[1:].lower()):
-        for pattern in dict.fromkeys(engine.pattern for engine in engines):
-            models[pattern] = workload.build(pattern)
+        try:
+            for pattern in dict.fromkeys(engine.pattern for engine in engines):
+                models[pattern] = workload.build(pattern)
+        except UnsupportedModelError as error:
+            results.left_out[workload.name] = str(error)
+            return
         for engine in engines:
             advance()
             if models[engine.pattern] is None:
@@ -76,17 +81,24 @@ def _run(workload, batch_sizes, device, rounds, engines, results, advance):
                 continue
             try:
                 loaded[engine.name] = engine(models[engine.pattern], device)
-            except UnsupportedModelError as error:
-                results.refused[workload.name, engine.name] = str(error)
-    shape = tuple(size or 1 for size in next(iter(models.values())).input_shape[1:])
-    for batch_size in batch_sizes:
-        inputs = np.random.default_rng(1).standard_normal((batch_size, *shape), dtype="float32")
-        expected = {pattern: _outputs(model, inputs) for pattern, model in models.items() if model}
+            except Exception as error:  # What a runtime raises on a model that it does not know is its own business.
+                results.refused[workload.name, engine.name] = _reason(error)
+    for batch_size in batch_sizes if loaded else []:
+        try:
+            inputs = _inputs(next(filter(None, models.values())), batch_size)
+            expected = {pattern: _outputs(model, inputs) for pattern, model in models.items() if model}
+        except Exception as error:
+            results.left_out[workload.name] = f"Keras does not run it on random inputs: {_reason(error)}"
+            return
         calls, differences = {}, {}
         for name, engine in loaded.items():
-            call = engine.prepare(inputs)
             reference = expected[engine.pattern]
-            difference = float(np.abs(engine.to_numpy(call()) - reference).max() / np.abs(reference).max())
+            try:
+                call = engine.prepare(inputs)
+                difference = float(np.abs(engine.to_numpy(call()) - reference).max() / np.abs(reference).max())
+            except Exception as error:
+                results.refused[workload.name, name] = _reason(error)
+                continue
             if difference <= engine.tolerance:
                 calls[name], differences[name] = call, difference
             else:
@@ -110,6 +122,21 @@ def _run(workload, batch_sizes, device, rounds, engines, results, advance):
                     difference=differences[name],
                 )
             )
+
+
+def _inputs(model, batch_size):
+    """Returns random inputs of a model: integers are 0 and 1, and a size that may be any is 1."""
+    (tensor,) = model.inputs
+    shape = (batch_size, *(size or 1 for size in tensor.shape[1:]))
+    draw = np.random.default_rng(1).standard_normal(shape, dtype="float32")
+    return (draw if "float" in tensor.dtype else draw > 0).astype(tensor.dtype)
+
+
+def _reason(error) -> str:
+    if isinstance(error, UnsupportedModelError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"it fails with {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
 def _outputs(model, inputs):

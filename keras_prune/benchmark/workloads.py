@@ -7,7 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.graph import leaf_layers
+from keras_prune.benchmark.engine import UnsupportedModelError
+from keras_prune.counts import connections
+from keras_prune.graph import has_graph, is_weight_layer, leaf_layers
 from keras_prune.networks import TABLES
 
 # The dense layers of the paper's Tables 4 and 5: `(inputs, outputs)`.
@@ -25,7 +27,7 @@ class Workload:
         name: String, such as `"alexnet/fc6"`.
         density: Float, share of the connections that is left.
         build: Function of a pattern, `None` or `"4x1"`, that returns the Keras model to run, or `None` if there is none
-            of that pattern.
+            of that pattern. Raises an `UnsupportedModelError` if no engine can run it.
     """
 
     name: str
@@ -61,21 +63,33 @@ def model_workloads(model) -> list[Workload]:
     """Returns a plain Keras model and, each on its own, its dense layers.
 
     Of a single layer there is a pattern `"4x1"` too: random blocks of the same shape and density, to see what pruning
-    in blocks would bring.
+    in blocks would bring. Whole models run only with one input and one output.
     """
     dense = [layer for layer in leaf_layers(model) if type(layer) is keras.layers.Dense]
-    kept = total = 0
     workloads = []
     for layer in dense:
         kernel = ops.convert_to_numpy(layer.kernel.value)
         density = np.count_nonzero(kernel) / kernel.size
         workloads.append(Workload(f"{model.name}/{layer.name}", density, _own_layer(kernel, density)))
-    for weight in model.trainable_weights:
-        if len(weight.shape) >= 2:
-            values = ops.convert_to_numpy(weight.value)
-            kept, total = kept + np.count_nonzero(values), total + values.size
-    whole = Workload(model.name, kept / max(total, 1), lambda pattern: None if pattern else model)
-    return [whole, *workloads]
+    counts = [connections(layer) for layer in leaf_layers(model) if is_weight_layer(layer)]
+    kept, total = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
+    return [Workload(model.name, kept / max(total, 1), _whole(model)), *workloads]
+
+
+def _whole(model):
+    def build(pattern):
+        if not has_graph(model):
+            raise UnsupportedModelError("of whole models, only Sequential and Functional ones are run")
+        for kind in ("input", "output"):
+            found = len(keras.tree.flatten(getattr(model, f"{kind}s")))
+            if found != 1:
+                raise UnsupportedModelError(f"whole models are run with one {kind}, and it has {found}")
+            # Keras documents no way to ask for that structure.
+            if isinstance(getattr(model, f"_{kind}s_struct", None), dict):
+                raise UnsupportedModelError(f"whole models are run with one {kind} that is no dict")
+        return None if pattern else model
+
+    return build
 
 
 def _own_layer(kernel, density):

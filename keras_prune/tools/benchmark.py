@@ -53,6 +53,7 @@ def main(*paths):
             raise ValueError("--layers names layers, such as alexnet,vgg16/fc6. Received: none, and no model")
         workloads = [workload for name in FLAGS.layers for workload in layer_workloads(name, densities)]
     engines = _engines()
+    _check_folder(FLAGS.output_dir)
     results = benchmark(workloads, batch_sizes, FLAGS.device, FLAGS.rounds, engines, Console(stderr=True))
     told = advice(results)
     os.makedirs(FLAGS.output_dir, exist_ok=True)
@@ -73,6 +74,18 @@ def _engines():
     if unknown := set(FLAGS.engines) - set(names):
         raise ValueError(f"--engines are some of {names}. Received: {sorted(unknown)}")
     return [engine for engine in ENGINES if engine.name in (FLAGS.engines or names)]
+
+
+def _check_folder(path):
+    """Refuses a folder that cannot be made, before anything is measured for it."""
+    there = os.path.realpath(path)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if not (os.path.isdir(there) and os.access(there, os.W_OK)):
+        raise ValueError(
+            f"--output_dir is a folder that can be written, or made. Received: --output_dir={path}, where {there} is "
+            f"{'not to be written' if os.path.isdir(there) else 'no folder'}"
+        )
 
 
 def _use_cores(count):

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -67,10 +68,22 @@ def load_model(path: str) -> keras.Model:
             ) from error
     if not os.path.isfile(path):
         raise ValueError(f"Expected a model that Keras saved. Received: {path!r}, which is no file")
+    if path.endswith(".keras") and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected a model that Keras 3 saved as .keras. Received: {path!r}, which is no Keras file "
+            "or a damaged one"
+        )
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # A foreign file fails anywhere in Keras, with any error.
         reason = str(error).strip().splitlines()
+        if "enable_unsafe_deserialization" in str(error):
+            raise ValueError(
+                "Expected a model that Keras loads without running code from its file. If you trust it, do this in a "
+                "Python program of your own, with the functions of keras_prune, where "
+                "keras.config.enable_unsafe_deserialization() lets Keras run that code. "
+                f"Received: {path!r}, with Python code inside, as of a Lambda layer"
+            ) from error
         raise ValueError(
             "Expected a model that Keras 3 saved as .keras; layers of your own need --modules=their.module. "
             f"Received: {path!r}: {type(error).__name__}: {reason[0] if reason else 'no reason given'}"

@@ -7,13 +7,14 @@
 
 The pruned model keeps its masks, so that training it further keeps the cut connections at zero; load it where
 keras_prune is imported. --strip writes a plain Keras model instead, the zeros inside, and alone only takes the masks of
-a pruned one away. Beyond about half of the connections, accuracy has to be won back by training: see
-keras_prune.PruningCallback and keras_prune.iterative_prune.
+a pruned one away. What is zero in the model that is cut counts as cut before, and stays so. Beyond about half of the
+connections, accuracy has to be won back by training: see keras_prune.PruningCallback and keras_prune.iterative_prune.
 """
 
 import re
 
 from absl import flags
+from keras import ops
 
 from keras_prune import budgets
 from keras_prune.criteria import StdThreshold, TargetSparsity
@@ -27,7 +28,11 @@ from keras_prune.tools.inspect import as_values
 FLAGS = flags.FLAGS
 flags.DEFINE_float("quality", None, "Cut below this times the standard deviation of each layer's weights.")
 flags.DEFINE_float("sparsity", None, "Cut this share of each layer's connections.")
-flags.DEFINE_float("compression", None, "Cut until all connections over those kept is this, such as 8.")
+flags.DEFINE_float(
+    "compression",
+    None,
+    "Cut until all connections over those kept is this, such as 8, not counting layers that are frozen or not named.",
+)
 flags.DEFINE_enum(
     "budget",
     "quality_for",
@@ -47,22 +52,28 @@ def main(path, output):
             "How much to cut is given by one of --quality, --sparsity and --compression; --strip alone cuts nothing. "
             f"Received: {' and '.join(f'--{name}' for name in aims) or 'none of them'}"
         )
-    model = load_model(path)
-    before = report(model).kept
+    model, gone = load_model(path), 0
     if aims:
-        model = cut(model)
-    measured = report(model)
+        model, gone = cut(model)
+    left_out = report(model).skipped
+    counts = [layer.connections for layer in pruned_layers(model)]
     if FLAGS.strip:
         model = strip(model)
+    measured = report(model)  # Of what is written.
+    measured.skipped = left_out
     with written_aside(output, ".keras") as aside:
         model.save(aside)
     kind = "a plain Keras model" if FLAGS.strip else "with its masks, so that it can be trained further"
-    text = f"{measured}\ncut {before - measured.kept:,} of {before:,} connections; wrote {output}, {kind}"
-    return text, {"model": path, "output": output, "cut": before - measured.kept, **as_values(measured)}
+    text = str(measured)
+    kept, weights = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
+    if FLAGS.compression is not None and weights < measured.weights:
+        text += f"\n--compression counts only layers that are cut: {kept:,} of {weights:,}, {weights / kept:.1f}x"
+    text += f"\ncut {gone:,} of {measured.kept + gone:,} connections; wrote {output}, {kind}"
+    return text, {"model": path, "output": output, "cut": gone, **as_values(measured)}
 
 
 def cut(model):
-    """Returns a wrapped copy of a model, cut as the flags say."""
+    """Returns a wrapped copy of a model, cut as the flags say, and how many connections that took."""
     if pruned_layers(model) and FLAGS.layer_names != ".*":
         raise ValueError(
             "--layer_names chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
@@ -73,6 +84,7 @@ def cut(model):
     pattern = asked_pattern()
     for layer in layers:
         layer.criterion = StdThreshold(1.0, pattern or layer.criterion.pattern)
+        cut_zeros(layer)
     if FLAGS.compression is not None and FLAGS.budget != "quality_for":
         shares = getattr(budgets, FLAGS.budget)(model, FLAGS.compression)
         criteria = {layer: shares[re.escape(layer.name)] for layer in layers if re.escape(layer.name) in shares}
@@ -81,10 +93,19 @@ def cut(model):
     else:
         quality = budgets.quality_for(model, FLAGS.compression) if FLAGS.quality is None else FLAGS.quality
         criteria = {layer: StdThreshold(quality, layer.criterion.pattern) for layer in layers}
+    gone = 0
     for layer, criterion in criteria.items():
         layer.criterion = criterion
-        layer.cut()
-    return model
+        gone += sum(weight.cut for weight in layer.cut())
+    return model, gone
+
+
+def cut_zeros(layer):
+    """Cuts what is zero already, as in a model that was stripped; a weight that is all zero has not been trained."""
+    for weight in layer.pruned_weights:
+        nonzero = weight.masked() != 0
+        if ops.any(nonzero):
+            weight.mask.assign(nonzero)
 
 
 def asked_pattern():

@@ -151,6 +151,13 @@ def test_a_model_comes_whole_and_layer_by_layer():
     assert second.build("4x1") is None  # Six inputs are no blocks of four.
 
 
+def test_the_density_of_a_frozen_model_is_that_of_its_weights():
+    model = single_layer()
+    density = np.count_nonzero(model.get_weights()[0]) / 240
+    for model.trainable in (True, False):
+        assert [workload.density for workload in model_workloads(model)] == [density, density]
+
+
 @pytest.mark.parametrize(("network", "densities"), [("resnet", []), ("alexnet", [0.0]), ("alexnet", [1.5])])
 def test_layers_and_densities_that_are_none_are_refused(network, densities):
     with pytest.raises(ValueError, match="Received:"):

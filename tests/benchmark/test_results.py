@@ -2,15 +2,17 @@ import dataclasses
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_prune.benchmark import runner
 from keras_prune.benchmark.advice import advice
 from keras_prune.benchmark.engine import Engine, UnsupportedModelError, kernel_of
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
-from keras_prune.benchmark.workloads import Workload, _random_layer
+from keras_prune.benchmark.workloads import Workload, _random_layer, model_workloads
 
 
 def measurement(engine, microseconds, density=0.1, batch_size=1, baseline=False, spread=0.01, workload="net/fc"):
@@ -78,6 +80,24 @@ def test_an_engine_that_cannot_run_a_model_is_reported_with_its_reason():
     assert found.refused == {("small", "refusing"): "not today"}
 
 
+@pytest.mark.parametrize("fails_in", ["__init__", "prepare", "call"])
+def test_an_engine_that_fails_takes_no_other_down(fails_in):
+    class Failing(NumPy):
+        name = "failing"
+
+        def fail(self, *arguments):
+            raise RuntimeError("no such operator\nand more")
+
+        def prepare(self, inputs):
+            return self.fail
+
+    if fails_in != "call":
+        setattr(Failing, fails_in, Failing.fail)
+    found = benchmark([small()], batch_sizes=[1, 2], rounds=1, engines=[Failing, NumPy])
+    assert [m.engine for m in found.measurements] == ["numpy", "numpy"]
+    assert found.refused == {("small", "failing"): "it fails with RuntimeError: no such operator"}
+
+
 def test_a_pattern_that_a_shape_cannot_have_is_reported():
     class Blocks(NumPy):
         name = "blocks"
@@ -89,6 +109,92 @@ def test_a_pattern_that_a_shape_cannot_have_is_reported():
         "numpy",
         "blocks",
     ]
+    assert benchmark([small(inputs=6)], batch_sizes=[1], rounds=1, engines=[Blocks]).left_out == {}
+
+
+class Keras(NumPy):
+    """Runs whole models."""
+
+    def __init__(self, model, device):
+        self.model = model
+
+    def prepare(self, inputs):
+        return lambda: keras.ops.convert_to_numpy(self.model(inputs))
+
+
+def two_inputs():
+    inputs = [keras.Input((3,), name="one"), keras.Input((3,), name="two")]
+    return keras.Model(inputs, layers.Dense(2, name="fc")(layers.Add()(inputs)))
+
+
+def two_outputs():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, [layers.Dense(2, name="fc")(inputs), inputs])
+
+
+def named_output():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, {"answer": layers.Dense(2, name="fc")(inputs)})
+
+
+@keras.saving.register_keras_serializable(package="test_results")
+class OfItsOwn(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.fc = layers.Dense(2, name="fc")
+
+    def call(self, inputs):
+        return self.fc(inputs)
+
+
+def subclassed():
+    model = OfItsOwn()
+    model(np.zeros((1, 3), "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (two_inputs, "with one input, and it has 2"),
+        (two_outputs, "with one output, and it has 2"),
+        (named_output, "one output that is no dict"),
+        (subclassed, "only Sequential and Functional"),
+    ],
+)
+def test_of_a_model_that_no_engine_runs_the_layers_are_measured(make, reason):
+    model = make()
+    found = benchmark(model_workloads(model), batch_sizes=[2], rounds=1, engines=[NumPy])
+    assert list(found.left_out) == [model.name]
+    assert reason in found.left_out[model.name]
+    assert [m.workload for m in found.measurements] == [f"{model.name}/fc"]
+    note = f"left out: {model.name} - {found.left_out[model.name]}"
+    assert note in " ".join(str(found).split())
+    assert note in str(advice(found))
+    assert found.as_dict()["left_out"] == found.left_out
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32", "float16"])
+def test_inputs_are_of_the_dtype_that_a_model_takes(dtype):
+    seen = []
+
+    class Looking(Keras):
+        def prepare(self, inputs):
+            seen.append(inputs)
+            return super().prepare(inputs)
+
+    inputs = keras.Input((4,), dtype=dtype)
+    outputs = layers.Embedding(2, 3)(inputs) if dtype == "int32" else layers.Dense(3)(inputs)
+    found = benchmark(model_workloads(keras.Model(inputs, outputs))[:1], [2], rounds=1, engines=[Looking])
+    assert [m.engine for m in found.measurements] == ["numpy"]
+    assert seen[0].dtype == dtype
+    assert len(np.unique(seen[0])) == (2 if dtype == "int32" else 8)
+
+
+def test_a_model_that_keras_does_not_run_on_such_inputs_is_left_out():
+    model = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()])
+    found = benchmark(model_workloads(model), batch_sizes=[1], rounds=1, engines=[Keras])
+    assert "Keras does not run it on random inputs: it fails with" in found.left_out[model.name]
 
 
 def test_all_engines_of_a_row_are_timed_in_turns(monkeypatch):

@@ -77,6 +77,17 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(settings, messa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["taken", "taken/out"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "benchmark", None)
+    (tmp_path / "taken").write_text("a file")
+    with (
+        flagsaver.flagsaver(output_dir=str(tmp_path / place), layers=["alexnet/fc8"]),
+        pytest.raises(ValueError, match=r"--output_dir is a folder .* Received: .*taken is no folder"),
+    ):
+        benchmark.main()
+
+
 def test_a_model_has_layers_of_its_own(model_file):
     with flagsaver.flagsaver(densities=["0.1"]), pytest.raises(ValueError, match="A model has layers and densities"):
         benchmark.main(str(model_file))

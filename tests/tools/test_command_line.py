@@ -84,6 +84,21 @@ def test_a_file_that_holds_no_usable_model_is_refused_by_its_name(saved, damage)
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("damage", [truncated, text, lambda path: path.write_bytes(b"")])
+def test_a_file_that_is_there_is_not_said_to_be_missing(saved, damage):
+    damage(saved)
+    with pytest.raises(ValueError, match=r"which is no Keras file") as refused:
+        load_model(str(saved))
+    assert "not found" not in str(refused.value)
+
+
+def test_who_trusts_a_model_with_python_code_inside_is_told_what_to_do(saved):
+    python_code(saved)
+    with pytest.raises(ValueError, match=r"keras.config.enable_unsafe_deserialization\(\)") as refused:
+        load_model(str(saved))
+    assert "--modules" not in str(refused.value)
+
+
 def test_a_layer_alone_is_no_model(tmp_path):
     layer = keras.layers.Dense(3)
     layer.build((None, 2))

@@ -121,6 +121,19 @@ def test_connections_are_cut_as_the_flags_say(folder, asked, kept):
     assert kp.report(keras.models.load_model("out.keras")).kept == values["kept"]
 
 
+def test_that_layers_left_alone_do_not_count_for_a_compression_is_said(folder):
+    model = keras.models.load_model("dense.keras")
+    model.get_layer("fc1").trainable = False
+    model.save("frozen.keras")
+    with flagsaver.flagsaver(compression=3.0):
+        frozen, values = prune.main("frozen.keras", "out.keras")
+        whole, _ = prune.main("dense.keras", "out.keras")
+    assert values["kept"] == 192 + 16
+    note = "--compression counts only layers that are cut: 16 of 48, 3.0x"
+    assert note in frozen.splitlines()
+    assert "--compression counts" not in whole
+
+
 def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
     with flagsaver.flagsaver(sparsity=0.5, block_size=["4", "1"]):
         prune.main("dense.keras", "half.keras")
@@ -129,6 +142,33 @@ def test_a_pruned_model_is_cut_further_in_its_own_pattern(folder):
     model = keras.models.load_model("quarter.keras")
     assert {layer.criterion.pattern for layer in model.layers} == {kp.Blocks((4, 1))}
     assert kp.report(model).kept == pytest.approx(60, abs=4)
+
+
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"sparsity": 0.95}, {"quality": 1.0}, {"compression": 16.0}])
+@pytest.mark.parametrize("strip", [False, True])
+def test_what_is_zero_counts_as_cut_and_the_numbers_are_those_of_the_written_file(folder, asked, strip):
+    with flagsaver.flagsaver(sparsity=0.875):
+        prune.main("dense.keras", "pruned.keras")
+    with flagsaver.flagsaver(strip=True):
+        prune.main("pruned.keras", "plain.keras")
+    with flagsaver.flagsaver(strip=strip, **asked):
+        text, values = prune.main("plain.keras", "again.keras")
+        _, expected = prune.main("pruned.keras", "expected.keras")
+    assert values["cut"] == 30 - values["kept"] >= 0
+    assert f"cut {values['cut']} of 30 connections" in text
+    assert (values["cut"], values["kept"]) == (expected["cut"], expected["kept"])  # As if it had never been stripped.
+    _, inspected = inspect.main("again.keras")
+    assert (values["kept"], values["compression"]) == (inspected["kept"], inspected["compression"])
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_a_layer_that_starts_at_zero_can_still_be_trained(folder, strip):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_initializer="zeros")])
+    model.save("zeros.keras")
+    with flagsaver.flagsaver(sparsity=0.5, strip=strip):
+        _, values = prune.main("zeros.keras", "out.keras")
+    assert values["cut"] == 8
+    assert values["kept"] == inspect.main("out.keras")[1]["kept"] == (0 if strip else 8)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +224,73 @@ def test_a_model_is_exported_as_a_sparse_file_that_loads_again(folder):
     assert kp.report(kp.load_sparse("model.kprune")).kept == 60
 
 
-@pytest.mark.parametrize("data", ["missing.npy", "dense.keras"])
-def test_data_that_cannot_be_read_is_refused_and_nothing_is_written(folder, data):
-    with flagsaver.flagsaver(data=data), pytest.raises((ValueError, OSError)):
+def empty(path):
+    pathlib.Path(path).write_bytes(b"")
+
+
+def no_zip(path):
+    pathlib.Path(path).write_bytes(b"PK\x03\x04 and then something else")
+
+
+def python_objects(path):
+    with open(path, "wb") as file:
+        np.save(file, np.array([{}]), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: None, empty, no_zip, python_objects, lambda path: os.link("dense.keras", path)]
+)
+def test_data_that_cannot_be_read_is_refused_and_nothing_is_written(folder, write):
+    write("data.npy")
+    before = sorted(folder.iterdir())
+    with (
+        flagsaver.flagsaver(data="data.npy"),
+        pytest.raises(ValueError, match=r"^--data is a .npy file of inputs, or .* Received: 'data.npy'"),
+    ):
         export.main("dense.keras", "model.tflite")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_arrays_for_several_inputs_are_read_by_their_names(folder):
+    inputs = [keras.Input((4,), name="left"), keras.Input((2,), name="right")]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    left, right = np.ones((3, 4), "float32"), np.zeros((3, 2), "float32")
+    np.savez("data.npz", right=right, left=left)
+    data = export.load_data("data.npz", model)
+    np.testing.assert_array_equal(data["left"], left)
+    np.testing.assert_array_equal(data["right"], right)
+    np.savez("others.npz", right, left)
+    with pytest.raises(ValueError, match=r"here \['left', 'right'\]. Received: 'others.npz' with \['arr_0', 'arr_1'\]"):
+        export.load_data("others.npz", model)
+
+
+def test_an_array_that_is_alone_needs_no_name(folder):
+    np.savez("data.npz", np.ones((3, 16), "float32"))
+    assert export.load_data("data.npz", keras.models.load_model("dense.keras")).shape == (3, 16)
+
+
+@needs_tflite
+def test_the_flags_of_an_export_are_its_arguments(folder):
+    inputs = [keras.Input((6, 4), name="sequence"), keras.Input((3,), name="other")]
+    x = keras.layers.LSTM(4, name="lstm")(inputs[0])
+    keras.Model(inputs, keras.layers.Dense(2, name="fc")(keras.layers.Concatenate()([x, inputs[1]]))).save("lstm.keras")
+    random = np.random.default_rng(0)
+    np.savez("data.npz", other=random.random((8, 3), "float32"), sequence=random.random((8, 6, 4), "float32"))
+    with flagsaver.flagsaver(data="data.npz", batch_size=2, sparse=False, tolerance=0.01):
+        report, values = export.main("lstm.keras", "lstm.tflite")
+    assert (report.tolerance, values["not_sparse"], values["samples"]) == (0.01, "sparse=False", 8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "output", "message"),
+    [
+        ({"weights": "float16"}, "out.kprune", r"a .kprune file are \[\]. Received: --weights for 'out.kprune'"),
+        ({"formats": ["stablehlo"]}, "out.tflite", "Received: --formats for 'out.tflite'"),
+        ({"weights": "float16", "sparse": True}, "out", "a folder for XLA are .* Received: --weights and --sparse for"),
+        ({"weights": "float16", "formats": ["stablehlo"]}, "typo.tflit", r"or, .* a folder; .* Received: 'typo.tflit'"),
+    ],
+)
+def test_flags_and_endings_that_mean_nothing_are_refused(folder, asked, output, message):
+    with flagsaver.flagsaver(**asked), pytest.raises(ValueError, match=message):
+        export.main("dense.keras", output)
     assert [file.name for file in folder.iterdir()] == ["dense.keras"]
