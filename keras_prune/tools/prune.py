@@ -79,7 +79,8 @@ def cut(model):
             "--layer_names chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
             f"Received: --layer_names={FLAGS.layer_names}"
         )
-    model = prune(model, {FLAGS.layer_names: StdThreshold()})
+    # A mapping would give layers that are wrapped another pattern as well.
+    model = prune(model, StdThreshold() if pruned_layers(model) else {FLAGS.layer_names: StdThreshold()})
     layers = pruned_layers(model)
     pattern = asked_pattern()
     for layer in layers:
