@@ -14,6 +14,7 @@ import zlib
 import keras
 import numpy as np
 
+from keras_prune.export.refusals import refuse_layers, refuse_tflite_layers
 from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.tflite_report import TFLiteReport, exported_weights
 from keras_prune.export.verification import (
@@ -27,7 +28,6 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.graph import leaf_layers
 from keras_prune.surgery import strip
 
 # Of the largest output. Eight bits round a weight by up to 0.4 % of the largest of its channel, activations likewise.
@@ -57,7 +57,8 @@ def export_tflite(
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
         path: String or path object that ends in `.tflite`.
         weights: How the weights are stored: `"float32"`; `"float16"`; `"dynamic_int8"`, 8-bit weights and float
-            activations; or `"full_int8"`, both in 8 bits where LiteRT has such an operator. Defaults to `"float32"`.
+            activations; or `"full_int8"`, both in 8 bits where LiteRT has such an operator, which takes recurrent
+            layers with `unroll=True`. Defaults to `"float32"`.
         sparse: Boolean, whether zeros are left out of the file; `True` writes it so or fails. Defaults to `None`,
             left out if the file becomes smaller by it and proves right; the report tells why it is not so.
         data: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it. The outputs are compared
@@ -72,8 +73,9 @@ def export_tflite(
         kernel will run it.
 
     Raises:
-        ValueError: If an argument is none of the above, if the backend of Keras is not TensorFlow, or if the file
-            does not load, does not run or differs by more than `tolerance`; the message names the setting at fault.
+        ValueError: If an argument is none of the above, if the backend of Keras is not TensorFlow, if the model has
+            layers that TensorFlow's converter cannot read, or if the file does not load, does not run or differs by
+            more than `tolerance`; the message names the setting at fault.
         ImportError: If `ai-edge-litert` is not installed.
 
     Example:
@@ -90,13 +92,10 @@ def export_tflite(
     """
     _check_arguments(path, weights, sparse, data, tolerance, batch_size)
     tolerance = _TOLERANCES[weights] if tolerance is None else tolerance
-    model = with_graph(strip(model), data)
-    quantized = [layer.name for layer in leaf_layers(model) if getattr(layer, "quantization_mode", None)]
-    if quantized:
-        raise ValueError(
-            "TensorFlow's converter cannot read layers that Keras has quantized: export the model as it was before, "
-            f"with weights='dynamic_int8'. Received: model={model.name!r} with the quantized layers {quantized}"
-        )
+    model = strip(model)
+    refuse_layers(model)
+    refuse_tflite_layers(model, weights)
+    model = with_graph(model, data)
     fixed = model.inputs[0].shape[0] if batch_size is None else batch_size
     runs = sample_runs(model, data, fixed or 1)
     expected = keras_outputs(model, runs)

@@ -10,6 +10,7 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.verification import (
     VerificationError,
     enumerate_outputs,
@@ -61,9 +62,9 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     """Writes a model in the formats that XLA compiles, with its weights inside.
 
     Each is loaded and compared with the Keras model before it is put in its place; an ahead-of-time object can be run
-    only by the program that it is linked into (examples/ahead_of_time has one). XLA computes with zeros as with any other
-    number and stores them: what pruning saves here is what `remove_dead_neurons` takes away, or a compressed archive.
-    A model that is still wrapped is stripped first.
+    only by the program that it is linked into (examples/ahead_of_time has one). XLA computes with zeros as with any
+    other number and stores them: what pruning saves here is what `remove_dead_neurons` takes away, or a compressed
+    archive. A model that is still wrapped is stripped first.
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
@@ -84,8 +85,9 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         An `XLAReport`.
 
     Raises:
-        ValueError: If an argument is none of the above, if the Keras backend cannot write a format, or if what was
-            written does not compile or differs by more than `tolerance`.
+        ValueError: If an argument is none of the above, if the Keras backend cannot write a format, if the model has
+            layers of `to_sparse` that XLA does not compile, or if what was written does not compile or differs by more
+            than `tolerance`.
 
     Example:
 
@@ -115,7 +117,9 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     target = os.path.realpath(directory)
     if os.path.exists(target) and not os.path.isdir(target):
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")
-    model = with_graph(strip(model), data)
+    model = strip(model)
+    refuse_layers(model)
+    model = with_graph(model, data)
     runs = sample_runs(model, data, batch_size)
     expected = keras_outputs(model, runs)
     differences: dict[str, float | None] = {}
