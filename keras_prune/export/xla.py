@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         formats: List of strings. `"saved_model"`: a TensorFlow SavedModel for any batch size whose serving function
             is compiled (`jit_compile=True`), in `saved_model/`; `"stablehlo"`: the portable `model.stablehlo`, with
             the JAX backend what `jax.export.deserialize` reads; `"ahead_of_time"`: object files and a C++ header
-            with a class `PrunedModel`, from TensorFlow's own compiler, in `ahead_of_time/`. Defaults to `None`, all
+            with a class `PrunedModel`, from TensorFlow's own compiler, in `ahead_of_time/`; several inputs or outputs
+            go there by their names (`arg_feed_image_data()`, `result_fetch_output_0_data()`). Defaults to `None`, all
             that the Keras backend can write: those three with TensorFlow, `"stablehlo"` with JAX.
         data: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it, on the first 8 of which
             the outputs are compared. Defaults to `None`: random numbers from 0 to 1, and integers 0 and 1.
@@ -249,6 +251,24 @@ def _compile_ahead_of_time(model, inputs, path):
         raise VerificationError(f"saved_model_cli ends with {done.stderr.strip().splitlines()[-1]}")
     os.remove(os.path.join(path, "model_makefile.inc"))  # It holds the paths of this machine,
     os.remove(os.path.join(path, "model_metadata.o"))  # and this a copy of the weights that nothing refers to.
+    header = os.path.join(path, "model.h")
+    with open(header, encoding="utf-8") as file:
+        content = file.read()
+    with open(header, "w", encoding="utf-8") as file:
+        file.write(_without_numbers(content))
+
+
+def _without_numbers(header: str) -> str:
+    """Returns a header whose inputs and outputs, where there are several, have their names alone.
+
+    TensorFlow numbers them anew each time that it compiles the same model.
+    """
+    for kind in ("arg", "result"):
+        numbered = rf"^  \S.*\b(?:set_)?{kind}\d+(?:_\w+)?\(.*\{{\n(?:    .*\n)+  \}}\n\n?"
+        if re.search(rf"\b{kind}1_data\(", header):
+            note = f"  // The methods {kind}N are left out: their numbers change from one export to the next.\n\n"
+            header = re.sub(numbered, "", re.sub(numbered, note, header, count=1, flags=re.M), flags=re.M)
+    return header
 
 
 def _bytes(path) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -119,6 +120,21 @@ def test_an_object_compiled_ahead_of_time_runs_in_a_cpp_program(model, tmp_path)
     subprocess.run([program, tmp_path / "inputs", tmp_path / "outputs"], check=True)
     outputs = np.fromfile(tmp_path / "outputs", "float32")
     np.testing.assert_allclose(outputs, outputs_of(model, inputs)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_several_inputs_and_outputs_of_an_object_go_by_their_names_alone(tmp_path):
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    outputs = [keras.layers.Dense(2)(left), keras.layers.Dense(2)(right)]
+    kp.export_xla(keras.Model([left, right], outputs), tmp_path, ["ahead_of_time"])
+    header = (tmp_path / "ahead_of_time/model.h").read_text()
+    methods = set(re.findall(r"^  .*?((?:set_)?(?:arg|result)\w*)\(.*\{$", header, re.M))
+    kinds = ("{}", "{}_data", "{}_size", "{}_count")
+    names = ("arg_feed_left", "arg_feed_right", "result_fetch_output_0", "result_fetch_output_1")
+    setters = {"set_arg_feed_left_data", "set_arg_feed_right_data"}
+    assert methods == {kind.format(name) for kind in kinds for name in names} | setters
+    assert header.count("{") == header.count("}")
 
 
 @needs_xla
