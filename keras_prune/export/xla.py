@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -69,8 +70,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
-        directory: String or path object, where the formats go under their own names. It is made if need be, and what
-            else it holds stays.
+        directory: String or path object, where the formats go under their own names. It is made if need be, with
+            its parents. What it holds under those names is replaced, folders as a whole, and the rest stays.
         formats: List of strings. `"saved_model"`: a TensorFlow SavedModel for any batch size whose serving function
             is compiled (`jit_compile=True`), in `saved_model/`; `"stablehlo"`: the portable `model.stablehlo`, with
             the JAX backend what `jax.export.deserialize` reads; `"ahead_of_time"`: object files and a C++ header
@@ -116,8 +117,9 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}")
     if not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number of at least 0. Received: tolerance={tolerance!r}")
-    target = os.path.realpath(directory)
-    if os.path.exists(target) and not os.path.isdir(target):
+    target = pathlib.Path(os.path.realpath(directory))
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not existing.is_dir():
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")
     model = strip(model)
     refuse_layers(model)
@@ -125,7 +127,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     runs = sample_runs(model, data, batch_size)
     expected = keras_outputs(model, runs)
     differences: dict[str, float | None] = {}
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target), prefix=".export_xla_") as folder:
+    # Its parent may be another disk, from which nothing can be renamed into it.
+    with tempfile.TemporaryDirectory(dir=existing, prefix=".export_xla_") as folder:
         paths = {name: os.path.join(folder, _NAMES[name]) for name in formats}
         for name, path in paths.items():
             try:

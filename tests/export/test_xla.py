@@ -165,6 +165,28 @@ def test_outputs_that_differ_are_an_error_and_nothing_is_written(model, tmp_path
     assert os.listdir(tmp_path) == ["model.stablehlo"]
 
 
+@needs_xla
+def test_a_directory_is_made_with_its_parents(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = kp.export_xla(model, os.path.join("one", "two"), ["stablehlo"])
+    assert report.paths == {"stablehlo": os.path.join("one", "two", "model.stablehlo")}
+    assert os.listdir(tmp_path) == ["one"]
+    assert os.listdir(tmp_path / "one/two") == ["model.stablehlo"]
+
+
+@needs_xla
+def test_what_is_written_aside_is_on_the_disk_of_the_directory(model, tmp_path, monkeypatch):
+    def same_disk(source, target):
+        if Path(source).parents[1] != Path(target).parent:
+            raise OSError(18, "Invalid cross-device link")
+        rename(source, target)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", same_disk)
+    kp.export_xla(model, tmp_path, ["stablehlo"])
+    assert os.listdir(tmp_path) == ["model.stablehlo"]
+
+
 @pytest.mark.parametrize("formats", ["stablehlo", ["hlo"], [], ["saved_model", "onnx"]])
 def test_unknown_formats_are_named_with_those_that_the_backend_can_write(formats, model, tmp_path):
     with pytest.raises(ValueError, match=rf"formats must be a list of some of .*{BACKEND}.*Received: formats="):
@@ -186,3 +208,5 @@ def test_other_arguments_out_of_range_are_named(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"directory must be a directory.*file"):
         kp.export_xla(model, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"directory must be a directory.*file.*folder"):
+        kp.export_xla(model, tmp_path / "file" / "folder")
