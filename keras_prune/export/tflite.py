@@ -221,7 +221,8 @@ def _run(file, model, runs) -> dict[str, np.ndarray]:
     folder = pathlib.Path(file).parent
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     columns = zip(*runs, strict=True)
-    np.savez(inputs, **{input_name(tensor): np.stack(c) for tensor, c in zip(model.inputs, columns, strict=True)})
+    # The underscore keeps the names apart from those of savez's own arguments.
+    np.savez(inputs, **{f"_{input_name(t)}": np.stack(column) for t, column in zip(model.inputs, columns, strict=True)})
     runner = pathlib.Path(__file__).with_name("litert_runner.py")
     command = [sys.executable, "-P", str(runner), file, str(inputs), str(outputs)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -230,7 +231,7 @@ def _run(file, model, runs) -> dict[str, np.ndarray]:
     if done.returncode:
         raise VerificationError(f"the runtime refuses the file: {done.stderr.strip().splitlines()[-1]}")
     with np.load(outputs) as arrays:
-        return dict(arrays)
+        return {name[1:]: array for name, array in arrays.items()}
 
 
 def _nothing_to_leave_out(model) -> str:

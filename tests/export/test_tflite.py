@@ -217,6 +217,16 @@ def test_several_inputs_and_outputs_keep_their_names(path):
 
 
 @needs_tensorflow
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args"])
+def test_an_input_and_an_output_can_have_any_name(name, path):
+    inputs = keras.Input((4,), name=name)
+    model = keras.Model(inputs, {name: layers.Dense(2)(inputs)})
+    kp.export_tflite(model, path, sparse=False)
+    (array,) = run(path, **{name: np.ones((1, 4), "float32")}).values()
+    np.testing.assert_allclose(array, model(np.ones((1, 4)))[name], rtol=1e-5, atol=1e-6)
+
+
+@needs_tensorflow
 def test_data_is_taken_by_the_names_of_inputs_and_by_their_structure(path):
     left, right = keras.Input((4,), name="left"), keras.Input((4, 2), name="right")
     model = keras.Model([left, right], layers.Dot(1)([left, right]))
