@@ -19,6 +19,7 @@ from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.tflite_report import TFLiteReport, exported_weights
 from keras_prune.export.verification import (
     VerificationError,
+    cause,
     flat_inputs,
     input_name,
     keras_outputs,
@@ -212,7 +213,7 @@ def _convert(file, model, weights, sparse, data, batch_size):
     except Exception as error:  # The converter raises whatever its passes do.
         raise ValueError(
             "TensorFlow's converter must be able to convert the model, and it failed with: "
-            f"{str(error).splitlines()[0]}. Received: model={model.name!r}, weights={weights!r}"
+            f"{cause(error)}. Received: model={model.name!r}, weights={weights!r}"
         ) from error
 
 

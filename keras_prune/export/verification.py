@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 
 import keras
 import numpy as np
@@ -179,6 +180,11 @@ def largest_difference(outputs, expected, tolerance: float) -> tuple[float, floa
         absolute = max(absolute, largest)
         relative = max(relative, largest / scale if scale else 0.0)
     return absolute, relative
+
+
+def cause(error) -> str:
+    """Returns the message of an error on one line, without colours, cut off after 1,000 characters."""
+    return textwrap.shorten(re.sub(r"\x1b\[\d*m", "", str(error)), 1000).rstrip(".") or repr(error)
 
 
 def number_of_samples(runs) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.verification import (
     VerificationError,
+    cause,
     enumerate_outputs,
     input_name,
     keras_outputs,
@@ -148,7 +149,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
             except Exception as error:  # XLA raises whatever its passes do.
                 raise ValueError(
                     "What is written must compile and compute what the model computes in Keras, and with the format "
-                    f"{name!r} it does not: {error}. Received: model={model.name!r}, tolerance={tolerance:g}, "
+                    f"{name!r} it does not: {cause(error)}. Received: model={model.name!r}, tolerance={tolerance:g}, "
                     f"batch_size={batch_size}"
                 ) from error
         sizes = {name: _bytes(path) for name, path in paths.items()}

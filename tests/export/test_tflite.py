@@ -174,9 +174,16 @@ def test_a_converter_that_fails_is_an_error_and_no_file(model, path, monkeypatch
         raise RuntimeError("no such operator\nsecond line")
 
     monkeypatch.setattr(keras.Sequential, "export", fail)
-    with pytest.raises(ValueError, match=r"failed with: no such operator\. Received"):
+    with pytest.raises(ValueError, match=r"failed with: no such operator second line\. Received"):
         kp.export_tflite(model, path)
     assert not list(path.parent.iterdir())
+
+
+@needs_tensorflow
+def test_the_reason_that_keras_puts_on_a_later_line_is_in_the_message(path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="fc 1")])
+    with pytest.raises(ValueError, match=r"failed with: .*'fc 1' is not a valid (root )?scope name.* Received: model="):
+        kp.export_tflite(model, path)
 
 
 def several_inputs_and_outputs():

@@ -165,6 +165,13 @@ def test_outputs_that_differ_are_an_error_and_nothing_is_written(model, tmp_path
     assert os.listdir(tmp_path) == ["model.stablehlo"]
 
 
+@needs_tensorflow
+def test_the_reason_that_keras_puts_on_a_later_line_is_in_the_message(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc 1")])
+    with pytest.raises(ValueError, match=r"it does not: .*'fc 1' is not a valid (root )?scope name.* Received: model="):
+        kp.export_xla(model, tmp_path, ["saved_model"])
+
+
 @needs_xla
 def test_a_directory_is_made_with_its_parents(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
