@@ -12,9 +12,16 @@ def refuse_layers(model):
         model: Keras model without wrappers.
 
     Raises:
-        ValueError: If some of them are sparse.
+        ValueError: If some of them are stateful or sparse.
     """
     layers = model._flatten_layers(include_self=False)
+    _refuse(
+        model,
+        "stateful",
+        [layer for layer in layers if isinstance(layer, keras.layers.RNN) and layer.stateful],
+        "No file carries the state of recurrent layers from one batch to the next: build the model with stateful=False "
+        "in them, and hand it the weights by set_weights(model.get_weights())",
+    )
     sparse = [layer for layer in layers if isinstance(layer, SparseDense)]
     # ELL is made of gathers and sums. The other kernels end TensorFlow's converter, and with it the process.
     _refuse(

@@ -58,6 +58,33 @@ def test_a_recurrent_layer_in_a_loop_goes_in_dynamic_int8(inputs, tmp_path):
     assert report.relative_difference < 0.1
 
 
+def stateful(**kwargs):
+    inputs = keras.Input((2, 5), batch_size=1)
+    return keras.Sequential([inputs, layers.Bidirectional(layers.LSTM(3, **kwargs)), layers.Dense(2)])
+
+
+STATEFUL = r"stateful=False.*Received: .*stateful layers \['backward_lstm.*forward_lstm"
+
+
+@needs_tensorflow
+def test_a_stateful_layer_is_named_as_what_stands_in_the_way_of_a_tflite_file(inputs, tmp_path):
+    with pytest.raises(ValueError, match=STATEFUL):
+        kp.export_tflite(stateful(stateful=True), tmp_path / "model.tflite", data=inputs, batch_size=1)
+
+
+@needs_xla
+def test_a_stateful_layer_is_named_as_what_stands_in_the_way_of_xla(inputs, tmp_path):
+    with pytest.raises(ValueError, match=STATEFUL):
+        kp.export_xla(stateful(stateful=True), tmp_path, data=inputs)
+
+
+def test_a_layer_without_state_takes_the_weights_of_a_stateful_one(inputs):
+    model, without = stateful(stateful=True), stateful()
+    without.set_weights(model.get_weights())
+    first = inputs[:1]
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(first)) for each in (model, without)))
+
+
 def sparse(kernel):
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="fc")])
     return kp.to_sparse(keras.Sequential([keras.Input((8,)), model]), kernel, verbose=0)
