@@ -1,5 +1,6 @@
-// Runs a model that export_xla compiled ahead of time: main INPUTS OUTPUTS, both files of raw float32 values.
-// A model of several inputs has arg1_data() and so on, and every one by its name: arg_feed_image_data().
+// Runs a model of one input and one output that export_xla compiled ahead of time: main INPUTS OUTPUTS, both files of
+// raw float32 values. Several inputs or outputs go by their names alone, arg_feed_image_data() and
+// result_fetch_output_0_data(), because TensorFlow numbers them anew at every export.
 
 #include <cstdio>
 

@@ -14,10 +14,12 @@ import zlib
 import keras
 import numpy as np
 
+from keras_prune.export.refusals import refuse_layers, refuse_tflite_layers
 from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.tflite_report import TFLiteReport, exported_weights
 from keras_prune.export.verification import (
     VerificationError,
+    cause,
     flat_inputs,
     input_name,
     keras_outputs,
@@ -27,7 +29,6 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.graph import leaf_layers
 from keras_prune.surgery import strip
 
 # Of the largest output. Eight bits round a weight by up to 0.4 % of the largest of its channel, activations likewise.
@@ -51,13 +52,15 @@ def export_tflite(
 
     The file is written under another name, run by `ai-edge-litert` with its default delegate in a process of its
     own, compared with the Keras model, and only then put in its place: if anything fails, `path` holds what it held
-    before. Inputs and outputs keep their names and dtypes. A model that is still wrapped is stripped first.
+    before. Inputs and outputs keep their names and dtypes; nested outputs are named by their places, `"a_0"` the first
+    of the list under `"a"`. A model that is still wrapped is stripped first.
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
         path: String or path object that ends in `.tflite`.
         weights: How the weights are stored: `"float32"`; `"float16"`; `"dynamic_int8"`, 8-bit weights and float
-            activations; or `"full_int8"`, both in 8 bits where LiteRT has such an operator. Defaults to `"float32"`.
+            activations; or `"full_int8"`, both in 8 bits where LiteRT has such an operator, which takes recurrent
+            layers with `unroll=True`. Defaults to `"float32"`.
         sparse: Boolean, whether zeros are left out of the file; `True` writes it so or fails. Defaults to `None`,
             left out if the file becomes smaller by it and proves right; the report tells why it is not so.
         data: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it. The outputs are compared
@@ -72,8 +75,9 @@ def export_tflite(
         kernel will run it.
 
     Raises:
-        ValueError: If an argument is none of the above, if the backend of Keras is not TensorFlow, or if the file
-            does not load, does not run or differs by more than `tolerance`; the message names the setting at fault.
+        ValueError: If an argument is none of the above, if the backend of Keras is not TensorFlow, if the model has
+            layers that TensorFlow's converter cannot read, or if the file does not load, does not run or differs by
+            more than `tolerance`; the message names the setting at fault.
         ImportError: If `ai-edge-litert` is not installed.
 
     Example:
@@ -90,13 +94,10 @@ def export_tflite(
     """
     _check_arguments(path, weights, sparse, data, tolerance, batch_size)
     tolerance = _TOLERANCES[weights] if tolerance is None else tolerance
-    model = with_graph(strip(model), data)
-    quantized = [layer.name for layer in leaf_layers(model) if getattr(layer, "quantization_mode", None)]
-    if quantized:
-        raise ValueError(
-            "TensorFlow's converter cannot read layers that Keras has quantized: export the model as it was before, "
-            f"with weights='dynamic_int8'. Received: model={model.name!r} with the quantized layers {quantized}"
-        )
+    model = strip(model)
+    refuse_layers(model)
+    refuse_tflite_layers(model, weights)
+    model = with_graph(model, data)
     fixed = model.inputs[0].shape[0] if batch_size is None else batch_size
     runs = sample_runs(model, data, fixed or 1)
     expected = keras_outputs(model, runs)
@@ -213,7 +214,7 @@ def _convert(file, model, weights, sparse, data, batch_size):
     except Exception as error:  # The converter raises whatever its passes do.
         raise ValueError(
             "TensorFlow's converter must be able to convert the model, and it failed with: "
-            f"{str(error).splitlines()[0]}. Received: model={model.name!r}, weights={weights!r}"
+            f"{cause(error)}. Received: model={model.name!r}, weights={weights!r}"
         ) from error
 
 
@@ -222,7 +223,8 @@ def _run(file, model, runs) -> dict[str, np.ndarray]:
     folder = pathlib.Path(file).parent
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     columns = zip(*runs, strict=True)
-    np.savez(inputs, **{input_name(tensor): np.stack(c) for tensor, c in zip(model.inputs, columns, strict=True)})
+    # The underscore keeps the names apart from those of savez's own arguments.
+    np.savez(inputs, **{f"_{input_name(t)}": np.stack(column) for t, column in zip(model.inputs, columns, strict=True)})
     runner = pathlib.Path(__file__).with_name("litert_runner.py")
     command = [sys.executable, "-P", str(runner), file, str(inputs), str(outputs)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -231,7 +233,7 @@ def _run(file, model, runs) -> dict[str, np.ndarray]:
     if done.returncode:
         raise VerificationError(f"the runtime refuses the file: {done.stderr.strip().splitlines()[-1]}")
     with np.load(outputs) as arrays:
-        return dict(arrays)
+        return {name[1:]: array for name, array in arrays.items()}
 
 
 def _nothing_to_leave_out(model) -> str:

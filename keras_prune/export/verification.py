@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 
 import keras
 import numpy as np
@@ -21,28 +22,56 @@ def input_name(tensor) -> str:
 
 
 def with_graph(model, data):
-    """Returns the model, a subclassed one as the only layer of a Functional model that takes inputs such as `data`.
+    """Returns the model as one that has a graph, and outputs in at most one list or dict, as the formats have them.
+
+    A subclassed model becomes the only layer of a Functional model that takes inputs such as `data`. Nested inputs and
+    outputs get the names of their places: `"a_0"` is the first of the list under `"a"`.
 
     Raises:
         ValueError: If it is subclassed and there is no data.
     """
     if is_graph(model):
-        return model
+        function = getattr(model, "_functional", model)  # What a Sequential model keeps its graph in.
+        inputs, outputs = function._inputs_struct, function._outputs_struct
+        named = _named_outputs(outputs)
+        return model if named is outputs else keras.Model(inputs, named, name=model.name)
     if data is None:
         raise ValueError(
             "A subclassed model does not say what it takes: data=inputs shows it. "
             f"Received: model={model.name!r} of class {type(model).__name__}, data=None"
         )
     arrays = [np.asarray(array) for array in keras.tree.flatten(data)]
-    names = [f"input_{index}" for index in range(len(arrays))] if len(arrays) > 1 else ["inputs"]
-    if isinstance(data, dict):
-        names = sorted(data)
+    names = ["inputs"] if len(arrays) == 1 and not isinstance(data, dict) else _places(data, "input")
     inputs = [
-        keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype.name, name=name)
+        keras.Input(array.shape[1:], dtype=_input_dtype(array.dtype), name=name)
         for array, name in zip(arrays, names, strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(data, inputs)
-    return keras.Model(inputs, model(inputs, training=False), name=model.name)
+    return keras.Model(inputs, _named_outputs(model(inputs, training=False)), name=model.name)
+
+
+def _input_dtype(dtype) -> str:
+    return {"f": "float32", "O": "string", "S": "string", "U": "string"}.get(dtype.kind, dtype.name)
+
+
+def _named_outputs(outputs):
+    """Returns a structure of outputs as it is where it is a tensor, or a flat list or dict, and else as a flat dict."""
+    if all(len(path) < 2 for path, _ in keras.tree.flatten_with_path(outputs)):
+        return outputs
+    return dict(zip(_places(outputs, "output"), keras.tree.flatten(outputs), strict=True))
+
+
+def _places(structure, kind: str) -> list[str]:
+    """Returns names for what a structure holds: its keys and numbers, behind its kind where it is no dict."""
+    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
+    start = () if isinstance(structure, dict) else (kind,)
+    names = ["_".join(map(str, (*start, *path))).replace("/", "_") for path in paths]  # Keras names have no slash.
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"Nested {kind}s are named by their places, which must give different names: rename some. "
+            f"Received: {kind}s named {names}"
+        )
+    return names
 
 
 def pack_inputs(model, inputs):
@@ -92,9 +121,15 @@ def sample_runs(model, data, batch_size: int) -> list[list[np.ndarray]]:
         batch_size: Integer.
 
     Raises:
-        ValueError: If the data is not of the model's shapes or less than a batch, or if there is none and a
-            dimension besides the batch is not known.
+        ValueError: If the data is not of the model's shapes or less than a batch, if there is none and a dimension
+            besides the batch is not known, or if the model takes text.
     """
+    dtypes = [tensor.dtype for tensor in model.inputs]
+    if "string" in dtypes:
+        raise ValueError(
+            "Neither LiteRT nor XLA takes text: export the part of the model behind the layer that makes numbers of "
+            f"it. Received: model={model.name!r} with inputs of dtypes {dtypes}"
+        )
     if data is None:
         if any(None in tensor.shape[1:] for tensor in model.inputs):
             raise ValueError(
@@ -179,6 +214,11 @@ def largest_difference(outputs, expected, tolerance: float) -> tuple[float, floa
         absolute = max(absolute, largest)
         relative = max(relative, largest / scale if scale else 0.0)
     return absolute, relative
+
+
+def cause(error) -> str:
+    """Returns the message of an error on one line, without colours, cut off after 1,000 characters."""
+    return textwrap.shorten(re.sub(r"\x1b\[\d*m", "", str(error)), 1000).rstrip(".") or repr(error)
 
 
 def number_of_samples(runs) -> int:

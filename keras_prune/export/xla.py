@@ -3,6 +3,8 @@
 import dataclasses
 import numbers
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,8 +12,10 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.verification import (
     VerificationError,
+    cause,
     enumerate_outputs,
     input_name,
     keras_outputs,
@@ -61,18 +65,20 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     """Writes a model in the formats that XLA compiles, with its weights inside.
 
     Each is loaded and compared with the Keras model before it is put in its place; an ahead-of-time object can be run
-    only by the program that it is linked into (examples/ahead_of_time has one). XLA computes with zeros as with any other
-    number and stores them: what pruning saves here is what `remove_dead_neurons` takes away, or a compressed archive.
-    A model that is still wrapped is stripped first.
+    only by the program that it is linked into (examples/ahead_of_time has one). XLA computes with zeros as with any
+    other number and stores them: what pruning saves here is what `remove_dead_neurons` takes away, or a compressed
+    archive. Nested outputs are named by their places, `"a_0"` the first of the list under `"a"`. A model that is still
+    wrapped is stripped first.
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.
-        directory: String or path object, where the formats go under their own names. It is made if need be, and what
-            else it holds stays.
+        directory: String or path object, where the formats go under their own names. It is made if need be, with
+            its parents. What it holds under those names is replaced, folders as a whole, and the rest stays.
         formats: List of strings. `"saved_model"`: a TensorFlow SavedModel for any batch size whose serving function
             is compiled (`jit_compile=True`), in `saved_model/`; `"stablehlo"`: the portable `model.stablehlo`, with
             the JAX backend what `jax.export.deserialize` reads; `"ahead_of_time"`: object files and a C++ header
-            with a class `PrunedModel`, from TensorFlow's own compiler, in `ahead_of_time/`. Defaults to `None`, all
+            with a class `PrunedModel`, from TensorFlow's own compiler, in `ahead_of_time/`; several inputs or outputs
+            go there by their names (`arg_feed_image_data()`, `result_fetch_output_0_data()`). Defaults to `None`, all
             that the Keras backend can write: those three with TensorFlow, `"stablehlo"` with JAX.
         data: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it, on the first 8 of which
             the outputs are compared. Defaults to `None`: random numbers from 0 to 1, and integers 0 and 1.
@@ -84,8 +90,9 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         An `XLAReport`.
 
     Raises:
-        ValueError: If an argument is none of the above, if the Keras backend cannot write a format, or if what was
-            written does not compile or differs by more than `tolerance`.
+        ValueError: If an argument is none of the above, if the Keras backend cannot write a format, if the model has
+            layers of `to_sparse` that XLA does not compile, or if what was written does not compile or differs by more
+            than `tolerance`.
 
     Example:
 
@@ -112,14 +119,18 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}")
     if not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number of at least 0. Received: tolerance={tolerance!r}")
-    target = os.path.realpath(directory)
-    if os.path.exists(target) and not os.path.isdir(target):
+    target = pathlib.Path(os.path.realpath(directory))
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not existing.is_dir():
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")
-    model = with_graph(strip(model), data)
+    model = strip(model)
+    refuse_layers(model)
+    model = with_graph(model, data)
     runs = sample_runs(model, data, batch_size)
     expected = keras_outputs(model, runs)
     differences: dict[str, float | None] = {}
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target), prefix=".export_xla_") as folder:
+    # Its parent may be another disk, from which nothing can be renamed into it.
+    with tempfile.TemporaryDirectory(dir=existing, prefix=".export_xla_") as folder:
         paths = {name: os.path.join(folder, _NAMES[name]) for name in formats}
         for name, path in paths.items():
             try:
@@ -139,7 +150,7 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
             except Exception as error:  # XLA raises whatever its passes do.
                 raise ValueError(
                     "What is written must compile and compute what the model computes in Keras, and with the format "
-                    f"{name!r} it does not: {error}. Received: model={model.name!r}, tolerance={tolerance:g}, "
+                    f"{name!r} it does not: {cause(error)}. Received: model={model.name!r}, tolerance={tolerance:g}, "
                     f"batch_size={batch_size}"
                 ) from error
         sizes = {name: _bytes(path) for name, path in paths.items()}
@@ -245,6 +256,24 @@ def _compile_ahead_of_time(model, inputs, path):
         raise VerificationError(f"saved_model_cli ends with {done.stderr.strip().splitlines()[-1]}")
     os.remove(os.path.join(path, "model_makefile.inc"))  # It holds the paths of this machine,
     os.remove(os.path.join(path, "model_metadata.o"))  # and this a copy of the weights that nothing refers to.
+    header = os.path.join(path, "model.h")
+    with open(header, encoding="utf-8") as file:
+        content = file.read()
+    with open(header, "w", encoding="utf-8") as file:
+        file.write(_without_numbers(content))
+
+
+def _without_numbers(header: str) -> str:
+    """Returns a header whose inputs and outputs, where there are several, have their names alone.
+
+    TensorFlow numbers them anew each time that it compiles the same model.
+    """
+    for kind in ("arg", "result"):
+        numbered = rf"^  \S.*\b(?:set_)?{kind}\d+(?:_\w+)?\(.*\{{\n(?:    .*\n)+  \}}\n\n?"
+        if re.search(rf"\b{kind}1_data\(", header):
+            note = f"  // The methods {kind}N are left out: their numbers change from one export to the next.\n\n"
+            header = re.sub(numbered, "", re.sub(numbered, note, header, count=1, flags=re.M), flags=re.M)
+    return header
 
 
 def _bytes(path) -> int:

@@ -174,9 +174,16 @@ def test_a_converter_that_fails_is_an_error_and_no_file(model, path, monkeypatch
         raise RuntimeError("no such operator\nsecond line")
 
     monkeypatch.setattr(keras.Sequential, "export", fail)
-    with pytest.raises(ValueError, match=r"failed with: no such operator\. Received"):
+    with pytest.raises(ValueError, match=r"failed with: no such operator second line\. Received"):
         kp.export_tflite(model, path)
     assert not list(path.parent.iterdir())
+
+
+@needs_tensorflow
+def test_the_reason_that_keras_puts_on_a_later_line_is_in_the_message(path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="fc 1")])
+    with pytest.raises(ValueError, match=r"failed with: .*'fc 1' is not a valid (root )?scope name.* Received: model="):
+        kp.export_tflite(model, path)
 
 
 def several_inputs_and_outputs():
@@ -214,6 +221,16 @@ def test_several_inputs_and_outputs_keep_their_names(path):
         kernel = np.asarray(model.get_layer(name).kernel)
         assert rows[name].density == np.count_nonzero(kernel) / kernel.size
         assert np.count_nonzero(rows[name].stored.values) == np.count_nonzero(kernel)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args"])
+def test_an_input_and_an_output_can_have_any_name(name, path):
+    inputs = keras.Input((4,), name=name)
+    model = keras.Model(inputs, {name: layers.Dense(2)(inputs)})
+    kp.export_tflite(model, path, sparse=False)
+    (array,) = run(path, **{name: np.ones((1, 4), "float32")}).values()
+    np.testing.assert_allclose(array, model(np.ones((1, 4)))[name], rtol=1e-5, atol=1e-6)
 
 
 @needs_tensorflow

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_an_object_compiled_ahead_of_time_runs_in_a_cpp_program(model, tmp_path)
     np.testing.assert_allclose(outputs, outputs_of(model, inputs)[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@needs_tensorflow
+def test_several_inputs_and_outputs_of_an_object_go_by_their_names_alone(tmp_path):
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    outputs = [keras.layers.Dense(2)(left), keras.layers.Dense(2)(right)]
+    kp.export_xla(keras.Model([left, right], outputs), tmp_path, ["ahead_of_time"])
+    header = (tmp_path / "ahead_of_time/model.h").read_text()
+    methods = set(re.findall(r"^  .*?((?:set_)?(?:arg|result)\w*)\(.*\{$", header, re.M))
+    kinds = ("{}", "{}_data", "{}_size", "{}_count")
+    names = ("arg_feed_left", "arg_feed_right", "result_fetch_output_0", "result_fetch_output_1")
+    setters = {"set_arg_feed_left_data", "set_arg_feed_right_data"}
+    assert methods == {kind.format(name) for kind in kinds for name in names} | setters
+    assert header.count("{") == header.count("}")
+
+
 @needs_xla
 def test_what_else_the_directory_holds_stays_and_an_older_export_is_replaced(model, tmp_path):
     (tmp_path / "other").write_text("other")
@@ -149,6 +165,35 @@ def test_outputs_that_differ_are_an_error_and_nothing_is_written(model, tmp_path
     assert os.listdir(tmp_path) == ["model.stablehlo"]
 
 
+@needs_tensorflow
+def test_the_reason_that_keras_puts_on_a_later_line_is_in_the_message(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc 1")])
+    with pytest.raises(ValueError, match=r"it does not: .*'fc 1' is not a valid (root )?scope name.* Received: model="):
+        kp.export_xla(model, tmp_path, ["saved_model"])
+
+
+@needs_xla
+def test_a_directory_is_made_with_its_parents(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = kp.export_xla(model, os.path.join("one", "two"), ["stablehlo"])
+    assert report.paths == {"stablehlo": os.path.join("one", "two", "model.stablehlo")}
+    assert os.listdir(tmp_path) == ["one"]
+    assert os.listdir(tmp_path / "one/two") == ["model.stablehlo"]
+
+
+@needs_xla
+def test_what_is_written_aside_is_on_the_disk_of_the_directory(model, tmp_path, monkeypatch):
+    def same_disk(source, target):
+        if Path(source).parents[1] != Path(target).parent:
+            raise OSError(18, "Invalid cross-device link")
+        rename(source, target)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", same_disk)
+    kp.export_xla(model, tmp_path, ["stablehlo"])
+    assert os.listdir(tmp_path) == ["model.stablehlo"]
+
+
 @pytest.mark.parametrize("formats", ["stablehlo", ["hlo"], [], ["saved_model", "onnx"]])
 def test_unknown_formats_are_named_with_those_that_the_backend_can_write(formats, model, tmp_path):
     with pytest.raises(ValueError, match=rf"formats must be a list of some of .*{BACKEND}.*Received: formats="):
@@ -170,3 +215,5 @@ def test_other_arguments_out_of_range_are_named(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"directory must be a directory.*file"):
         kp.export_xla(model, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"directory must be a directory.*file.*folder"):
+        kp.export_xla(model, tmp_path / "file" / "folder")
