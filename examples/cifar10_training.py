@@ -29,8 +29,8 @@ class Settings(NamedTuple):
 
 
 SETTINGS = {
-    "vgg": Settings(0.05, 2.5e-4, 0.3, 24, 0.02, (3, 7, 13.5, 20, 33), 4, 0.3),
-    "alexnet": Settings(0.02, 2.5e-4, 0.5, 18, 0.02, (3, 6, 9.5, 13, 18), 4, 0.3),
+    "vgg": Settings(0.05, 2.5e-4, 0.3, 26, 0.02, (5, 13.5, 22), 6, 0.5),
+    "alexnet": Settings(0.02, 2.5e-4, 0.5, 18, 0.02, (4, 9.5, 15), 4, 0.5),
 }
 
 
@@ -47,7 +47,7 @@ def vgg(width, settings):
             ]
         if block < 5:
             blocks.append(layers.MaxPooling2D(name=f"pool{block}"))
-    return _network("vgg", blocks, 32 * width, settings)
+    return _network("vgg", blocks, 64 * width, settings)
 
 
 def alexnet(width, settings):
