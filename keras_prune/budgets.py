@@ -199,7 +199,7 @@ def _weights(model) -> list[_Weight]:
     """Returns every prunable weight; one of a layer that is not wrapped has a full mask."""
     found = []
     for layer in pruned_layers(model) or leaf_layers(model):
-        frozen = isinstance(layer, Prune) and not (layer.trainable and layer.layer.trainable)
+        frozen = isinstance(layer, Prune) and layer.frozen
         if isinstance(layer, Prune):
             criterion = layer.criterion
             weights = [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]

@@ -53,7 +53,7 @@ def cut(model, schedule: Schedule, now: int, optimizer=None) -> list[LayerCut]:
 
 def layers_to_cut(model) -> list[Prune]:
     """Returns the `Prune` layers of a model that are not frozen, of which there must be one."""
-    layers = [layer for layer in pruned_layers(model) if layer.trainable and layer.layer.trainable]
+    layers = [layer for layer in pruned_layers(model) if not layer.frozen]
     if not layers:
         raise ValueError(
             "There is no Prune layer in the model that is not frozen. Call model = keras_prune.prune(model, criterion) "

@@ -227,17 +227,16 @@ def _only_trainable(model, phase):
         yield
         return
     frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
-    # Of a layer with layers inside, which may be frozen for themselves.
-    own = [(inner, inner._trainable) for layer in frozen for inner in layer._flatten_layers()]
+    # Layers inside them that are frozen for themselves, which the flag of the outer one would thaw.
+    stay = [inner for layer in frozen for inner in layer._flatten_layers() if not inner._trainable]
     for layer in frozen:
         layer.trainable = False
     recompile(model, model)
     yield
     for layer in frozen:
         layer.trainable = True
-    for inner, trainable in own:
-        if not trainable:
-            inner.trainable = False
+    for inner in stay:
+        inner.trainable = False
     # An optimizer knows the variables that were trainable when it was built; what follows trains others.
     recompile(model, model)
 

@@ -12,7 +12,8 @@ def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
 
     The loss gains `l1 x sum(|w|) + l2 x sum(w ** 2)` over the connections; biases are left alone. The next `fit`
     trains with it, without another `compile`. Han et al. (2015, section 3.1) find L1 better right after a cut and L2
-    better after retraining; L2 in both phases is best over all. The penalty is not saved with the model.
+    better after retraining; L2 in both phases is best over all. The penalty is not saved with the model; copies
+    that `prune`, `strip` and `iterative_prune` make have it.
 
     Args:
         model: Built Keras model, plain or wrapped by `prune`. It is changed.

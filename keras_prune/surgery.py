@@ -32,8 +32,8 @@ def prune(model, criterion=None):
         A model of the same class; in one of your own class the wrappers take the place of layers in its attributes.
 
     Raises:
-        ValueError: If the model is not built, not of Keras 3, cannot be made from its configuration, or has nothing to
-            prune, or if a pattern matches no layer with connections.
+        ValueError: If the model is not built, not of Keras 3, cannot be made from its configuration, has two layers
+            with a weight in common, or has nothing to prune, or if a pattern matches no layer with connections.
 
     Example:
 

@@ -197,6 +197,11 @@ class Prune(keras.layers.Wrapper):
         ]
 
     @property
+    def frozen(self) -> bool:
+        """Whether no cut takes anything away, because this wrapper or the layer in it is not trainable."""
+        return not (self.trainable and self.layer.trainable)
+
+    @property
     def connections(self) -> tuple[int, int]:
         """How many connections survive, and how many there were: `(kept, total)`."""
         kept = sum(count(mask.value) for mask in self._masks)
