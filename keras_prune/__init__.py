@@ -1,6 +1,6 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
-from keras_prune import budgets
+from keras_prune import budgets, layers
 from keras_prune.backup import Backup
 from keras_prune.benchmark.advice import deployment_advice
 from keras_prune.budgets import quality_for
@@ -8,12 +8,12 @@ from keras_prune.callbacks import PruningCallback
 from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
 from keras_prune.cutting import cut
 from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
-from keras_prune.dropout import PrunedDropout
 from keras_prune.export.tflite import export_tflite
 from keras_prune.export.xla import export_xla
 from keras_prune.iterative import iterative_prune
 from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
 from keras_prune.patterns import Blocks, NOfM, Pattern
+from keras_prune.prune_model import prune, strip
 from keras_prune.regularizers import regularize
 from keras_prune.report import Report, report
 from keras_prune.rounds import Round
@@ -22,7 +22,6 @@ from keras_prune.sensitivity import Point, Sensitivity, sensitivity
 from keras_prune.sparse.conversion import to_sparse
 from keras_prune.sparse.layers import SparseDense
 from keras_prune.storage import load_sparse, save_sparse, storage_sizes
-from keras_prune.surgery import prune, strip
 from keras_prune.wrappers import Prune
 
 __version__ = "0.1.0"
@@ -41,7 +40,6 @@ __all__ = [
     "Point",
     "PolynomialDecay",
     "Prune",
-    "PrunedDropout",
     "PruningCallback",
     "RandomSparsity",
     "Report",
@@ -59,6 +57,7 @@ __all__ = [
     "export_tflite",
     "export_xla",
     "iterative_prune",
+    "layers",
     "load_sparse",
     "prune",
     "quality_for",

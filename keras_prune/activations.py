@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune.hook import override, restore
+
 
 def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, float]:
     """Returns, by `id`, the share of each layer's outputs that are not zero.
@@ -38,13 +40,13 @@ def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, floa
 
     watches = {id(layer): (layer, watched(layer)) for layer in layers}
     for layer, watching_call in watches.values():
-        layer.call = watching_call
+        override(layer, "call", watching_call)
     try:
         for batch in _batches(data, batch_size):
             model(batch, training=False)
     finally:
         for layer, _ in watches.values():
-            del layer.call
+            restore(layer, "call")
     if any(total == 0 for _, total in counts.values()):
         raise ValueError(f"Measuring activations needs at least one input. Received: data={data!r}")
     return {key: nonzero / total for key, (nonzero, total) in counts.items()}

@@ -1,12 +1,12 @@
 """Budgets: from one compression for the whole model to one criterion for every layer.
 
-A criterion sees one layer only. These functions look at all of them at once and return a mapping from layer name to
+A criterion sees one layer only. These functions look at all of them at once and return a mapping from layer path to
 criterion, ready for `prune(model, mapping)`, so that wrappers, callback and schedules never know about budgets.
 Totals are exact: of `n` connections, `round(n / compression)` are kept, and at least one in every weight. (Weights of
-one layer, as an LSTM has several, and layers of one name are cut to the same share, each of them rounded.) Of a model
-that is wrapped, the wrapped layers count; of a plain one, those that `prune` would wrap.
+one layer, as an LSTM has several, are cut to the same share, each of them rounded.) Of a pruned model, the weights with
+masks count; of a plain one, those that `prune` would give masks, whose zeros count as pruned.
 
-The criteria have the patterns of those that the layers are wrapped with: to give a budget to blocks, wrap first, as in
+The criteria have the patterns of those that the layers have: to give a budget to blocks, prune first, as in
 `budgets.uniform(prune(model, StdThreshold(pattern=Blocks((4, 1)))), 12)`. Then every weight keeps at least one block,
 and whole blocks only, so that each comes to within half a block of its share.
 """
@@ -20,10 +20,9 @@ import numpy as np
 from keras import ops
 
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, surviving_std
-from keras_prune.graph import leaf_layers, pruned_layers
 from keras_prune.patterns import Pattern
 from keras_prune.ranking import keep_largest
-from keras_prune.wrappers import Prune, prunable_variables
+from keras_prune.weights import labels, prunable_weights, weights_by_layer
 
 
 def quality_for(model, compression: float) -> float:
@@ -33,7 +32,7 @@ def quality_for(model, compression: float) -> float:
     `StdThreshold` of their own keep their proportion: theirs is multiplied by the common quality.
 
     Args:
-        model: Keras model, wrapped by `prune` or plain. Nothing is cut.
+        model: Keras model, pruned or plain. Nothing is cut.
         compression: Float above 1, connections in all over connections kept. `12` keeps a twelfth.
 
     Returns:
@@ -95,7 +94,7 @@ def uniform(model, compression: float) -> dict[str, TargetSparsity]:
     """Returns the same sparsity for every layer.
 
     Args:
-        model: Keras model, wrapped by `prune` or plain.
+        model: Keras model, pruned or plain.
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
@@ -118,7 +117,7 @@ def erdos_renyi_kernel(model, compression: float) -> dict[str, TargetSparsity]:
     share the rest (Evci et al. 2020, "Rigging the Lottery", section 3).
 
     Args:
-        model: Keras model, wrapped by `prune` or plain.
+        model: Keras model, pruned or plain.
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
@@ -138,7 +137,7 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
     """Returns the densities that ranking all connections of the model by magnitude gives.
 
     Args:
-        model: Keras model, wrapped by `prune` or plain, trained.
+        model: Keras model, pruned or plain, trained.
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
@@ -187,7 +186,7 @@ class _Weight(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """The weights of all layers of one name: connections in all, how few and how many can stay, and the pattern."""
+    """The weights of one layer: connections in all, how few and how many can stay, and the pattern."""
 
     size: int
     least: int
@@ -196,28 +195,24 @@ class _Layer(NamedTuple):
 
 
 def _weights(model) -> list[_Weight]:
-    """Returns every prunable weight; one of a layer that is not wrapped has a full mask."""
-    found = []
-    for layer in pruned_layers(model) or leaf_layers(model):
-        frozen = isinstance(layer, Prune) and layer.frozen
-        if isinstance(layer, Prune):
-            criterion = layer.criterion
-            weights = [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
-        else:
-            criterion = StdThreshold(1.0)
-            variables = prunable_variables(layer) if layer.trainable else []
-            weights = [(variable, ops.ones(variable.shape, "bool")) for variable in variables]
-        for variable, mask in weights:
-            value = ops.cast(variable.value, "float32")
-            # On the backend, as a criterion does it, because another order of summing moves a block's mean.
-            score, size = criterion.pattern.units(ops.abs(value), mask)
-            arrays = map(ops.convert_to_numpy, (value, mask, score, size))
-            found.append(_Weight(layer.name, criterion, *arrays, frozen))
-    if not found:
+    """Returns every prunable weight of a model, of a pruned model those with masks."""
+    prunable = prunable_weights(model)
+    prunable = [weight for weight in prunable if weight.pruned] or [w for w in prunable if w.variable.trainable]
+    if not prunable:
         raise ValueError(
             "A budget needs a model with trainable weights of two or more dimensions. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
+    names = labels(model, [layer for layer, _ in weights_by_layer(prunable)])
+    found = []
+    for weight in prunable:
+        criterion = weight.criterion or StdThreshold(1.0)
+        mask = weight.mask()
+        value = ops.cast(weight.variable.value, "float32")
+        # On the backend, as a criterion does it, because another order of summing moves a block's mean.
+        score, size = criterion.pattern.units(ops.abs(value), mask)
+        arrays = map(ops.convert_to_numpy, (value, mask, score, size))
+        found.append(_Weight(names[id(weight.layer)], criterion, *arrays, not weight.variable.trainable))
     return found
 
 

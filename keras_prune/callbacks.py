@@ -1,33 +1,44 @@
-"""The callback: the only place where time, criteria and masks meet."""
+"""Callback that prunes a model during `fit`."""
 
+import functools
 import math
 import warnings
 
 import keras
+from keras import ops
 
-from keras_prune.cutting import cut_layers, layers_to_cut
-from keras_prune.graph import pruned_dropouts, pruned_layers, submodels
+from keras_prune.attachment import attach_dropouts
+from keras_prune.cutting import cut_weights, weights_to_cut
+from keras_prune.graph import pruned_dropouts
+from keras_prune.hook import override, restore
+from keras_prune.prune_model import forget_compiled_functions
+from keras_prune.record import plain_class
 from keras_prune.schedules import Schedule
 from keras_prune.slots import optimizers_of
+from keras_prune.weights import labels, pruned_weights, weights_by_layer
 
 
 class PruningCallback(keras.callbacks.Callback):
-    """Cuts connections inside `model.fit` when the schedule says so.
+    """Prune a model during training, following a schedule.
 
-    At each cut, every `Prune` layer of the model asks its criterion; the cut connections are zeroed in the stored
+    At each cut, every pruned weight of the model asks its criterion. The pruned connections are zeroed in the stored
     weights and their optimizer slots go back to the initial value, so that nothing moves them again; dropout rates
     follow the connections. Epoch logs gain `sparsity` and, per layer, `density/<layer>`, `threshold/<layer>` and
-    `dropout/<layer>`. Put this callback first in the list, so that loggers after it see them. Layers that are frozen
-    (`trainable=False`) are not cut. A callback that brings weights back from a time with more connections, such as
-    `EarlyStopping(restore_best_weights=True)`, brings their masks back too, and a warning tells.
+    `dropout/<layer>`. Put this callback first in the list, so that loggers after it see them. Frozen layers
+    (`trainable=False`) are not cut.
 
-    A run that was stopped goes on with the saved model and `initial_epoch=<epochs done>`: the masks are in the
-    model, and the schedule is a function of time alone.
+    Callbacks that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, also restore the
+    connections that those weights had. A warning is issued if the restored model is less sparse.
+
+    To resume a run, load the saved model and pass `initial_epoch=<epochs done>`: the masks are in the model, and the
+    schedule is a function of time alone.
 
     Args:
         schedule: A `Schedule`, such as `Iterative(rounds=5, epochs_per_round=4)`.
-        adjust_dropout: Boolean, whether the rates of `PrunedDropout` layers follow the connections (paper, section
-            3.2). Defaults to `True`.
+        adjust_dropout: Boolean, whether the rates of `keras.layers.Dropout` layers follow the connections of the layer
+            whose outputs they drop (paper, section 3.2). Which layer that is can be seen in Sequential and Functional
+            models; for others, pass a mapping from a regular expression for dropout names to the name of the layer,
+            such as `{"drop.*": "fc6"}`. Defaults to `True`.
         verbose: 1 prints one line for each cut, 0 none. Defaults to `1`.
 
     Raises:
@@ -48,7 +59,7 @@ class PruningCallback(keras.callbacks.Callback):
     [0.0, 0.75]
     """
 
-    def __init__(self, schedule: Schedule, adjust_dropout: bool = True, verbose: int = 1):
+    def __init__(self, schedule: Schedule, adjust_dropout: bool | dict[str, str] = True, verbose: int = 1):
         super().__init__()
         if not isinstance(schedule, Schedule):
             raise ValueError(
@@ -61,62 +72,78 @@ class PruningCallback(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self._layers = pruned_layers(model)
-        # Here, because the `on_train_begin` of another callback may bring a backup back.
-        self._kept = self._connections()[0] if self._layers else 0
+        # Here, because `on_train_begin` comes after the training step was made, and that of another callback may
+        # restore a backup.
+        self._weights = pruned_weights(model)
+        self._kept = self._connections()[0] if self._weights else 0
+        if self._weights and attach_dropouts(model):
+            forget_compiled_functions(model)
 
     def on_train_begin(self, logs=None):
-        layers_to_cut(self.model)
+        model = self.model
+        weights_to_cut(model)
+        restore(model, "set_weights")  # Of a run that was interrupted.
+        override(model, "set_weights", functools.partial(self._set_weights))
         # The last callback of every fit: what others restore at its end, EarlyStopping for one, is restored by then.
-        self.model.history.on_train_end = self._look_at_the_end
-        self._dropouts = pruned_dropouts(self.model) if self.adjust_dropout else []
-        self._names: dict[int, str] = {}  # For the logs: layers of two nested models may have the same name.
-        for model in submodels(self.model):
-            for layer in model.layers:
-                taken = layer.name in self._names.values()
-                self._names.setdefault(id(layer), f"{model.name}/{layer.name}" if taken else layer.name)
+        model.history.on_train_end = self._look_at_the_end
+        followed = self.adjust_dropout if isinstance(self.adjust_dropout, dict) else None
+        self._dropouts = pruned_dropouts(model, followed) if self.adjust_dropout else []
+        dropped = [rate.owner() for rate, _ in self._dropouts]
+        self._labels = labels(model, [layer for layer, _ in weights_by_layer(self._weights)] + dropped)
         self._now = None  # The time up to which cuts are done.
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._tell_of_more_connections()
+        self._warn_of_more_connections()
         by_step = self.schedule.unit == "step"
         self._batches = self._batches_seen() if by_step else None
+        self._per_step = self._batches_per_step() if by_step else None
         if self._now is None:
             # With gradient accumulation a run may go on from the middle of a step, which was cut for when it began.
-            begin = math.ceil(self._batches / self._batches_per_step()) if by_step else epoch
+            begin = math.ceil(self._batches / self._per_step) if by_step else epoch
             self._check_schedule(begin, epoch)
             self._now = begin - 1
         if not by_step:
             self._cut_until(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
+        # `self.model` is not touched unless a cut is due: on JAX it syncs the whole state.
         if self._batches is not None:
-            self._cut_until((self._batches + batch) // self._batches_per_step())
+            self._cut_until((self._batches + batch) // self._per_step)
 
     def on_epoch_end(self, epoch, logs=None):
         if self._batches is not None:
             # Cuts that fell between two executions of several steps each.
-            self._cut_until((self._batches_seen() - 1) // self._batches_per_step())
+            self._cut_until((self._batches_seen() - 1) // self._per_step)
         self._apply_masks()
         if logs is not None:
             logs.update(self._measurements())
 
     def _look_at_the_end(self, logs=None):
         del self.model.history.on_train_end
+        restore(self.model, "set_weights")
         self._apply_masks()
-        self._tell_of_more_connections()
+        self._warn_of_more_connections()
+
+    def _set_weights(self, weights):
+        """Sets the weights of the model inside `fit`, where they bring the connections back that they had."""
+        plain_class(self.model).set_weights(self.model, weights)
+        for weight in self._weights:
+            # Pruned connections are stored as zeros, so what is not zero was there.
+            weight.mask.assign(ops.logical_or(weight.mask.value, weight.variable.value != 0))
+        for rate, source in self._dropouts:
+            rate.follow(sum(weight.kept for weight in source) / sum(weight.size for weight in source))
 
     def _apply_masks(self):
-        for layer in self._layers:
+        for weight in self._weights:
             # Most optimizers leave a zero with a zero gradient alone; Muon, for one, does not.
-            layer.apply_masks()
+            weight.apply_mask()
 
-    def _tell_of_more_connections(self):
+    def _warn_of_more_connections(self):
         kept, total = self._connections()
         if self._kept and kept > self._kept:
             warnings.warn(
-                f"Weights were restored from a time with more connections: {kept:,} of {total:,} are left now, where "
-                f"there were {self._kept:,}.",
+                f"The restored weights are less sparse: {kept:,} of {total:,} connections, previously {self._kept:,}. "
+                "This usually means that a callback restored an epoch before the last cut.",
                 stacklevel=2,
             )
         self._kept = kept
@@ -138,11 +165,11 @@ class PruningCallback(keras.callbacks.Callback):
         if unit == "step":
             if steps is None:
                 return  # A generator of unknown length: `on_train_end` looks whether anything was cut.
-            end = math.ceil((self._batches + epochs * steps) / self._batches_per_step())
+            end = math.ceil((self._batches + epochs * steps) / self._per_step)
         else:
             end = begin + epochs
         # A run that goes on from one that has cut already may well end before the next cut.
-        begun = min(times) < begin and any(layer.density < 1 for layer in self._layers)
+        begun = min(times) < begin and self._kept < self._connections()[1]
         if not begun and self.schedule.due(begin - 1, end - 1) is None:
             raise ValueError(
                 f"The schedule never cuts in this run: it cuts before {unit} {_listed(times)}, and the run goes from "
@@ -180,7 +207,7 @@ class PruningCallback(keras.callbacks.Callback):
         if keras.backend.backend() == "jax" and self.schedule.unit == "step":
             self.model.jax_state_sync()
         strength = self.schedule.strength(due)
-        cuts = cut_layers(layers_to_cut(self.model), strength, optimizers_of(self.model), self._dropouts)
+        cuts = cut_weights(weights_to_cut(self.model), strength, optimizers_of(self.model), self._dropouts)
         self._kept = self._connections()[0]
         if self.verbose:
             self._tell(due, strength, cuts)
@@ -188,37 +215,37 @@ class PruningCallback(keras.callbacks.Callback):
     def _tell(self, due, strength, cuts):
         kept, total = self._connections()
         line = (
-            f"{self.schedule.unit.capitalize()} {due + 1}: cut {sum(cut.cut for _, cut in cuts):,} of {total:,} "
+            f"{self.schedule.unit.capitalize()} {due + 1}: cut {sum(cut.cut for cut in cuts):,} of {total:,} "
             f"connections at strength {strength:.2f}; {kept:,} of {total:,} are left "
             f"({1 - kept / total:.2%} sparse, {total / kept:.1f}x)"
         ).replace("%", " %")
         if self._dropouts:
-            rates = (f"{dropout.name} {_number(dropout.current_rate):.2f}" for dropout, _ in self._dropouts)
+            rates = (f"{rate.owner().name} {rate.current_rate:.2f}" for rate, _ in self._dropouts)
             line += f"; dropout {', '.join(rates)}"
-        rescued = [f"{layer.name}/{cut.weight.name}" for layer, cut in cuts if cut.rescued]
+        rescued = [f"{self._labels[id(cut.weight.layer)]}/{cut.weight.name}" for cut in cuts if cut.rescued]
         if rescued:
             line += f"; one connection or block kept in each of {', '.join(rescued)}, which the cut would have emptied"
         print(f"{line}.", flush=True)
 
     def _connections(self) -> tuple[int, int]:
-        return tuple(map(sum, zip(*(layer.connections for layer in self._layers), strict=True)))
+        return sum(weight.kept for weight in self._weights), sum(weight.size for weight in self._weights)
 
     def _measurements(self) -> dict[str, float]:
         kept, total = self._connections()
         values = {"sparsity": 1 - kept / total}
-        for layer in self._layers:
-            name = self._names.get(id(layer), layer.name)
-            values[f"density/{name}"] = layer.density
-            for weight in layer.pruned_weights:
-                suffix = "" if len(layer.pruned_weights) == 1 else f"/{weight.name}"
-                values[f"threshold/{name}{suffix}"] = _number(weight.threshold)
-        for dropout, _ in self._dropouts:
-            values[f"dropout/{self._names[id(dropout)]}"] = _number(dropout.current_rate)
+        for layer, weights in weights_by_layer(self._weights):
+            label = self._labels[id(layer)]
+            values[f"density/{label}"] = sum(weight.kept for weight in weights) / sum(weight.size for weight in weights)
+            for weight in weights:
+                suffix = "" if len(weights) == 1 else f"/{weight.name}"
+                values[f"threshold/{label}{suffix}"] = _number(weight.threshold)
+        for rate, _ in self._dropouts:
+            values[f"dropout/{self._labels[id(rate.owner())]}"] = rate.current_rate
         return values
 
 
 def _number(variable) -> float:
-    # By way of NumPy, because a variable under tf.distribute refuses float(), and its value, inside the scope, NumPy.
+    # Through NumPy, because a variable under tf.distribute refuses float(), and its value, inside the scope, NumPy.
     return float(keras.ops.convert_to_numpy(variable))
 
 

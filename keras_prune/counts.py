@@ -1,11 +1,10 @@
-"""Counts: the connections of one layer, and the operations that they take."""
+"""How many connections a layer has, and how many operations they take."""
 
 import math
 
 import keras
 
 from keras_prune.pieces import count
-from keras_prune.wrappers import Prune, prunable_variables
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -23,18 +22,14 @@ _TRANSPOSED_CONVOLUTIONS = (
 )
 
 
-def connections(layer) -> tuple[int, int]:
-    """Returns how many connections of a layer survive, and how many it has: `(kept, total)`."""
-    if isinstance(layer, Prune):
-        return layer.connections
-    variables = prunable_variables(layer)
-    kept = sum(count(variable.value) for variable in variables)
-    return kept, sum(math.prod(variable.shape) for variable in variables)
+def connections(weights) -> tuple[int, int]:
+    """Returns how many connections of prunable weights survive, and how many there are: `(kept, total)`."""
+    kept = sum(weight.pruned.kept if weight.pruned else count(weight.variable.value) for weight in weights)
+    return kept, sum(math.prod(weight.variable.shape) for weight in weights)
 
 
 def flop(layer, weights: int) -> int | None:
     """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
-    layer = layer.layer if isinstance(layer, Prune) else layer
     config = layer.get_build_config() or {}
     # A recurrent layer that is given its initial state was built with several shapes.
     shape = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")

@@ -1,29 +1,33 @@
-"""Cutting a model: its layers, the optimizer slots that go with the connections, and the dropout rates that follow."""
+"""Prune a model now: masks, optimizer slots and dropout rates."""
 
 from collections.abc import Sequence
 
-from keras_prune.graph import pruned_dropouts, pruned_layers
-from keras_prune.schedules import Schedule
+import keras
+
+from keras_prune.graph import pruned_dropouts
+from keras_prune.masks import LayerCut, PrunedWeight
 from keras_prune.slots import optimizers_of, reset_slots
-from keras_prune.wrappers import LayerCut, Prune
+from keras_prune.weights import pruned_weights
 
 
-def cut(model, schedule: Schedule, now: int, optimizer=None) -> list[LayerCut]:
-    """Cuts what a schedule asks for at this epoch or step, in a training loop written by hand.
+def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
+    """Prunes the connections that the criteria of a model select, now.
 
-    It is called once before every epoch (or step, for a schedule by step), and does at the scheduled times what
-    `PruningCallback` does inside `fit`; at all others it only sets stored weights that an optimizer has moved back to
-    zero. It reads and writes the variables of the model: a loop on JAX that carries its state along assigns it to the
-    variables before, and reads it from them afterwards. Another library's optimizer keeps its momentum.
+    In a custom training loop, call it once before every epoch (or step) with what a schedule says. It then does what
+    `PruningCallback` does inside `fit`: the pruned connections are zeroed in the stored weights, their optimizer slots
+    go back to the initial value, and dropout rates follow. It reads and writes the variables of the model: a loop on
+    JAX that carries its state along assigns it to the variables before, and reads it from them afterwards. The
+    optimizer of another library keeps its momentum.
 
     Args:
-        model: Built model that went through `prune`.
-        schedule: A `Schedule`, such as `Iterative(rounds=5, epochs_per_round=4)`.
-        now: Integer, the epoch or step that is about to begin, counted from 0.
-        optimizer: The Keras optimizer of the loop. Defaults to `None`, those that the model knows of.
+        model: Built model that went through `prune`, or a layer that has masks.
+        strength: Float in (0, 1], how much of the criteria's aim to apply, such as `schedule.strength(epoch)`. With
+            `None`, which a schedule gives where nothing is due, nothing is pruned, and stored weights that an optimizer
+            has moved are set back to zero. Defaults to `1.0`.
+        optimizer: The Keras optimizer of the loop. Defaults to `None`, those of the model.
 
     Returns:
-        A list with a `LayerCut` for every prunable weight; an empty one when nothing is due.
+        A list with a `LayerCut` for every pruned weight; an empty list when nothing is due.
 
     Raises:
         ValueError: If the model has nothing to prune, or a weight holds NaN or infinity.
@@ -34,49 +38,57 @@ def cut(model, schedule: Schedule, now: int, optimizer=None) -> list[LayerCut]:
     >>> import keras_prune as kp
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="fc")])
     >>> model = kp.prune(model, kp.TargetSparsity(0.75))
+    >>> schedule = kp.OneShot(at=1)
     >>> for epoch in range(3):
-    ...     cuts = kp.cut(model, kp.OneShot(at=1), epoch)
-    ...     print(epoch, model.get_layer("fc").density)  # ... and the steps of the epoch.
-    0 1.0
-    1 0.25
-    2 0.25
+    ...     cuts = kp.cut(model, schedule.strength(epoch))  # ... and the steps of the epoch.
+    ...     print(epoch, kp.report(model).sparsity)
+    0 0.0
+    1 0.75
+    2 0.75
     """
-    layers = layers_to_cut(model)
-    strength = schedule.strength(now)
+    weights = weights_to_cut(model)
     if strength is None:
-        for layer in layers:
-            layer.apply_masks()
+        for weight in weights:
+            weight.apply_mask()
         return []
     optimizers = optimizers_of(model) if optimizer is None else [optimizer]
-    return [one for _, one in cut_layers(layers, strength, optimizers, pruned_dropouts(model))]
+    dropouts = pruned_dropouts(model) if isinstance(model, keras.Model) else []
+    return cut_weights(weights, strength, optimizers, dropouts)
 
 
-def layers_to_cut(model) -> list[Prune]:
-    """Returns the `Prune` layers of a model that are not frozen, of which there must be one."""
-    layers = [layer for layer in pruned_layers(model) if not layer.frozen]
-    if not layers:
-        raise ValueError(
-            "There is no Prune layer in the model that is not frozen. Call model = keras_prune.prune(model, criterion) "
-            f"before training. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
-        )
-    return layers
-
-
-def cut_layers(layers: Sequence[Prune], strength: float, optimizers, dropouts) -> list[tuple[Prune, LayerCut]]:
-    """Cuts layers at a strength; the optimizers' slots and the rates of `(dropout, layer)` pairs go with them."""
-    unbuilt = [layer.name for layer in layers if not layer.built]
-    if unbuilt:
+def weights_to_cut(model) -> list[PrunedWeight]:
+    """Returns the pruned weights of a model that are trained, of which there must be one."""
+    weights = [weight for weight in pruned_weights(model) if not weight.frozen]
+    if weights:
+        return weights
+    if isinstance(model, keras.Model) and not all(layer.built for layer in model.layers):
+        unbuilt = [layer.name for layer in model.layers if not layer.built]
         raise ValueError(
             "A cut needs layers that have their weights, and a subclassed model makes them at its first step. Call "
-            f"the model on a batch of data before training. Received: unbuilt layers {unbuilt}"
+            f"the model on a batch of data before. Received: model={model.name!r} with unbuilt layers {unbuilt}"
         )
-    for layer in layers:
-        layer.require_finite()  # All layers before the first is touched: a cut happens whole or not at all.
+    raise ValueError(
+        "The model has no trainable weights with pruning enabled. Call keras_prune.prune(model, criterion) first. "
+        f"Received: model={getattr(model, 'name', model)!r}"
+    )
+
+
+def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dropouts) -> list[LayerCut]:
+    """Prunes weights at a strength; the optimizers' slots and the rates of `dropouts` go with them.
+
+    Args:
+        weights: Pruned weights.
+        strength: Float in (0, 1].
+        optimizers: Keras optimizers of the model.
+        dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
+    """
+    for weight in weights:
+        weight.require_finite()  # All weights before the first is touched: a cut happens whole or not at all.
     for optimizer in optimizers:
-        reset_slots(optimizer, [])  # Of no connection yet: one that fails does so while all is whole.
-    cuts = [(layer, one) for layer in layers for one in layer.cut(strength)]
+        reset_slots(optimizer, [])  # Of no connection yet: an optimizer that fails does so while all is whole.
+    cuts = [weight.cut(strength) for weight in weights]
     for optimizer in optimizers:
-        reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for _, one in cuts])
-    for dropout, layer in dropouts:
-        dropout.follow(layer.density)
+        reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for one in cuts])
+    for rate, source in dropouts:
+        rate.follow(sum(weight.kept for weight in source) / sum(weight.size for weight in source))
     return cuts

@@ -12,10 +12,13 @@ import keras
 from rich.table import Table
 
 from keras_prune.counts import connections
-from keras_prune.graph import is_weight_layer, leaf_layers, submodels
+from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.patterns import Blocks, Pattern
 from keras_prune.text import names_by_reason, table_with_lines
-from keras_prune.xnnpack_subgraph import convolutions_of, inner_layer, sparse_subgraph
+from keras_prune.tree import models_in
+from keras_prune.weights import prunable_weights
+from keras_prune.wrappers import wrapped_layer
+from keras_prune.xnnpack_subgraph import convolutions_of, sparse_subgraph
 
 # TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
 _SMALLER_FROM = {Blocks((4, 1)): 0.3, Pattern(): 0.35}
@@ -163,13 +166,13 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     skipping, stops = set(), {}
     if runtime == "xnnpack":
         # A model without convolutions of its own, such as a head around a backbone, has nothing to stop.
-        for submodel in list(filter(convolutions_of, submodels(model))) or [model]:
+        for submodel in list(filter(convolutions_of, models_in(model))) or [model]:
             pointwise, found = sparse_subgraph(submodel)
             skipping |= set(map(id, pointwise))
             stops |= found
     rows = []
     for layer in layers:
-        pattern, smaller_from, faster_from, reason = _on_litert(inner_layer(layer))
+        pattern, smaller_from, faster_from, reason = _on_litert(wrapped_layer(layer))
         if runtime == "xnnpack":
             pattern, faster_from = Pattern(), None
             reason = "XNNPACK skips the zeros of 1x1 convolutions in a sparse subgraph only"
@@ -178,8 +181,8 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
             smaller_from = smaller_from and _SMALLER_FROM[pattern]
         row = LayerPlan(
             layer.name,
-            type(inner_layer(layer)).__name__,
-            connections(layer)[1],
+            type(wrapped_layer(layer)).__name__,
+            connections(prunable_weights(layer))[1],
             pattern,
             smaller_from,
             faster_from,

@@ -1,76 +1,69 @@
-"""Dropout whose rate can change while training, since it follows the connections."""
+"""Dropout whose rate decreases as the layer before it is pruned (Han et al. 2015, section 3.2)."""
+
+import math
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_prune.tree import PruningState
 
-@keras.saving.register_keras_serializable(package="keras_prune")
-class PrunedDropout(keras.layers.Dropout):
-    """A dropout whose rate follows the connections of the layer it drops (Han et al. 2015, section 3.2).
 
-    With `C` of the `C_o` connections left, the rate is `rate x sqrt(C / C_o)`: a sparse layer overfits less. Keras'
-    own `Dropout` bakes its rate into the compiled training step; here it is a variable, saved with the model.
+class DropoutRate(PruningState):
+    """The current rate of a `keras.layers.Dropout`, as its attribute `pruning`.
 
-    Args:
-        rate: Float in [0, 1], the rate for the dense layer.
-        source: String, the name of the layer whose outputs are dropped. Defaults to `None`: the rate stays.
-        noise_shape: Tuple as in `keras.layers.Dropout`. Defaults to `None`, every entry dropped on its own.
-        seed: Integer. Defaults to `None`, a random one.
-
-    Input shape: any. Output shape: the same.
-
-    Example:
-
-    >>> import keras_prune as kp
-    >>> dropout = kp.PrunedDropout(0.5, source="fc6")
-    >>> dropout.build((None, 4096))
-    >>> dropout.follow(density=0.09)
-    >>> round(float(dropout.current_rate), 4)
-    0.15
+    With `C` of the `C_o` connections left, the rate is `rate x sqrt(C / C_o)`: a sparse layer overfits less. Keras
+    bakes the rate of a `Dropout` into the compiled training step. Here it is a variable, saved with the model.
     """
 
-    def __init__(self, rate: float, source: str | None = None, noise_shape=None, seed=None, **kwargs):
-        if not 0 <= rate <= 1:
-            raise ValueError(f"rate is the share of entries to drop, in [0, 1]. Received: rate={rate}")
-        super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
-        self.source = source
+    def __init__(self, layer):
+        super().__init__(layer)
+        # The rate, the share that is kept, and what the kept entries are multiplied by. All three are computed from
+        # the rate in double precision, as Keras does it: the noise is the same to the bit.
+        self.numbers = keras.Variable(np.zeros(3, "float32"), trainable=False, autocast=False, name="dropout_rate")
+        self.set_rate(layer.rate)
 
-    def build(self, input_shape=None):
-        self.current_rate = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(self.rate),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            name="current_rate",
-        )
+    def set_rate(self, rate: float) -> None:
+        """Sets the current rate."""
+        vars(self)["rate"] = float(rate)
+        keep = 1.0 - rate
+        self.numbers.assign(np.array([rate, keep, 1.0 / keep if keep > 0 else 0.0], "float32"))
+
+    @property
+    def current_rate(self) -> float:
+        """The current rate, a float in [0, 1]."""
+        stored = ops.convert_to_numpy(self.numbers)[0]
+        exact = vars(self)["rate"]
+        return exact if np.float32(exact) == stored else float(stored)  # `tf.train.Checkpoint` restores variables alone.
 
     def follow(self, density: float) -> None:
         """Sets the rate for the share of connections left, `D_r = D_o x sqrt(C_r / C_o)`."""
-        self.current_rate.assign(self.rate * density**0.5)
+        self.set_rate(self.owner().rate * math.sqrt(density))
 
-    def call(self, inputs, training=False):
-        if not training or self.rate == 0:
-            return inputs
-        noise_shape = ops.shape(inputs)
-        if self.noise_shape is not None:
-            noise_shape = tuple(
-                size if wanted is None else wanted for size, wanted in zip(noise_shape, self.noise_shape, strict=True)
-            )
-        keep = 1.0 - self.current_rate.value
-        survives = keras.random.uniform(noise_shape, dtype="float32", seed=self.seed_generator) < keep
-        # Where all are dropped, nothing is divided by zero.
-        scale = 1.0 / ops.where(keep > 0, keep, 1.0)
-        return ops.where(survives, inputs * ops.cast(scale, inputs.dtype), ops.zeros_like(inputs))
+    def drop(self, inputs):
+        """Returns the inputs with entries dropped, with the noise of Keras for the current rate."""
+        layer = self.owner()
+        backend = keras.backend.backend()
+        if backend == "torch":
+            return keras.random.dropout(inputs, vars(self)["rate"], layer.noise_shape, layer.seed_generator)
+        shape = ops.shape(inputs)
+        if layer.noise_shape is not None:
+            shape = tuple(n if wanted is None else wanted for n, wanted in zip(shape, layer.noise_shape, strict=True))
+        rate, keep, scale = (ops.cast(self.numbers.value[i], inputs.dtype) for i in range(3))
+        if backend == "jax":
+            survives = ops.less(keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator), self.numbers.value[1])
+            outputs = inputs / ops.where(keep > 0, keep, ops.ones_like(keep))
+        else:
+            survives = keras.random.uniform(shape, dtype=inputs.dtype, seed=layer.seed_generator) >= rate
+            outputs = inputs * scale
+        return ops.where(survives, outputs, ops.zeros_like(inputs))
 
     def save_own_variables(self, store):
-        # Keras saves no seeds. Without its seed a run that was stopped would go on with other noise, to other masks.
-        for variable in self.variables:
-            store[variable.name] = variable
+        store["rate"] = np.float64(self.current_rate)
+        # Keras saves no seeds. Without its seed a resumed run would draw other noise and end with other masks.
+        store["seed"] = self.owner().seed_generator.state
 
     def load_own_variables(self, store):
-        for variable in self.variables:
-            variable.assign(store[variable.name])
-
-    def get_config(self):
-        return {**super().get_config(), "source": self.source}
+        if len(store.keys()):
+            self.set_rate(float(np.asarray(store["rate"])))
+            self.owner().seed_generator.state.assign(store["seed"])

@@ -1,12 +1,18 @@
 """The graph of a Keras model: which layers it has, who feeds whom, and whose outputs a dropout drops."""
 
 import math
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
 
-from keras_prune.dropout import PrunedDropout
-from keras_prune.wrappers import Prune, prunable_variables
+from keras_prune import _keras
+from keras_prune.connections import prunable_variables
+from keras_prune.dropout import DropoutRate
+from keras_prune.masks import PrunedWeight
+from keras_prune.tree import is_pruning_state, layers_in, models_in
+from keras_prune.weights import pruned_weights, pruning_of
 
 # Layers that hand every neuron of their input on to one place of their output, so that behind them one still speaks
 # of "the outputs of" the layer before. Matched with isinstance, subclasses included.
@@ -65,36 +71,21 @@ def has_graph(model) -> bool:
     return is_graph(model) and model.built and bool(model.outputs)
 
 
-def submodels(model) -> list:
-    """Returns the model and, depth first, every model nested in it, each once."""
-    found = {id(model): model}
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found.update({id(nested): nested for nested in submodels(layer)})
-    return list(found.values())
-
-
 def leaf_layers(model) -> list:
     """Returns the layers of a model and of the models nested in it, in order, each once."""
     leaves = {}
     for layer in model.layers:
         for leaf in leaf_layers(layer) if isinstance(layer, keras.Model) else [layer]:
-            leaves[id(leaf)] = leaf
+            if not is_pruning_state(leaf):
+                leaves[id(leaf)] = leaf
     return list(leaves.values())
 
 
-def pruned_layers(model) -> list[Prune]:
-    """Returns the `Prune` wrappers of a model, those in nested models and inside other layers included."""
-    layers = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.Layer)]
-    inner = {id(inner): inner for layer in layers for inner in layer._flatten_layers() if isinstance(inner, Prune)}
-    return list(inner.values())
-
-
 def is_weight_layer(layer) -> bool:
-    """Whether a layer has connections, wrapped or not."""
+    """Whether a layer has connections, pruned or not."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return False  # An operation such as x + 1, or a nested model.
-    return isinstance(layer, Prune) or bool(prunable_variables(layer))
+    return bool(prunable_variables(layer))
 
 
 class Graph:
@@ -113,17 +104,15 @@ class Graph:
         visited = set()
         pending = list(keras.tree.flatten(model.outputs))
         ends = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
-        # Keras documents no way to ask a symbolic tensor where it came from; `_keras_history` and `_inbound_nodes`,
-        # which its own models are built on, have been stable since Keras 2.
         while pending:
             tensor = pending.pop()
-            operation, node_index, _ = tensor._keras_history
+            operation, node_index = _keras.origin_of(tensor)
             self.shapes[id(operation)] = tuple(tensor.shape)
             if id(tensor) in ends or (id(operation), node_index) in visited:
                 continue
             visited.add((id(operation), node_index))
-            for source in operation._inbound_nodes[node_index].input_tensors:
-                producer = source._keras_history.operation
+            for source in _keras.inbound_nodes(operation)[node_index].input_tensors:
+                producer, _ = _keras.origin_of(source)
                 self.producers.setdefault(id(operation), []).append(producer)
                 self.consumers.setdefault(id(producer), []).append(operation)
                 pending.append(source)
@@ -164,7 +153,7 @@ class Graph:
 def dropout_sources(model) -> dict[int, Source]:
     """Returns, by `id`, the weight layer behind every dropout layer with a rate above 0, nested models included."""
     sources = {}
-    for submodel in submodels(model):
+    for submodel in models_in(model):
         if has_graph(submodel):
             graph = Graph(submodel)
             for layer in submodel.layers:
@@ -173,12 +162,29 @@ def dropout_sources(model) -> dict[int, Source]:
     return sources
 
 
-def pruned_dropouts(model) -> list[tuple[PrunedDropout, Prune]]:
-    """Returns every `PrunedDropout` that is tied to a layer, with that layer, nested models included."""
-    ties = []
-    for submodel in submodels(model):
-        wrappers = {layer.name: layer for layer in submodel.layers if isinstance(layer, Prune)}
-        for layer in submodel.layers:
-            if isinstance(layer, PrunedDropout) and layer.source in wrappers:
-                ties.append((layer, wrappers[layer.source]))
-    return ties
+def pruned_dropouts(model, followed: Mapping[str, str] | None = None) -> list[tuple[DropoutRate, list[PrunedWeight]]]:
+    """Returns the rate of every dropout that follows a pruned layer, with the weights of that layer.
+
+    Args:
+        model: Model, nested models are opened.
+        followed: Mapping from a regular expression for names or paths of dropouts to the name or path of the layer that
+            they follow, for models without a graph. Defaults to `None`, the layers that the graph shows.
+
+    Raises:
+        ValueError: If a pattern matches no dropout, or a layer has no pruned weights.
+    """
+    layers = layers_in(model)
+    dropouts = [layer for layer in layers if isinstance(pruning_of(layer), DropoutRate)]
+    sources = {key: source.layer for key, source in dropout_sources(model).items() if source.layer is not None}
+    for pattern, name in (followed or {}).items():
+        matched = [one for one in dropouts if any(re.fullmatch(pattern, n) for n in (one.name, one.path) if n)]
+        named = [layer for layer in layers if name in (layer.name, layer.path) and pruned_weights(layer)]
+        if not matched or not named:
+            raise ValueError(
+                "`adjust_dropout` maps patterns of dropout layers to the name or path of a pruned layer. Dropouts: "
+                f"{[one.name for one in dropouts]}. Received: adjust_dropout={dict(followed)}, where "
+                f"{name if matched else pattern!r} matches none"
+            )
+        sources.update({id(one): named[0] for one in matched})
+    ties = [(one.pruning, pruned_weights(sources[id(one)])) for one in dropouts if id(one) in sources]
+    return [(rate, weights) for rate, weights in ties if weights]

@@ -11,18 +11,21 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_prune import _keras
 from keras_prune.backup import Backup
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
+from keras_prune.checks import require_model
+from keras_prune.connections import owned_connections
 from keras_prune.criteria import StdThreshold
 from keras_prune.evaluation import evaluate
-from keras_prune.graph import is_weight_layer, leaf_layers, pruned_layers
+from keras_prune.prune_model import prune
 from keras_prune.rebuild import recompile
-from keras_prune.rounds import Round, RoundStore
+from keras_prune.rounds import Round, RoundStore, state_of
 from keras_prune.schedules import OneShot
 from keras_prune.seeds import reseed
-from keras_prune.surgery import prune
-from keras_prune.wrappers import Prune
+from keras_prune.tree import layers_in
+from keras_prune.weights import pruned_weights
 
 
 def iterative_prune(
@@ -44,8 +47,8 @@ def iterative_prune(
     round that breaks the budget is retrained once more; if that does not win the accuracy back, the loop ends.
 
     Args:
-        model: Trained and compiled model, wrapped by `prune` or plain. It is not changed. Of a wrapped one, layers that
-            were left alone stay so.
+        model: Trained and compiled model, plain or pruned. It is changed: at the end it is the sparsest one within the
+            budget, pruned, with a fresh optimizer. Weights of a pruned model that have no masks are left alone.
         compressions: Increasing floats above 1, the compression that each round is to reach; the quality is found by
             bisection (`quality_for`). Defaults to `None`; give either this or `qualities`.
         qualities: Floats above 0, the quality parameter of each round. Defaults to `None`.
@@ -62,7 +65,7 @@ def iterative_prune(
         **fit_arguments: What `model.fit` takes for every retraining, `validation_data` among it.
 
     Returns:
-        The sparsest model within the budget, wrapped, and the list of all `Round`s.
+        The list of all `Round`s.
 
     Raises:
         ValueError: If an argument is out of range, the model is not compiled, or `directory` holds another run.
@@ -73,24 +76,23 @@ def iterative_prune(
     >>> x = np.random.default_rng(0).normal(size=(64, 8))
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10), keras.layers.Dense(1)])
     >>> model.compile("adam", "mse", metrics=["accuracy"])
-    >>> best, rounds = kp.iterative_prune(model, compressions=[2, 3], x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
+    >>> rounds = kp.iterative_prune(model, compressions=[2, 3], x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
     round 0: 1.0x, accuracy 0.0000, within the budget
     round 1: 2.0x, accuracy 0.0000, within the budget
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
     aims = _aims(compressions, qualities)
-    best = _wrapped_copy(model)
-    if not best.compiled or fit_arguments.get("validation_data") is None:
+    require_model(model)
+    if not model.compiled or fit_arguments.get("validation_data") is None:
         raise ValueError(
             "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
             f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
-    best.optimizer.build(best.trainable_variables)  # As that of a trained model, whose file is loaded into this one.
     callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
     if any(isinstance(callback, (Backup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
         raise ValueError(
-            "A callback that goes on with the fit that was killed would bring one round into the next: pass directory "
+            "A callback that resumes the fit that was killed would bring one round into the next: pass directory "
             f"instead, which keeps every round. Received: callbacks={callbacks_given}"
         )
     if monitor == "loss":
@@ -98,11 +100,14 @@ def iterative_prune(
             "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
             "Received: monitor='loss'"
         )
-    learning_rate = _learning_rate(best, learning_rate_fraction)
+    learning_rate, reduced = _learning_rates(model, learning_rate_fraction)
+    if not pruned_weights(model):
+        model = prune(model)
+    _require_common_quality(model)
     store = RoundStore(
         directory,
-        start=_fingerprint(best),
-        criteria={layer.name: repr(layer.criterion) for layer in pruned_layers(best)},
+        start=_fingerprint(model),
+        criteria={weight.path: repr(weight.criterion) for weight in pruned_weights(model)},
         aims=aims,
         max_drop=float(max_drop),
         monitor=monitor,
@@ -112,32 +117,32 @@ def iterative_prune(
         epochs=int(fit_arguments.get("epochs", 1)),
         batch_size=fit_arguments.get("batch_size"),
     )
-    rounds = store.load(best)
-    layers = [layer for layer in leaf_layers(best) if is_weight_layer(layer)]
+    rounds = store.load(model)
+    layers = [layer for layer, _ in owned_connections(model)]
     phases = [phase for phase in (_is_dense, _is_no_dense) if any(map(phase, layers))] if alternate else [None]
     epochs = fit_arguments.get("epochs", 1) * len(phases)
 
-    def measure(candidate):
+    def measure():
         batch_size = fit_arguments.get("validation_batch_size") or fit_arguments.get("batch_size")
         steps = fit_arguments.get("validation_steps")
-        return evaluate(candidate, fit_arguments["validation_data"], monitor, batch_size, steps)
+        return evaluate(model, fit_arguments["validation_data"], monitor, batch_size, steps)
 
     with _progress((len(aims) + 1 - max(1, len(rounds))) * epochs) as progress:
 
-        def train(candidate, callbacks):
+        def train(callbacks):
             for phase in phases:
-                with _only_trainable(candidate, phase):
-                    if learning_rate is not None:
-                        candidate.optimizer.learning_rate = learning_rate
+                with _only_trainable(model, phase):
+                    if reduced is not None:
+                        model.optimizer.learning_rate = reduced
                     own = [*callbacks_given, _Advance(progress)]
                     # Under `alternate`, each phase cuts the layers that it then retrains, if there are any.
-                    cuts = callbacks if any(layer.trainable for layer in pruned_layers(candidate)) else []
-                    candidate.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
-            return measure(candidate)
+                    cuts = callbacks if any(not weight.frozen for weight in pruned_weights(model)) else []
+                    model.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
+            return measure()
 
         if not rounds:
-            rounds.append(Round(_compression(best), 0.0, measure(best), True, 0.0))
-            store.save(best, rounds)
+            rounds.append(Round(_compression(model), 0.0, measure(), True, 0.0))
+            store.save(model, rounds)
         for done in range(len(rounds)):
             _tell(progress, rounds[: done + 1], monitor)
         required = rounds[0].value - float(max_drop)
@@ -145,20 +150,23 @@ def iterative_prune(
             if not rounds[-1].within_budget:
                 break
             started = time.time()
-            candidate = _wrapped_copy(best)
+            go_back = state_of(model)
+            recompile(model, model)
             if seed is not None:
-                reseed(candidate, seed + index)
-            quality = quality_for(best, aim) if is_compression else aim
-            with _common_quality(candidate, quality):
-                value = train(candidate, [PruningCallback(OneShot(), verbose=0)])
+                reseed(model, seed + index)
+            quality = quality_for(model, aim) if is_compression else aim
+            with _common_quality(model, quality):
+                value = train([PruningCallback(OneShot(), verbose=0)])
             if value < required:
-                value = train(candidate, [])
-            kept = value >= required
-            rounds.append(Round(_compression(candidate), quality, value, kept, time.time() - started))
-            store.save(candidate, rounds)
+                value = train([])
+            rounds.append(Round(_compression(model), quality, value, value >= required, time.time() - started))
+            store.save(model, rounds)
             _tell(progress, rounds, monitor)
-            best = candidate if kept else best
-    return best, rounds
+            if value < required:
+                go_back()
+    if learning_rate is not None:
+        model.optimizer.learning_rate = learning_rate
+    return rounds
 
 
 def _aims(compressions, qualities) -> list[tuple[bool, float]]:
@@ -181,68 +189,71 @@ def _aims(compressions, qualities) -> list[tuple[bool, float]]:
     return [(compressions is not None, aim) for aim in aims]
 
 
-def _wrapped_copy(model):
-    """A copy of a wrapped model, in which layers that are not wrapped stay so; of a plain one, every layer wrapped."""
-    is_wrapped = isinstance(model, keras.Model) and pruned_layers(model)
-    return prune(model, (lambda layer: None) if is_wrapped else None)
-
-
-def _learning_rate(model, fraction) -> float | None:
+def _learning_rates(model, fraction) -> tuple[float | None, float | None]:
+    """Returns the learning rate of the optimizer and that of retraining; neither, where a schedule stays."""
     if not fraction > 0:
         raise ValueError(
             "learning_rate_fraction scales the learning rate for retraining and must be above 0; 0.1 is usual. "
             f"Received: learning_rate_fraction={fraction}"
         )
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Of a LossScaleOptimizer.
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    if _keras.has_schedule(optimizer):
         if fraction == 1:
-            return None
+            return None, None
         raise ValueError(
             "A learning-rate schedule cannot be scaled; pass learning_rate_fraction=1 and a schedule made for "
             f"retraining. Received: learning_rate_fraction={fraction}"
         )
-    return float(ops.convert_to_numpy(optimizer.learning_rate)) * fraction
+    learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+    return learning_rate, learning_rate * fraction
+
+
+def _require_common_quality(model) -> None:
+    for weight in pruned_weights(model):
+        if not isinstance(weight.criterion, StdThreshold):
+            raise ValueError(
+                "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
+                f"Received: layer {weight.layer.name!r} with criterion={weight.criterion}"
+            )
 
 
 @contextlib.contextmanager
 def _common_quality(model, quality):
-    """Multiplies the quality of every layer while the context lasts."""
-    criteria = {layer: layer.criterion for layer in pruned_layers(model)}
-    for layer, criterion in criteria.items():
-        if not isinstance(criterion, StdThreshold):
-            raise ValueError(
-                "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
-                f"Received: layer {layer.name!r} with criterion={criterion}"
-            )
-        layer.criterion = StdThreshold(criterion.quality * quality, criterion.pattern)
-    yield
-    for layer, criterion in criteria.items():
-        layer.criterion = criterion
+    """Multiplies the quality of every weight while the context lasts."""
+    criteria = [(weight, weight.criterion) for weight in pruned_weights(model)]
+    for weight, criterion in criteria:
+        weight.criterion = StdThreshold(criterion.quality * quality, criterion.pattern)
+    try:
+        yield
+    finally:
+        for weight, criterion in criteria:
+            weight.criterion = criterion
 
 
 @contextlib.contextmanager
 def _only_trainable(model, phase):
-    """Freezes the weight layers for which `phase` is false while the context lasts, with a fresh optimizer."""
+    """Freezes the layers with connections for which `phase` is false while the context lasts, with a fresh optimizer."""
     if phase is None:
         yield
         return
-    frozen = [layer for layer in leaf_layers(model) if is_weight_layer(layer) and layer.trainable and not phase(layer)]
+    frozen = [layer for layer, _ in owned_connections(model) if layer.trainable and not phase(layer)]
     # Layers inside them that are frozen for themselves, which the flag of the outer one would thaw.
-    stay = [inner for layer in frozen for inner in layer._flatten_layers() if not inner._trainable]
+    stay = [inner for layer in frozen for inner in layers_in(layer) if not inner.trainable]
     for layer in frozen:
         layer.trainable = False
     recompile(model, model)
-    yield
-    for layer in frozen:
-        layer.trainable = True
-    for inner in stay:
-        inner.trainable = False
-    # An optimizer knows the variables that were trainable when it was built; what follows trains others.
-    recompile(model, model)
+    try:
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True
+        for inner in stay:
+            inner.trainable = False
+        # An optimizer knows the variables that were trainable when it was built; what follows trains others.
+        recompile(model, model)
 
 
 def _is_dense(layer) -> bool:
-    layer = layer.layer if isinstance(layer, Prune) else layer
     return isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
 
 
@@ -251,8 +262,8 @@ def _is_no_dense(layer) -> bool:
 
 
 def _compression(model) -> float:
-    kept, total = map(sum, zip(*(layer.connections for layer in pruned_layers(model)), strict=True))
-    return total / kept
+    weights = pruned_weights(model)
+    return sum(weight.size for weight in weights) / sum(weight.kept for weight in weights)
 
 
 def _fingerprint(model) -> int:

@@ -1,13 +1,15 @@
-"""Masking: how a layer and its regularizers come to see a weight without its cut connections."""
+"""How a layer comes to see a weight without its pruned connections."""
 
 import keras
 from keras import ops
 
+from keras_prune import _keras
+
 
 class OnSurvivors(keras.regularizers.Regularizer):
-    """A regularizer that sees a weight without its cut connections, so that its gradient there is zero.
+    """A regularizer that sees a weight without its pruned connections, so that its gradient there is zero.
 
-    Not every regularizer's is at a weight of zero: on JAX |w| has the derivative 1 there.
+    Not every regularizer's gradient is zero at a weight of zero: on JAX |w| has the derivative 1 there.
     """
 
     def __init__(self, regularizer, mask):
@@ -20,23 +22,69 @@ class OnSurvivors(keras.regularizers.Regularizer):
 
 
 class MaskedScope(keras.StatelessScope):
-    """Hands a layer its masked weights, and keeps in `updates` what the layer assigns meanwhile.
+    """Scope in which variables are read without their pruned connections, and all else is as outside.
 
-    Not every variable that a layer assigns is one of `layer.variables`: the states of a stateful LSTM are not, nor is
-    the seed that layers without one of their own share.
+    Args:
+        masked: Dict from the `id` of a variable to the tensor that stands for it, computed before.
+        weights: Dict from the `id` of a variable to its `PrunedWeight`. Those without a tensor are masked at each read,
+            in the graph of the read: a tensor that was computed in the body of a loop cannot be used outside of it.
     """
 
-    def __init__(self, state_mapping):
-        super().__init__(state_mapping, collect_losses=True)
-        self.updates = {}
+    def __init__(self, masked, weights):
+        super().__init__(collect_losses=True)
+        self.masked = masked
+        self.weights = weights
 
-    def add_update(self, update):
-        super().add_update(update)
-        self.updates[id(update[0])] = update
+    def __enter__(self):
+        super().__enter__()
+        if self.original_scope is not None:
+            self.collect_losses = self.original_scope.collect_losses
+            self.losses = self.original_scope.losses
+        return self
 
     def get_current_value(self, variable):
-        value = super().get_current_value(variable)
-        # On JAX a training step is itself a scope, which knows the variables that are not masked.
-        if value is None and self.original_scope is not None:
-            value = self.original_scope.get_current_value(variable)
-        return value
+        key = id(variable)
+        if key in self.masked:
+            return self.masked[key]
+        if key in self.weights:
+            return self.weights[key].masked()
+        if self.original_scope is not None:
+            return self.original_scope.get_current_value(variable)
+        return _keras.stored_value(variable)
+
+    def add_update(self, update):
+        variable, value = update
+        scope = self
+        while isinstance(scope, MaskedScope):
+            scope.masked.pop(id(variable), None)
+            scope = scope.original_scope
+        # At once, because the value may belong to the graph of a loop inside the layer.
+        with behind_masks():
+            variable.assign(value)
+
+    def hand_on_losses(self, layer) -> None:
+        """Adds the losses that layers inside `layer` added while the scope was active."""
+        if self.original_scope is None:
+            for loss in self.losses:
+                layer.add_loss(loss)
+
+
+def behind_masks():
+    """Context in which no masked scope is active, and variables are read as they are stored.
+
+    Layers are built in it, too. In a scope, Keras would put the initialization of their variables off.
+    """
+    scope = _keras.stateless_scope()
+    while isinstance(scope, MaskedScope):
+        scope = scope.original_scope
+    return _keras.inside(scope)
+
+
+def is_masked(variable) -> bool:
+    """Whether a read of the variable gives a tensor in which it is masked already."""
+    scope = _keras.stateless_scope()
+    while isinstance(scope, MaskedScope):
+        if id(variable) in scope.masked:
+            return True
+        scope = scope.original_scope
+    return False

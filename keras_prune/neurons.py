@@ -6,9 +6,9 @@ from typing import NamedTuple
 from rich.table import Table
 
 from keras_prune.flow import Connected, trace
-from keras_prune.graph import is_weight_layer, leaf_layers, submodels
-from keras_prune.rebuild import rebuild
-from keras_prune.surgery import strip
+from keras_prune.graph import is_weight_layer, leaf_layers
+from keras_prune.rebuild import plain_model, rebuild
+from keras_prune.tree import models_in
 from keras_prune.text import table_with_lines
 
 
@@ -82,7 +82,7 @@ def dead_neurons(model) -> DeadNeurons:
     """Finds the neurons that `remove_dead_neurons` would remove, and says which stay and why.
 
     Args:
-        model: Built Sequential or Functional Keras 3 model, wrapped in `Prune` or not. It is not changed.
+        model: Built Sequential or Functional Keras 3 model, pruned or not. It is not changed.
 
     Returns:
         A `DeadNeurons`.
@@ -110,7 +110,8 @@ def dead_neurons(model) -> DeadNeurons:
     └────────┴─────────┴────────────────┴─────────────────┴──────┴──────┴────────────────┘
     head: they are the model's outputs
     """
-    return _count(_stages(strip(model)))
+    with plain_model(model) as plain:
+        return _count(_stages(plain))
 
 
 def remove_dead_neurons(model, verbose: int = 1):
@@ -127,7 +128,7 @@ def remove_dead_neurons(model, verbose: int = 1):
     and `dead_neurons(model)` says so. The model's inputs and outputs stay, and every layer keeps at least one neuron.
 
     Args:
-        model: Built Sequential or Functional Keras 3 model, wrapped in `Prune` or not. It is not changed.
+        model: Built Sequential or Functional Keras 3 model, pruned or not. It is not changed.
         verbose: 1 prints one line that says what was removed, 0 none. Defaults to `1`.
 
     Returns:
@@ -152,9 +153,16 @@ def remove_dead_neurons(model, verbose: int = 1):
     >>> float(small.get_layer("head").bias[0])
     6.5
     """
-    plain = strip(model)
-    stages = _stages(plain)
-    changes = {id(stage.layer): change for stage in stages if (change := stage.shrink())}
+    with plain_model(model) as plain:
+        stages = _stages(plain)
+        small = _shrunk(plain, {id(stage.layer): change for stage in stages if (change := stage.shrink())})
+        dead = _count(stages)
+    if verbose:
+        _tell(dead)
+    return small
+
+
+def _shrunk(plain, changes):
     smaller = []
 
     def shrink(layer, copy_of):
@@ -169,13 +177,11 @@ def remove_dead_neurons(model, verbose: int = 1):
     for layer, weights in smaller:
         for variable, weight in zip(layer.variables, weights, strict=True):
             variable.assign(weight)
-    if verbose:
-        _tell(_count(stages))
     return small
 
 
 def _stages(plain) -> list:
-    models = submodels(plain)
+    models = models_in(plain)
     counts = collections.Counter(id(layer) for model in models for layer in model.layers)
     shared = {key for key, count in counts.items() if count > 1}
     stages = {key: stage for model in models for key, stage in trace(model, shared).items()}

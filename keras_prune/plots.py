@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from matplotlib.colors import LinearSegmentedColormap
 
-from keras_prune.wrappers import Prune, prunable_variables
+from keras_prune.weights import prunable_weights
 
 STYLE = {
     "figure.dpi": 200,
@@ -158,7 +158,7 @@ def mask(mask_or_layer, ax=None):
     >>> plt.switch_backend("Agg")
     >>> layer = kp.Prune(keras.layers.Dense(300), kp.TargetSparsity(0.92))
     >>> layer.build((None, 784))
-    >>> cuts = layer.cut()
+    >>> cuts = kp.cut(layer)
     >>> print(f"{plots.mask(layer).images[0].get_array().mean():.2f}")
     0.08
     """
@@ -235,11 +235,9 @@ def _legend(ax):
 def _weight(source, masks=False) -> np.ndarray:
     """Returns the only prunable weight of a layer, or its mask; anything else as an array."""
     found = [source]
-    if isinstance(source, Prune):
-        pruned = source.pruned_weights if source.built else []
-        found = [weight.mask.value if masks else weight.masked() for weight in pruned]
-    elif isinstance(source, keras.layers.Layer):
-        found = prunable_variables(source)
+    if isinstance(source, keras.layers.Layer):
+        weights = prunable_weights(source)
+        found = [weight.mask() if masks and weight.pruned else weight.variable.value for weight in weights]
     if len(found) != 1:
         raise ValueError(
             "The figure shows one weight: build the layer, or pass one of its weights, such as layer.recurrent_kernel. "

@@ -9,33 +9,44 @@ import warnings
 import keras
 from keras import ops
 
+from keras_prune.attachment import apply_masks
+from keras_prune.checks import require_built
 from keras_prune.graph import has_graph, is_graph, leaf_layers
-from keras_prune.wrappers import Prune
+from keras_prune.record import plain
+from keras_prune.wrappers import wrapped_layer, wrappers_in
 
 _KERAS_ARGUMENTS = ("name", "trainable", "dtype")
 
 
-def rebuild(model, convert):
-    """Copies a model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over.
+@contextlib.contextmanager
+def plain_model(model):
+    """Gives the plain model, zeros included, while the context lasts.
 
-    Nested models are opened, and a layer that stands in several places has one copy.
+    It is the model itself, without masks and hooks, or a copy if it has `Prune` wrappers.
+    """
+    require_built(model)
+    apply_masks(model)
+    with plain(model):
+        yield rebuild(model, lambda layer, copy_of: copy_of(layer)) if wrappers_in(model) else model
+
+
+def rebuild(model, convert):
+    """Copies a plain model, puts `convert(layer, copy_of)` in the place of every layer, and carries the state over.
+
+    Nested models are opened, `Prune` wrappers left out, and a layer that stands in several places has one copy.
     """
     copies: dict[int, keras.layers.Layer] = {}
     variables = []
 
     def copy_of(layer):
-        if isinstance(layer, Prune):
-            # Not through its config, from which only registered layers and criteria could be found again.
-            kept = {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
-            copy = Prune(copy_of(layer.layer), layer.criterion, **kept)
-        else:
-            copy = _empty_copy(layer)
-            for old, new in zip(layer.weights, copy.weights, strict=False):  # Some are made at the first call.
-                new.regularizer = getattr(old.regularizer, "regularizer", old.regularizer)
+        copy = _empty_copy(layer)
+        for old, new in zip(layer.weights, copy.weights, strict=False):  # Some are made at the first call.
+            new.regularizer = old.regularizer
         variables.append((layer, copy))
         return copy
 
     def clone(layer):
+        layer = wrapped_layer(layer)
         if id(layer) not in copies:
             copies[id(layer)] = _clone(layer)
         return copies[id(layer)]
@@ -68,8 +79,8 @@ def _refuse_tied_weights(model) -> None:
             if owner is not layer:
                 raise ValueError(
                     "A model is copied layer by layer, in which a weight that two layers share would become two. Let "
-                    "one layer hold it and stand in both places, such as keras.layers.ReversibleEmbedding, or wrap "
-                    f"layers with keras_prune.Prune(layer) where they are made. Received: model={model.name!r}, whose "
+                    "one layer hold it and stand in both places, such as keras.layers.ReversibleEmbedding. "
+                    f"Received: model={model.name!r}, whose "
                     f"layers {owner.name!r} and {layer.name!r} share the weight {weight.path!r}"
                 )
 
@@ -166,35 +177,17 @@ def _clone_graph(model, clone):
     return copy
 
 
-def plain_class(model) -> type:
-    """Returns the user's class of a subclassed model, whether its layers are wrapped or not."""
-    return getattr(type(model), "plain_class", type(model))
-
-
-@contextlib.contextmanager
-def as_plain(model):
-    """Lets a subclassed model be of the user's class while the context lasts, whose methods may ask for it."""
-    pruned = type(model)
-    model.__class__ = plain_class(model)
-    try:
-        yield
-    finally:
-        model.__class__ = pruned
-
-
 def _clone_subclassed(model, clone, variables):
     """Copies a subclassed model: another of its class, in which the copies of its layers replace those it made."""
-    with as_plain(model):
-        try:
-            copy = type(model).from_config(_constructor_arguments(model))
-        except (NotImplementedError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split()).split(". ")[0]
-            raise ValueError(
-                "A subclassed model is copied by way of its configuration, so its class needs get_config() and "
-                "from_config(config) for the arguments of its constructor, as it does to be saved; or wrap its layers "
-                f"with keras_prune.Prune(layer) where they are made. Received: model {model.name!r} of class "
-                f"{type(model).__name__}, for which this failed: {reason}"
-            ) from error
+    try:
+        copy = type(model).from_config(_constructor_arguments(model))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise ValueError(
+            "A subclassed model is copied through its configuration, so its class needs get_config() and "
+            "from_config(config) for the arguments of its constructor, as it does to be saved. "
+            f"Received: model {model.name!r} of class {type(model).__name__}, for which this failed: {reason}"
+        ) from error
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     if len(copy.layers) != len(model.layers):

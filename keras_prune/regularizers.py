@@ -2,9 +2,7 @@
 
 import keras
 
-from keras_prune.graph import leaf_layers
-from keras_prune.masking import OnSurvivors
-from keras_prune.wrappers import Prune, prunable_variables
+from keras_prune.weights import prunable_weights
 
 
 def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
@@ -12,11 +10,10 @@ def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
 
     The loss gains `l1 x sum(|w|) + l2 x sum(w ** 2)` over the connections; biases are left alone. The next `fit`
     trains with it, without another `compile`. Han et al. (2015, section 3.1) find L1 better right after a cut and L2
-    better after retraining; L2 in both phases is best over all. The penalty is not saved with the model; copies
-    that `prune`, `strip` and `iterative_prune` make have it.
+    better after retraining; L2 in both phases is best over all. The penalty is not saved with the model.
 
     Args:
-        model: Built Keras model, plain or wrapped by `prune`. It is changed.
+        model: Built Keras model, pruned or not. It is changed.
         l1: Float of at least 0. Defaults to `0.0`.
         l2: Float of at least 0. Defaults to `0.0`; with both at 0, the penalties are taken off.
 
@@ -37,18 +34,16 @@ def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
     if not (l1 >= 0 and l2 >= 0):
         raise ValueError(f"The factors of a penalty must be at least 0. Received: l1={l1}, l2={l2}")
     penalty = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
-    found = False
-    for layer in leaf_layers(model):
-        masks = {id(w.variable): w.mask for w in layer.pruned_weights} if isinstance(layer, Prune) else {}
-        for variable in prunable_variables(layer.layer if masks else layer):
-            found = True
-            mask = masks.get(id(variable))
-            variable.regularizer = OnSurvivors(penalty, mask) if penalty and mask is not None else penalty
-    if not found:
+    weights = prunable_weights(model)
+    if not weights:
         raise ValueError(
             "There is nothing to regularize: no layer has a trainable weight of two or more dimensions. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
+    for weight in weights:
+        weight.variable.regularizer = penalty
+        if weight.pruned:
+            weight.pruned.show_survivors()
     if model.compiled:
         model.train_function = None  # The compiled training step has the old penalty in it; `fit` makes a new one.
         model.test_function = None

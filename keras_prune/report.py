@@ -11,21 +11,20 @@ from rich.table import Table
 
 from keras_prune.activations import nonzero_shares
 from keras_prune.counts import connections, flop
-from keras_prune.dropout import PrunedDropout
 from keras_prune.graph import (
     Graph,
     Source,
     dropout_sources,
     has_graph,
-    is_weight_layer,
     leaf_layers,
     pruned_dropouts,
-    submodels,
 )
 from keras_prune.storage import storage_sizes
 from keras_prune.text import table_with_lines
+from keras_prune.tree import layers_in, models_in
 from keras_prune.weight_storage import WeightStorage
-from keras_prune.wrappers import Prune
+from keras_prune.weights import labels, prunable_weights, pruned_weights, weights_by_layer
+from keras_prune.wrappers import wrapped_layer
 
 _DROPOUTS = (
     keras.layers.Dropout,
@@ -39,7 +38,7 @@ class Row(NamedTuple):
     """One layer of a report.
 
     Attributes:
-        name: Layer name.
+        name: Path of the layer inside the model.
         weights: How many connections the dense layer has. Biases are not counted.
         kept: How many survive.
         flop: Floating-point operations of one call of the dense layer for one input, 2 x weights x output positions,
@@ -47,7 +46,7 @@ class Row(NamedTuple):
         activation: Share of its output activations that are not zero; `None` if no data was given.
         flop_density: Share of the operations that are left when zero weights and zero inputs are skipped. Inputs that
             are not the outputs of one layer with connections count as dense.
-        dropout: Current rate of the `PrunedDropout` tied to the layer; `None` without one.
+        dropout: Current rate of the `Dropout` that follows the layer; `None` without one.
     """
 
     name: str
@@ -142,7 +141,7 @@ class Report:
 def report(model, data=None) -> Report:
     """Measures what is left of a model, layer by layer.
 
-    Works before and after `strip`: of a wrapped layer the masks count, of a plain one the weights that are not zero.
+    Works before and after `strip`: of a pruned weight the mask counts, of a plain one the entries that are not zero.
 
     Args:
         model: Built Keras model.
@@ -161,7 +160,7 @@ def report(model, data=None) -> Report:
     >>> import keras_prune as kp
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, "relu", False, "ones", name="fc")])
     >>> model = kp.prune(model, kp.TargetSparsity(0.9))
-    >>> cuts = model.layers[0].cut()
+    >>> cuts = kp.cut(model)
     >>> print(kp.report(model))
                         784 of 7,840 connections: 10.0x
     ┏━━━━━━━┳━━━━━━━━━┳━━━━━━┳━━━━━━━━┳━━━━━━┳━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━┓
@@ -175,35 +174,53 @@ def report(model, data=None) -> Report:
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"report describes a Keras 3 model. Received: model={model!r} of {type(model).__module__}")
-    layers = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
-    if not layers:
+    weights = prunable_weights(model)
+    if not weights:
         raise ValueError(
             "A report needs layers with connections, that is with a trainable weight of two or more dimensions. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
-    graphs = [Graph(submodel) for submodel in submodels(model) if has_graph(submodel)]
-    places = {id(layer): graph for graph in graphs for layer in layers if id(layer) in graph.shapes}
-    activations = _activations(model, layers, places, data) if data is not None else {}
-    rates = {id(layer): dropout.current_rate for dropout, layer in pruned_dropouts(model)}
+    groups = weights_by_layer(weights)
+    names = labels(model, [layer for layer, _ in groups])
+    nodes = _nodes(model, [layer for layer, _ in groups])
+    graphs = [Graph(submodel) for submodel in models_in(model) if has_graph(submodel)]
+    places = {id(node): graph for graph in graphs for node in nodes.values() if id(node) in graph.shapes}
+    activations = _activations(model, list(nodes.values()), places, data) if data is not None else {}
+    rates = {id(weights[0].layer): rate.current_rate for rate, weights in pruned_dropouts(model)}
     rows, sizes = [], []
-    for layer in layers:
-        kept, weights = connections(layer)
-        graph = places.get(id(layer))
-        source = graph.source(layer).layer if graph else None
-        rate = rates.get(id(layer))
+    for layer, of_layer in groups:
+        kept, total = connections(of_layer)
+        node = nodes.get(id(layer))
+        graph = places.get(id(node))
+        source = graph.source(node).layer if graph else None
         rows.append(
             Row(
-                name=layer.name,
-                weights=weights,
+                name=names[id(layer)],
+                weights=total,
                 kept=kept,
-                flop=flop(layer, weights),
-                activation=activations.get(id(layer)),
-                flop_density=kept / weights * activations.get(id(source), 1.0),
-                dropout=None if rate is None else float(ops.convert_to_numpy(rate)),
+                flop=flop(layer if node is None else wrapped_layer(node), total),
+                activation=activations.get(id(node)),
+                flop_density=kept / total * activations.get(id(source), 1.0),
+                dropout=rates.get(id(layer)),
             )
         )
-        sizes.append(graph.activations_behind(layer) if graph else 0)
-    return Report(rows, _skipped(model, layers), sizes, storage_sizes(model))
+        sizes.append(graph.activations_behind(node) if graph else 0)
+    return Report(rows, _skipped(model, groups, names), sizes, storage_sizes(model))
+
+
+def _nodes(model, owners) -> dict[int, keras.layers.Layer]:
+    """Returns, by `id` of an owner of connections, the layer of the model that it is in, if it is the only one there.
+
+    The outputs of a layer with several, such as multi-head attention, are those of none of them.
+    """
+    inside: dict[int, list] = {}
+    outer = {}
+    own = {id(layer) for layer in owners}
+    for leaf in leaf_layers(model):
+        if isinstance(leaf, keras.layers.Layer):
+            inside[id(leaf)] = [layer for layer in layers_in(leaf) if id(layer) in own]
+            outer.update({id(layer): leaf for layer in inside[id(leaf)]})
+    return {key: leaf for key, leaf in outer.items() if len(inside[id(leaf)]) == 1}
 
 
 def _activations(model, layers, places, data) -> dict[int, float]:
@@ -225,23 +242,23 @@ def _ends(model) -> set[int]:
     return set().union(*(_ends(tensor._keras_history.operation) for tensor in outputs))
 
 
-def _skipped(model, layers) -> dict[str, str]:
-    """Returns the reason for every layer with connections that is not wrapped and every dropout that is not tied."""
-    if not any(isinstance(layer, Prune) for layer in layers):
+def _skipped(model, groups, names) -> dict[str, str]:
+    """Returns the reason for every layer with connections but no masks, and every dropout whose rate stays."""
+    if not any(weight.pruned for _, weights in groups for weight in weights):
         return {}  # A plain model: nothing was asked for.
     skipped = {}
-    for layer in layers:
-        if not isinstance(layer, Prune):
-            skipped[layer.name] = "it has no criterion" if layer.trainable else "it is frozen (trainable=False)"
+    for layer, weights in groups:
+        if not any(weight.pruned for weight in weights):
+            skipped[names[id(layer)]] = "it has no criterion" if layer.trainable else "it is frozen (trainable=False)"
     sources = dropout_sources(model)
-    tied = {id(dropout) for dropout, _ in pruned_dropouts(model)}
-    for layer in leaf_layers(model):
+    tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
+    for layer in layers_in(model):
         if isinstance(layer, _DROPOUTS) and id(layer) not in tied and layer.rate > 0:
             source = sources.get(id(layer), Source(None, "the layers of a subclassed model cannot be followed"))
-            reason = f"{source.layer.name!r}, whose outputs it drops, is not pruned" if source.layer else source.reason
-            if isinstance(layer, PrunedDropout):
-                reason = f"its source={layer.source!r} names no pruned layer of the same model"
-            elif isinstance(source.layer, Prune):
+            reason = source.reason
+            if source.layer is not None and not pruned_weights(source.layer):
+                reason = f"{source.layer.name!r}, whose outputs it drops, is not pruned"
+            elif source.layer is not None:
                 reason = f"the rate of a {type(layer).__name__} cannot change while training"
             skipped[layer.name] = reason
     return skipped

@@ -3,7 +3,14 @@
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
+
+from keras import ops
+
+from keras_prune.dropout import DropoutRate
+from keras_prune.tree import layers_in
+from keras_prune.weights import pruning_of
 
 
 class Round(NamedTuple):
@@ -67,3 +74,18 @@ class RoundStore:
 
     def _file(self, index):
         return self.directory / f"round_{index:02d}.keras"
+
+
+def state_of(model) -> Callable[[], None]:
+    """Returns a function that gives a model the weights, masks and dropout rates back that it has now."""
+    # Copies, because JAX hands the very arrays on, and a later training step donates them.
+    values = [(variable, ops.copy(variable.value)) for variable in model.variables]
+    rates = [(rate, rate.current_rate) for rate in map(pruning_of, layers_in(model)) if isinstance(rate, DropoutRate)]
+
+    def go_back():
+        for variable, value in values:
+            variable.assign(value)
+        for rate, current in rates:
+            rate.set_rate(current)
+
+    return go_back

@@ -10,10 +10,9 @@ from keras import ops
 
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
 from keras_prune.evaluation import evaluate
-from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.patterns import Pattern
 from keras_prune.pieces import count
-from keras_prune.wrappers import Prune, prunable_variables
+from keras_prune.weights import labels, prunable_weights, weights_by_layer
 
 DEFAULT_QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
@@ -30,7 +29,7 @@ class Sensitivity:
     """The curves of a scan, and what follows from them.
 
     Attributes:
-        curves: Mapping from layer name to its list of `Point`s, strength rising.
+        curves: Mapping from layer path to its list of `Point`s, strength rising.
         reference: What the uncut model measures.
         monitor: Name of the metric.
 
@@ -93,11 +92,11 @@ def sensitivity(
 ) -> Sensitivity:
     """Cuts one layer at a time over a grid of strengths, without retraining, and measures the model at each point.
 
-    Layers of one name, which nested models may have, are cut together: a mapping gives them one criterion. Costs one
-    evaluation for each point and no compilation; the weights come back exactly as they were.
+    Costs one evaluation for each point and no compilation; the weights come back exactly as they were. The zeros of a
+    plain model count as pruned.
 
     Args:
-        model: Compiled and trained Keras model, plain or wrapped by `prune`, whose metric grows with quality. Wrapped
+        model: Compiled and trained Keras model, plain or pruned, whose metric grows with quality. Pruned
             layers are cut in the pattern of their own criterion, such as `Blocks`.
         data: Validation data, `(x, y)` or a dataset.
         qualities: Floats above 0, for `StdThreshold`. Defaults to `None`: 0.25 to 3, if no `sparsities` are given.
@@ -129,38 +128,32 @@ def sensitivity(
     for strength in grid:
         kind(strength)  # One that is out of range is refused before anything is measured.
     reference = evaluate(model, data, monitor, batch_size)
-    layers: dict[str, list] = {}
-    for layer in leaf_layers(model):
-        if is_weight_layer(layer) and layer.trainable:
-            layers.setdefault(layer.name, []).append(layer)
-    wrapped = {name: same[0] for name, same in layers.items() if isinstance(same[0], Prune)}
-    patterns = {name: layer.criterion.pattern for name, layer in wrapped.items()}
-    curves: dict[str, list[Point]] = {name: [] for name in layers}
-    for name, same in layers.items():
+    weights = [weight for weight in prunable_weights(model) if weight.variable.trainable]
+    layers = weights_by_layer(weights)
+    names = labels(model, [layer for layer, _ in layers])
+    by_name = {names[id(layer)]: of_layer for layer, of_layer in layers}
+    patterns = {name: of[0].criterion.pattern for name, of in by_name.items() if of[0].criterion}
+    curves: dict[str, list[Point]] = {name: [] for name in by_name}
+    for name, of_layer in by_name.items():
         for strength in sorted(grid):
-            with _cut(same, kind(strength, pattern=patterns.get(name))) as density:
+            with _cut(of_layer, kind(strength, pattern=patterns.get(name))) as density:
                 curves[name].append(Point(strength, density, evaluate(model, data, monitor, batch_size)))
     return Sensitivity(curves, reference, monitor, kind, patterns)
 
 
 @contextlib.contextmanager
-def _cut(layers, criterion):
+def _cut(weights, criterion):
     """Zeroes what `criterion` cuts while the context lasts; yields the share of the connections that is left."""
-    weights = []
-    for layer in layers:
-        if isinstance(layer, Prune):
-            weights += [(weight.variable, weight.mask.value) for weight in layer.pruned_weights]
-        else:
-            weights += [(variable, ops.ones(variable.shape, "bool")) for variable in prunable_variables(layer)]
     # A copy, because JAX hands the very array on when it is assigned.
-    originals = [ops.copy(variable.value) for variable, _ in weights]
+    originals = [ops.copy(weight.variable.value) for weight in weights]
     kept = 0
     try:
-        for variable, mask in weights:
-            cut = criterion(variable.value, mask)
+        for weight in weights:
+            variable = weight.variable
+            cut = criterion(variable.value, weight.mask())
             kept += count(cut.mask)
             variable.assign(ops.where(cut.mask, variable.value, ops.zeros_like(variable.value)))
-        yield kept / sum(math.prod(variable.shape) for variable, _ in weights)
+        yield kept / sum(math.prod(weight.variable.shape) for weight in weights)
     finally:
-        for (variable, _), original in zip(weights, originals, strict=True):
-            variable.assign(original)
+        for weight, original in zip(weights, originals, strict=True):
+            weight.variable.assign(original)

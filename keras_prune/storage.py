@@ -22,13 +22,10 @@ from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_prune.checked_file import open_checked, write_checked
-from keras_prune.dropout import PrunedDropout
-from keras_prune.graph import leaf_layers
 from keras_prune.pieces import on_host
+from keras_prune.rebuild import plain_model
 from keras_prune.relative_index import WIDTHS
-from keras_prune.surgery import strip
 from keras_prune.weight_storage import WeightStorage, decode_weight, encode_weight, measure
-from keras_prune.wrappers import Prune
 
 
 def storage_sizes(model, index_bits: int | str | None = None, value_dtype: str = "float32") -> list[WeightStorage]:
@@ -56,10 +53,7 @@ def storage_sizes(model, index_bits: int | str | None = None, value_dtype: str =
     (940800, 78400, 12251, 5)
     """
     _require_built(model)
-    wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, (Prune, PrunedDropout))]
-    not_stored = {id(variable) for wrapper in wrappers for variable in _own_variables(wrapper).values()}
-    weights = [weight for weight in model.weights if id(weight) not in not_stored]
-    return _measure(weights, index_bits, value_dtype)
+    return _measure(model.weights, index_bits, value_dtype)
 
 
 def save_sparse(model, path, index_bits: int | str | None = None, value_dtype: str = "float32") -> None:
@@ -101,8 +95,11 @@ def save_sparse(model, path, index_bits: int | str | None = None, value_dtype: s
     (True, True)
     """
     _require_built(model)
-    if any(isinstance(layer, (Prune, PrunedDropout)) for layer in leaf_layers(model)):
-        model = strip(model)
+    with plain_model(model) as plain:
+        _write(plain, path, index_bits, value_dtype)
+
+
+def _write(model, path, index_bits, value_dtype) -> None:
     _layer_states(model)
     rows = _measure(model.weights, index_bits, value_dtype)
     try:

@@ -9,7 +9,7 @@ feature maps, and some activations. Convolutions of stride 2 take their padding 
 import keras
 
 from keras_prune.graph import Graph, has_graph
-from keras_prune.wrappers import Prune
+from keras_prune.wrappers import wrapped_layer
 
 _ACTIVATIONS = {"linear", "relu", "relu6", "elu", "leakyrelu", "sigmoid", "silu", "hardsilu", "hardsigmoid"}
 # What is not there any more in an exported file, or has become part of the convolution in front.
@@ -68,22 +68,17 @@ def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
     for layer in backward:
         for producer in graph.producers.get(id(layer), []):
             backward += enter(producer)
-    pointwise = [layer for layer in convolutions if id(layer) in inside and _is_pointwise(inner_layer(layer))]
+    pointwise = [layer for layer in convolutions if id(layer) in inside and _is_pointwise(wrapped_layer(layer))]
     return ([] if stops else pointwise), stops
 
 
 def convolutions_of(model) -> list:
     """Returns the Conv2D layers of a model, not those of nested models."""
-    return [layer for layer in model.layers if type(inner_layer(layer)) is keras.layers.Conv2D]
-
-
-def inner_layer(layer):
-    """Returns the layer inside a `Prune` wrapper, and any other operation itself."""
-    return layer.layer if isinstance(layer, Prune) else layer
+    return [layer for layer in model.layers if type(wrapped_layer(layer)) is keras.layers.Conv2D]
 
 
 def _why_no_start(layer, graph) -> str:
-    inner = inner_layer(layer)
+    inner = wrapped_layer(layer)
     channels = _shape_before(layer, graph)[-1]
     if inner.kernel_size != (3, 3) or inner.strides != (2, 2) or channels != 3:
         return (
@@ -95,7 +90,7 @@ def _why_no_start(layer, graph) -> str:
 
 def _why_it_stops(operation, graph) -> str:
     """Returns why XNNPACK cannot run an operation in a sparse subgraph; nothing if it can."""
-    inner = inner_layer(operation)
+    inner = wrapped_layer(operation)
     kind = type(inner).__name__
     if isinstance(inner, keras.layers.DepthwiseConv2D):
         known = inner.kernel_size in ((3, 3), (5, 5)) and inner.strides in ((1, 1), (2, 2))
@@ -117,7 +112,7 @@ def _why_it_stops(operation, graph) -> str:
 
 
 def _why_no_convolution(layer, graph, padding) -> str:
-    inner = inner_layer(layer)
+    inner = wrapped_layer(layer)
     if inner.data_format != "channels_last" or set(inner.dilation_rate) != {1} or getattr(inner, "groups", 1) != 1:
         return "it takes convolutions without dilation and groups, channels last"
     if not _is_activation(getattr(inner.activation, "__name__", "")):

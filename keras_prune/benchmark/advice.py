@@ -6,7 +6,7 @@ from keras_prune.benchmark.engines import ENGINES
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import model_workloads
-from keras_prune.surgery import strip
+from keras_prune.rebuild import plain_model
 
 _ENGINES = {engine.name: engine for engine in ENGINES}
 
@@ -111,4 +111,5 @@ def deployment_advice(model, batch_size: int = 1, device: str = "/CPU:0") -> Adv
     tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly faster.
     tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly faster.
     """
-    return advice(benchmark(model_workloads(strip(model)), [batch_size], device, rounds=5))
+    with plain_model(model) as plain:
+        return advice(benchmark(model_workloads(plain), [batch_size], device, rounds=5))

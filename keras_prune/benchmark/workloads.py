@@ -9,8 +9,9 @@ from keras import ops
 
 from keras_prune.benchmark.engine import UnsupportedModelError
 from keras_prune.counts import connections
-from keras_prune.graph import has_graph, is_weight_layer, leaf_layers
+from keras_prune.graph import has_graph, leaf_layers
 from keras_prune.networks import TABLES
+from keras_prune.weights import prunable_weights
 
 # The dense layers of the paper's Tables 4 and 5: `(inputs, outputs)`.
 LAYERS = {
@@ -71,8 +72,7 @@ def model_workloads(model) -> list[Workload]:
         kernel = ops.convert_to_numpy(layer.kernel.value)
         density = np.count_nonzero(kernel) / kernel.size
         workloads.append(Workload(f"{model.name}/{layer.name}", density, _own_layer(kernel, density)))
-    counts = [connections(layer) for layer in leaf_layers(model) if is_weight_layer(layer)]
-    kept, total = (sum(numbers) for numbers in zip((0, 0), *counts, strict=True))
+    kept, total = connections(prunable_weights(model))
     return [Workload(model.name, kept / max(total, 1), _whole(model)), *workloads]
 
 

@@ -29,7 +29,7 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.surgery import strip
+from keras_prune.rebuild import plain_model
 
 # Of the largest output. Eight bits round a weight by up to 0.4 % of the largest of its channel, activations likewise.
 _TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1}
@@ -86,7 +86,7 @@ def export_tflite(
     >>> import keras_prune as kp
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(300, name="fc1")])
     >>> model = kp.prune(model, kp.TargetSparsity(0.9))
-    >>> cuts = model.layers[0].cut()
+    >>> cuts = kp.cut(model)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = kp.export_tflite(model, os.path.join(folder, "model.tflite"))
     >>> report.rows[0].encoding, report.dense_bytes > 6 * report.bytes, report.relative_difference < 1e-5
@@ -94,7 +94,11 @@ def export_tflite(
     """
     _check_arguments(path, weights, sparse, data, tolerance, batch_size)
     tolerance = _TOLERANCES[weights] if tolerance is None else tolerance
-    model = strip(model)
+    with plain_model(model) as plain:
+        return _export(plain, path, weights, sparse, data, tolerance, batch_size)
+
+
+def _export(model, path, weights, sparse, data, tolerance, batch_size):
     refuse_layers(model)
     refuse_tflite_layers(model, weights)
     model = with_graph(model, data)

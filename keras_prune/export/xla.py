@@ -25,7 +25,7 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.surgery import strip
+from keras_prune.rebuild import plain_model
 
 _FORMATS = {"tensorflow": ("saved_model", "stablehlo", "ahead_of_time"), "jax": ("stablehlo",)}
 _NAMES = {"saved_model": "saved_model", "ahead_of_time": "ahead_of_time", "stablehlo": "model.stablehlo"}
@@ -123,7 +123,11 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     existing = next(folder for folder in (target, *target.parents) if folder.exists())
     if not existing.is_dir():
         raise ValueError(f"directory must be a directory. Received: directory={os.fspath(directory)!r}")
-    model = strip(model)
+    with plain_model(model) as plain:
+        return _export(plain, target, existing, directory, formats, data, tolerance, batch_size)
+
+
+def _export(model, target, existing, directory, formats, data, tolerance, batch_size):
     refuse_layers(model)
     model = with_graph(model, data)
     runs = sample_runs(model, data, batch_size)
@@ -142,7 +146,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
                     _save(model, path, [(None, *tensor.shape[1:]) for tensor in model.inputs])
                     outputs = _run_saved_model(model, path, runs)
                 else:
-                    write, run = (_lower_jax, _run_jax) if backend == "jax" else (_lower, _run)
+                    is_jax = keras.backend.backend() == "jax"
+                    write, run = (_lower_jax, _run_jax) if is_jax else (_lower, _run)
                     write(model, path, runs[0])
                     outputs = enumerate_outputs(run(path, runs, list(expected.values())))
                     outputs = dict(zip(expected, outputs.values(), strict=True))

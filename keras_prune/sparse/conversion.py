@@ -8,10 +8,9 @@ from keras import ops
 
 from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.pieces import on_host
-from keras_prune.rebuild import rebuild
+from keras_prune.rebuild import plain_model, rebuild
 from keras_prune.sparse.layers import SparseDense, require_kernel
 from keras_prune.sparse.matrices import MATRICES
-from keras_prune.surgery import strip
 from keras_prune.timing import interleave
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -53,7 +52,14 @@ def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1
     require_kernel("csr" if kernel == "auto" else kernel)
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}")
-    model = strip(model)
+    with plain_model(model) as plain:
+        sparse_model, lines = _converted(plain, kernel, batch_size)
+    if verbose:
+        print("\n".join(lines))
+    return sparse_model
+
+
+def _converted(model, kernel, batch_size):
     converted, lines = {}, []
 
     def convert(layer, copy_of):
@@ -76,9 +82,7 @@ def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1
             "to_sparse converts Dense layers and 1x1 convolutions with stride 1, and the model has none. "
             f"Received: model={model.name!r}, where {reasons}"
         )
-    if verbose:
-        print("\n".join(lines))
-    return sparse_model
+    return sparse_model, lines
 
 
 def _stays_dense(layer) -> str | None:

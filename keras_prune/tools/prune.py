@@ -11,19 +11,17 @@ a pruned one away. What is zero in the model that is cut counts as cut before, a
 connections, accuracy has to be won back by training: see keras_prune.PruningCallback and keras_prune.iterative_prune.
 """
 
-import re
-
 from absl import flags
-from keras import ops
 
 from keras_prune import budgets
 from keras_prune.criteria import StdThreshold, TargetSparsity
-from keras_prune.graph import pruned_layers
+from keras_prune.cutting import cut_weights
 from keras_prune.patterns import Blocks, NOfM
+from keras_prune.prune_model import prune, strip
 from keras_prune.report import report
-from keras_prune.surgery import prune, strip
 from keras_prune.tools.command_line import load_model, run, written_aside
 from keras_prune.tools.inspect import as_values
+from keras_prune.weights import pruned_weights
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("quality", None, "Cut below this times the standard deviation of each layer's weights.")
@@ -54,9 +52,9 @@ def main(path, output):
         )
     model, gone = load_model(path), 0
     if aims:
-        model, gone = cut(model)
+        model, gone = prune_now(model)
     left_out = report(model).skipped
-    counts = [layer.connections for layer in pruned_layers(model)]
+    counts = [(weight.kept, weight.size) for weight in pruned_weights(model)]
     if FLAGS.strip:
         model = strip(model)
     measured = report(model)  # Of what is written.
@@ -72,41 +70,32 @@ def main(path, output):
     return text, {"model": path, "output": output, "cut": gone, **as_values(measured)}
 
 
-def cut(model):
-    """Returns a wrapped copy of a model, cut as the flags say, and how many connections that took."""
-    if pruned_layers(model) and FLAGS.layer_names != ".*":
+def prune_now(model):
+    """Returns a model that is cut as the flags say, and how many connections that took."""
+    is_pruned = bool(pruned_weights(model))
+    if is_pruned and FLAGS.layer_names != ".*":
         raise ValueError(
             "--layer_names chooses among the layers of a plain model; in one that has masks, those with masks are cut. "
             f"Received: --layer_names={FLAGS.layer_names}"
         )
-    # A mapping would give layers that are wrapped another pattern as well.
-    model = prune(model, StdThreshold() if pruned_layers(model) else {FLAGS.layer_names: StdThreshold()})
-    layers = pruned_layers(model)
     pattern = asked_pattern()
-    for layer in layers:
-        layer.criterion = StdThreshold(1.0, pattern or layer.criterion.pattern)
-        cut_zeros(layer)
+    if not is_pruned:
+        model = prune(model, {FLAGS.layer_names: StdThreshold()})
+    weights = pruned_weights(model)
+    for weight in weights:
+        weight.criterion = StdThreshold(1.0, pattern or weight.criterion.pattern)
     if FLAGS.compression is not None and FLAGS.budget != "quality_for":
         shares = getattr(budgets, FLAGS.budget)(model, FLAGS.compression)
-        criteria = {layer: shares[re.escape(layer.name)] for layer in layers if re.escape(layer.name) in shares}
-    elif FLAGS.sparsity is not None:
-        criteria = {layer: TargetSparsity(FLAGS.sparsity, layer.criterion.pattern) for layer in layers}
+        model = prune(model, shares)
+        asked = [weight for weight in weights if isinstance(weight.criterion, TargetSparsity)]
     else:
-        quality = budgets.quality_for(model, FLAGS.compression) if FLAGS.quality is None else FLAGS.quality
-        criteria = {layer: StdThreshold(quality, layer.criterion.pattern) for layer in layers}
-    gone = 0
-    for layer, criterion in criteria.items():
-        layer.criterion = criterion
-        gone += sum(weight.cut for weight in layer.cut())
-    return model, gone
-
-
-def cut_zeros(layer):
-    """Cuts what is zero already, as in a model that was stripped; a weight that is all zero has not been trained."""
-    for weight in layer.pruned_weights:
-        nonzero = weight.masked() != 0
-        if ops.any(nonzero):
-            weight.mask.assign(nonzero)
+        quality = budgets.quality_for(model, FLAGS.compression) if FLAGS.compression is not None else FLAGS.quality
+        for weight in weights:
+            kept = weight.criterion.pattern
+            share = FLAGS.sparsity
+            weight.criterion = StdThreshold(quality, kept) if share is None else TargetSparsity(share, kept)
+        asked = weights
+    return model, sum(one.cut for one in cut_weights(asked, 1.0, [], []))
 
 
 def asked_pattern():

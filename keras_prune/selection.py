@@ -1,0 +1,101 @@
+"""Which criterion each weight of a model is given by `prune`."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import keras
+
+from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
+
+
+class Selection:
+    """Finds the criterion of a weight.
+
+    Args:
+        criterion: A `Criterion` for every weight; a mapping from a regular expression, matched against whole names,
+            paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable `layer -> Criterion or
+            None`; or `None`, the default criterion.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+
+    def __init__(self, criterion):
+        self.received = criterion
+        self.mapping: dict[str, Criterion | None] = {}
+        self.matched: set[str] = set()
+        self.named: dict[str, list[str]] = {}  # The names that patterns could have matched, for the error.
+        self.choose: Callable = lambda layer: None
+        if criterion is None:
+            criterion = StdThreshold()
+        if isinstance(criterion, Criterion):
+            self.choose = lambda layer: criterion
+        elif isinstance(criterion, Mapping):
+            self.mapping = {self._pattern(key): self._criterion(value, key) for key, value in criterion.items()}
+        elif callable(criterion):
+            self.choose = lambda layer: self._criterion(criterion(layer), layer.name)
+        else:
+            raise ValueError(
+                "`criterion` must be a Criterion such as TargetSparsity(0.9), a mapping from layer-name pattern to "
+                "Criterion or sparsity, or a callable from layer to Criterion or None. "
+                f"Received: criterion={criterion!r}"
+            )
+
+    def __call__(self, layer, variable, around) -> tuple[bool, Criterion | None]:
+        """Returns whether the weight is spoken of, and its criterion.
+
+        Args:
+            layer: The layer that owns the weight.
+            variable: The weight.
+            around: The layers around `layer`.
+        """
+        if not isinstance(self.received, Mapping):
+            return True, self.choose(layer)
+        models = [f"{one.name}/" for one in around if isinstance(one, keras.Model)]
+        of_weight = {prefix + end for end in _ends(variable.path)[1:] for prefix in ("", *models)}
+        of_layers = set()
+        for one in (layer, *around):
+            of_layers |= {prefix + end for end in _ends(one.path or one.name) for prefix in ("", *models)} | {one.name}
+        self.named[variable.path] = sorted({layer.name, layer.path or layer.name})
+        for names in (of_weight, of_layers):
+            for pattern, criterion in self.mapping.items():
+                if any(re.fullmatch(pattern, name) for name in names):
+                    self.matched.add(pattern)
+                    return True, criterion
+        return False, None
+
+    def require_matches(self) -> None:
+        """Raises a `ValueError` for a pattern of the mapping that no weight was found for."""
+        names = list(dict.fromkeys(name for found in self.named.values() for name in found))
+        for pattern in self.mapping:
+            if pattern not in self.matched and not any(re.fullmatch(pattern, name) for name in names):
+                raise ValueError(
+                    f"Pattern {pattern!r} does not match any prunable layer. A pattern must match the full name or "
+                    f"path. Prunable layers: {names}. Received: criterion={self.received}"
+                )
+
+    def _pattern(self, pattern) -> str:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"{pattern!r} is not a regular expression for layer names, such as 'conv.*': {error}. "
+                f"re.escape(name) makes one of a name. Received: criterion={self.received}"
+            ) from error
+        return pattern
+
+    def _criterion(self, value, name) -> Criterion | None:
+        if isinstance(value, float):
+            return TargetSparsity(value)
+        if isinstance(value, (Criterion, type(None))):
+            return value
+        raise ValueError(
+            "The criterion of a layer must be a Criterion, a sparsity in (0, 1) or None. "
+            f"Received: criterion={value!r} for layer {name!r}"
+        )
+
+
+def _ends(path) -> list[str]:
+    """Returns the ends of a path, the shortest first: `["c", "b/c", "a/b/c"]`."""
+    parts = path.split("/")
+    return ["/".join(parts[-number:]) for number in range(1, len(parts) + 1)]
