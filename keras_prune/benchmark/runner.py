@@ -16,7 +16,7 @@ from keras_prune.timing import interleave
 def benchmark(
     workloads: Sequence[Workload],
     batch_sizes: Sequence[int] = (1, 64),
-    device: str = "/CPU:0",
+    device: str = "cpu:0",
     rounds: int = 10,
     engines=ENGINES,
     console=None,
@@ -30,7 +30,7 @@ def benchmark(
     Args:
         workloads: List of `Workload`.
         batch_sizes: Integers, inputs per call. Defaults to `(1, 64)`.
-        device: String, `"/CPU:0"` or `"/GPU:0"`. Defaults to `"/CPU:0"`.
+        device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
         rounds: Integer, turns of every engine, each of about 30 ms. Defaults to `10`.
         engines: Tuple of `Engine` classes. Defaults to all.
         console: `rich.console.Console` for the progress bar. Defaults to `None`, no bar.
@@ -67,7 +67,7 @@ def benchmark(
 
 def _run(workload, batch_sizes, device, rounds, engines, results, advance):
     loaded, models = {}, {}
-    with keras.device(device[1:].lower()):
+    with keras.device(device):
         try:
             for pattern in dict.fromkeys(engine.pattern for engine in engines):
                 models[pattern] = workload.build(pattern)

@@ -63,7 +63,7 @@ def test_every_engine_is_measured_for_every_batch_size():
         assert 0 < m.low <= m.microseconds <= m.high
         assert m.calls >= 2
         assert m.difference < 1e-6
-    assert found.machine["device"] == "/CPU:0"
+    assert found.machine["device"] == "cpu:0"
 
 
 def test_an_engine_with_wrong_outputs_is_not_timed_but_reported():
@@ -285,7 +285,7 @@ def test_the_advice_names_the_fastest_engine_of_every_runtime_that_is_faster_tha
             measurement("LiteRT", 50, baseline=True),
             measurement("MKL CSR", 10),
             measurement("TensorFlow CSR", 25),
-            measurement("TensorFlow COO", 30),
+            measurement("tf.sparse (COO)", 30),
             measurement("LiteRT sparse 4x1", 8),
             measurement("LiteRT int8", 4),
         )
