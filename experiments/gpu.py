@@ -4,6 +4,7 @@
     python experiments/gpu.py --sections=layers --output=gpu.json
     python experiments/gpu.py --small --output=/tmp/gpu.json       # tiny shapes, on a CPU too
     python experiments/gpu.py --table --output=gpu.json            # Markdown, from the measurements alone
+    python experiments/gpu.py --document=docs/gpu.md --output=docs/results/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
 run keeps what it has. A failure is recorded with its reason, and the rest goes on.
@@ -21,6 +22,7 @@ import gpu_tables
 from absl import app, flags
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+SECTIONS = {"layers": 300, "training": 200, "smoke": 90}  # And the most seconds of each.
 BACKENDS = ("jax", "torch", "tensorflow")
 MOST_RESTARTS = 4
 PATIENCE = 60  # Seconds without a sign of life after which the layers are started again.
@@ -28,7 +30,7 @@ PATIENCE = 60  # Seconds without a sign of life after which the layers are start
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONUNBUFFERED": "1"}
 ENVIRONMENT |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sections", ["layers", "training", "smoke"], "What to run: layers, training, smoke.")
+flags.DEFINE_list("sections", list(SECTIONS), "What to run: layers, training, smoke.")
 flags.DEFINE_bool("small", False, "Tiny shapes and few rounds, to try the script; runs on a CPU too.")
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to run; auto is the GPU if there is one.")
 flags.DEFINE_string(
@@ -37,6 +39,7 @@ flags.DEFINE_string(
 flags.DEFINE_float("time_limit", 450, "Seconds after which nothing new is started.")
 flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
 flags.DEFINE_string("add", None, "File whose sections are taken into --output; nothing is measured.")
+flags.DEFINE_string("document", None, "Page whose tables are made again from --output; nothing is measured.")
 
 
 def main(_):
@@ -45,7 +48,10 @@ def main(_):
     if FLAGS.add:
         results |= json.loads(pathlib.Path(FLAGS.add).read_text(encoding="utf-8"))
         write(output, results)
-    if FLAGS.table or FLAGS.add:
+    if FLAGS.document:
+        page = pathlib.Path(FLAGS.document)
+        page.write_text(gpu_tables.document(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    if FLAGS.table or FLAGS.add or FLAGS.document:
         print(gpu_tables.tables(results))
         return
     device = FLAGS.device
@@ -55,17 +61,17 @@ def main(_):
         sys.exit("There is no NVIDIA GPU on this machine. Received: --device=gpu")
     if device == "cpu" and not FLAGS.small:
         sys.exit("The full run needs a GPU. Use --small to try the script on a CPU.")
-    unknown = set(FLAGS.sections) - {"layers", "training", "smoke"}
-    if unknown:
+    if set(FLAGS.sections) - set(SECTIONS):
         sys.exit(
             f"`sections` must be among layers, training and smoke. Received: --sections={','.join(FLAGS.sections)}"
         )
     until = time.time() + FLAGS.time_limit
     for section in FLAGS.sections:
+        limit = min(until, time.time() + SECTIONS[section])
         if section == "layers":
-            run_layers(results, output, device, until)
+            run_layers(results, output, device, limit)
         else:
-            run_backends(section, results, output, device, until)
+            run_backends(section, results, output, device, limit)
     write(output, results)
     print(gpu_tables.tables(results))
 

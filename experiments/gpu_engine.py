@@ -23,6 +23,7 @@ class Engine:
         tolerance: Float, the largest relative error that is accepted.
         clock: String, how the time is taken.
         weight_bytes: Integer, the size of the weights.
+        details: Dict of what else the entry in the results says.
     """
 
     name = ""
@@ -34,7 +35,7 @@ class Engine:
     weight_bytes = 0
 
     def __init__(self, problem, batch, device):
-        self.problem, self.batch, self.device = problem, batch, device
+        self.problem, self.batch, self.device, self.details = problem, batch, device, {}
         self.load()
 
     @classmethod
@@ -48,8 +49,8 @@ class Engine:
         """Puts the weights on the device and sets `weight_bytes`."""
         raise NotImplementedError
 
-    def prepare(self, count):
-        """Prepares `count` products, each with its own copy of the weights and inputs."""
+    def prepare(self, copies, products):
+        """Prepares products that go through copies of the weights in turn, each with its own copy of the inputs."""
         raise NotImplementedError
 
     def run(self):

@@ -50,13 +50,13 @@ class JaxDense(gpu_engine.Engine):
         """Returns the outputs as `(batch, outputs)`."""
         return outputs
 
-    def prepare(self, count):
+    def prepare(self, copies, products):
         import jax
 
-        weights = [jax.tree.map(copied, self.weight) for _ in range(count)]
-        inputs = [copied(self.x) for _ in range(count)]
-        self.arguments = weights, inputs
-        call = jax.jit(lambda weights, inputs: [self.product(*pair) for pair in zip(weights, inputs, strict=True)])
+        # Inputs of their own keep XLA from joining products.
+        weights = [jax.tree.map(copied, self.weight) for _ in range(copies)]
+        self.arguments = weights, [copied(self.x) for _ in range(products)]
+        call = jax.jit(lambda weights, inputs: [self.product(weights[i % copies], x) for i, x in enumerate(inputs)])
         self.call = call.lower(*self.arguments).compile()
 
     def run(self):

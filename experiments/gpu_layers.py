@@ -10,13 +10,21 @@ import gpu_events
 import gpu_jax_engines
 import gpu_problems
 import gpu_tensorflow_engines
+import gpu_torch_blocks
 import gpu_torch_engines
 import numpy as np
 from absl import app, flags
 
-ENGINES = (*gpu_torch_engines.ENGINES, *gpu_jax_engines.ENGINES, *gpu_tensorflow_engines.ENGINES)
+ENGINES = (
+    *gpu_torch_engines.ENGINES,
+    *gpu_torch_blocks.ENGINES,
+    *gpu_jax_engines.ENGINES,
+    *gpu_tensorflow_engines.ENGINES,
+)
 CPU_CACHE = 1 << 20  # Bytes that the copies of the weights exceed in a small run.
 MOST_COPIES = 96
+MOST_PRODUCTS = 32
+INPUT_BYTES = 1 << 29  # What the copies of the inputs may take.
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("small", False, "Tiny shapes.")
 flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Where to run.")
@@ -61,11 +69,7 @@ def measure(problem, batch, engines, cache):
     row = {"layer": problem.name, "inputs": problem.inputs, "outputs": problem.outputs, "density": problem.density}
     row |= {"batch": batch, "entries": [], "refused": {}}
     loaded, errors, calls = check(problem, batch, engines, row["refused"])
-    counts = {}
-    for engine in loaded:
-        # A copy for each product, so that none is found in the cache. Slow products wait for arithmetic anyway.
-        copies = min(MOST_COPIES, math.ceil(cache / engine.weight_bytes), math.ceil(0.01 / min(calls[engine.name])))
-        counts[engine.name] = max(2, copies)
+    counts = {engine.name: count(engine, cache, min(calls[engine.name])) for engine in loaded}
     failed = prepare_all(loaded, counts)
     row["refused"] |= failed
     loaded = [engine for engine in loaded if engine.name not in failed]
@@ -74,12 +78,27 @@ def measure(problem, batch, engines, cache):
         engine = next(engine for engine in loaded if engine.name == name)
         low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * 1e6
         entry = {"engine": name, "kind": engine.kind, "microseconds": median, "low": low, "high": high}
-        entry |= {"rounds": len(seconds), "copies": counts[name], "clock": engine.clock, "error": errors[name]}
+        entry |= {"rounds": len(seconds), "copies": counts[name][0], "products": counts[name][1]}
+        entry |= {"clock": engine.clock, "error": errors[name], **engine.details}
         entry |= {"call_microseconds": float(np.median(calls[name]) * 1e6), "weight_bytes": engine.weight_bytes}
         row["entries"].append(entry | {"host_microseconds": host[name] * 1e6})
     gpu_events.emit("row", row=row)
     for engine in loaded:
         engine.close()
+
+
+def count(engine, cache, seconds):
+    """Returns of how many copies and products one run consists, for products of about `seconds`.
+
+    The copies exceed the cache, so that no weight is found there. Slow products wait for arithmetic anyway, and have
+    fewer. A run has as many products as make its start on the host cheap, as long as their inputs take little memory.
+    """
+    copies = min(MOST_COPIES, math.ceil(cache / engine.weight_bytes), math.ceil(0.05 / seconds))
+    inputs = 4 * engine.batch * engine.problem.inputs
+    most = 1 if FLAGS.small else MOST_PRODUCTS
+    products = min(most, math.ceil(0.003 / seconds), INPUT_BYTES // inputs)
+    copies = max(2, min(copies, 4) if FLAGS.small else copies)
+    return copies, max(copies, products)
 
 
 def check(problem, batch, engines, refused):
@@ -96,7 +115,7 @@ def check(problem, batch, engines, refused):
         except Exception as error:
             refused[engine.name] = gpu_events.reason(error)
             healthy(engine)
-    refused |= prepare_all(loaded, dict.fromkeys((engine.name for engine in loaded), 1))
+    refused |= prepare_all(loaded, dict.fromkeys((engine.name for engine in loaded), (1, 1)))
     loaded = [engine for engine in loaded if engine.name not in refused]
     references, right, errors, calls = {}, [], {}, {}
     for engine in loaded:
@@ -123,7 +142,7 @@ def prepare_all(engines, counts):
 
     def prepare(engine):
         try:
-            engine.prepare(counts[engine.name])
+            engine.prepare(*counts[engine.name])
         except Exception as error:
             return gpu_events.reason(error)
         return None
@@ -157,10 +176,10 @@ def rounds(engines, counts, refused):
                     # At least 3 ms a turn.
                     repeats[engine.name] = max(1, math.ceil(3e-3 / max(engine.seconds(1), 1e-6)))
                     host[engine.name] = engine.host_seconds(repeats[engine.name])
-                    host[engine.name] /= repeats[engine.name] * counts[engine.name]
+                    host[engine.name] /= repeats[engine.name] * counts[engine.name][1]
                     times[engine.name] = []
                 seconds = engine.seconds(repeats[engine.name])
-                times[engine.name].append(seconds / repeats[engine.name] / counts[engine.name])
+                times[engine.name].append(seconds / repeats[engine.name] / counts[engine.name][1])
             except Exception as error:
                 refused[engine.name] = gpu_events.reason(error)
                 times.pop(engine.name, None)

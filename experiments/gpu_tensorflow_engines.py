@@ -50,11 +50,13 @@ class TensorFlowDense(gpu_engine.Engine):
         """Returns the outputs as `(batch, outputs)`."""
         return outputs
 
-    def prepare(self, count):
+    def prepare(self, copies, products):
         import tensorflow as tf
 
         with tf.device(self.place):
-            self.pairs = [(self.weights(), tf.Variable(self.x).read_value()) for _ in range(count)]
+            weights = [self.weights() for _ in range(copies)]
+            inputs = [tf.Variable(self.x).read_value() for _ in range(products)]
+            self.pairs = [(weights[place % copies], x) for place, x in enumerate(inputs)]
             call = tf.function(lambda: [self.product(*pair) for pair in self.pairs])
             self.call = call.get_concrete_function()
 
