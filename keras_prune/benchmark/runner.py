@@ -1,5 +1,7 @@
 """Runs the engines of the benchmark: each is checked against the dense result, then all are timed in turns."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 
 import keras
@@ -57,12 +59,30 @@ def benchmark(
     present, absent = available(device, engines)
     results = Results([], absent, {}, this_machine(device))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
+    with Progress(*columns, console=console, disable=console is None, transient=True) as progress, full_float32(device):
         task = progress.add_task("", total=len(workloads) * len(present) * (1 + len(batch_sizes) * rounds))
         for workload in workloads:
             progress.update(task, description=f"{workload.name} at {workload.density:.1%}")
             _run(workload, batch_sizes, device, rounds, present, results, lambda: progress.advance(task))
     return results
+
+
+@contextlib.contextmanager
+def full_float32(device: str):
+    """Keeps a GPU from rounding the factors of float32 products to TF32.
+
+    Args:
+        device: String, `"cpu:0"` or `"gpu:0"`. On a CPU nothing is changed.
+    """
+    with contextlib.ExitStack() as stack:
+        if device.startswith("gpu"):
+            if "jax" in sys.modules:
+                stack.enter_context(sys.modules["jax"].default_matmul_precision("highest"))
+            if "tensorflow" in sys.modules:
+                config = sys.modules["tensorflow"].config.experimental
+                stack.callback(config.enable_tensor_float_32_execution, config.tensor_float_32_execution_enabled())
+                config.enable_tensor_float_32_execution(False)
+        yield
 
 
 def _run(workload, batch_sizes, device, rounds, engines, results, advance):

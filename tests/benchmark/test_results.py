@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import sys
+import types
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from keras_prune.benchmark import runner
 from keras_prune.benchmark.advice import advice
 from keras_prune.benchmark.engine import Engine, UnsupportedModelError, kernel_of
 from keras_prune.benchmark.results import Measurement, Results
-from keras_prune.benchmark.runner import benchmark
+from keras_prune.benchmark.runner import benchmark, full_float32
 from keras_prune.benchmark.workloads import Workload, _random_layer, model_workloads
 
 
@@ -220,6 +222,22 @@ def test_all_engines_of_a_row_are_timed_in_turns(monkeypatch):
 def test_numbers_out_of_range_are_named(settings, name):
     with pytest.raises(ValueError, match=f"{name} must be integers of at least 1"):
         benchmark([small()], engines=[NumPy], **settings)
+
+
+def test_gpu_products_are_not_rounded_to_tf32(monkeypatch):
+    calls = []
+    experimental = types.SimpleNamespace(
+        enable_tensor_float_32_execution=calls.append, tensor_float_32_execution_enabled=lambda: True
+    )
+    config = types.SimpleNamespace(experimental=experimental)
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
+    with full_float32("cpu:0"):
+        assert calls == []
+    with full_float32("gpu:0"):
+        assert calls == [False]
+        if jax := sys.modules.get("jax"):
+            assert jax.config.jax_default_matmul_precision == "highest"
+    assert calls == [False, True]
 
 
 def test_the_speed_up_is_over_the_fastest_dense_engine_of_the_same_row():
