@@ -77,13 +77,13 @@ def advice(results: Results) -> Advice:
         sparse: dict[str, Measurement] = {}
         for measurement in faster:
             if not _ENGINES[measurement.engine].quantized:
-                sparse.setdefault(measurement.engine.split()[0], measurement)
+                sparse.setdefault(_ENGINES[measurement.engine].runtime(), measurement)
         quantized = faster[0] if faster and _ENGINES[faster[0].engine].quantized else None
         choices.append(Choice(dense, list(sparse.values()), quantized))
     return Advice(choices, results)
 
 
-def deployment_advice(model, batch_size: int = 1, device: str = "/CPU:0") -> Advice:
+def deployment_advice(model, batch_size: int = 1, device: str = "cpu:0") -> Advice:
     """Measures a model, and its dense layers each on its own, with every engine that is installed, and says what to do.
 
     Whole models run on TensorFlow, LiteRT and, with KERAS_BACKEND=jax, on JAX; the other runtimes know single layers.
@@ -93,7 +93,7 @@ def deployment_advice(model, batch_size: int = 1, device: str = "/CPU:0") -> Adv
         model: Built Keras model, pruned or plain. It is not changed. One that is subclassed or has not one input and
             one output is not measured as a whole.
         batch_size: Integer, inputs per call. Defaults to `1`.
-        device: String, `"/CPU:0"` or `"/GPU:0"`. Defaults to `"/CPU:0"`.
+        device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
 
     Returns:
         `Advice`.

@@ -57,9 +57,14 @@ class Engine:
         return f"{' and '.join(absent)} not installed" if absent else None
 
     @classmethod
+    def runtime(cls) -> str:
+        """Returns the runtime that the engine runs on: advice names one engine for each."""
+        return cls.name.split()[0]
+
+    @classmethod
     def devices(cls) -> list[str]:
         """Returns the devices that an engine which is not `missing` can run on."""
-        return ["/CPU:0"]
+        return ["cpu:0"]
 
     def prepare(self, inputs: np.ndarray):
         """Returns a function without arguments that runs the model and waits for its outputs.

@@ -38,7 +38,7 @@ def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[st
     """Returns the engines that can run on a device of this machine, and by name why the others cannot.
 
     Args:
-        device: String, such as `"/CPU:0"` or `"/GPU:0"`.
+        device: String, such as `"cpu:0"` or `"gpu:0"`.
         engines: Tuple of `Engine` classes to choose from. Defaults to all.
 
     Raises:
@@ -47,7 +47,7 @@ def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[st
     Example:
 
     >>> from keras_prune.benchmark.engines import available
-    >>> present, absent = available("/CPU:0")
+    >>> present, absent = available("cpu:0")
     >>> len(present) + len(absent)
     17
     """
@@ -55,7 +55,7 @@ def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[st
     devices = {engine: engine.devices() for engine in engines if engine.name not in absent}
     every = sorted(set().union(*devices.values()))
     if device not in every:
-        raise ValueError(f"device must be one that an installed engine has: {every}. Received: device={device!r}")
+        raise ValueError(f"`device` must be one that an installed engine can use: {every}. Received: device={device!r}")
     for engine, own in devices.items():
         if device not in own:
             absent[engine.name] = f"it runs on {' and '.join(own)}, not on {device}"

@@ -19,7 +19,7 @@ class JaxDense(Engine):
     def __init__(self, model, device):
         import jax
 
-        kind, index = device[1:].lower().split(":")
+        kind, index = device.split(":")
         self.device = jax.devices(kind)[int(index)]
         self.model = self.weight = None
         with jax.default_device(self.device):
@@ -37,7 +37,7 @@ class JaxDense(Engine):
         found = []
         for kind in ("cpu", "gpu"):
             try:
-                found += [f"/{kind.upper()}:{index}" for index in range(len(jax.devices(kind)))]
+                found += [f"{kind}:{index}" for index in range(len(jax.devices(kind)))]
             except RuntimeError:  # JAX was installed without it, or finds none.
                 continue
         return found

@@ -17,14 +17,14 @@ class PyTorchDense(Engine):
         import torch
 
         torch.set_num_threads(threads())
-        self.device = torch.device(device[1:].lower().replace("gpu", "cuda"))
+        self.device = torch.device(device.replace("gpu", "cuda"))
         self.weight = self._load(kernel_of(model))
 
     @classmethod
     def devices(cls):
         import torch
 
-        return ["/CPU:0", *(f"/GPU:{index}" for index in range(torch.cuda.device_count()))]
+        return ["cpu:0", *(f"gpu:{index}" for index in range(torch.cuda.device_count()))]
 
     def prepare(self, inputs):
         import torch

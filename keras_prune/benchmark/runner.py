@@ -1,5 +1,7 @@
 """Runs the engines of the benchmark: each is checked against the dense result, then all are timed in turns."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 
 import keras
@@ -16,7 +18,7 @@ from keras_prune.timing import interleave
 def benchmark(
     workloads: Sequence[Workload],
     batch_sizes: Sequence[int] = (1, 64),
-    device: str = "/CPU:0",
+    device: str = "cpu:0",
     rounds: int = 10,
     engines=ENGINES,
     console=None,
@@ -30,7 +32,7 @@ def benchmark(
     Args:
         workloads: List of `Workload`.
         batch_sizes: Integers, inputs per call. Defaults to `(1, 64)`.
-        device: String, `"/CPU:0"` or `"/GPU:0"`. Defaults to `"/CPU:0"`.
+        device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
         rounds: Integer, turns of every engine, each of about 30 ms. Defaults to `10`.
         engines: Tuple of `Engine` classes. Defaults to all.
         console: `rich.console.Console` for the progress bar. Defaults to `None`, no bar.
@@ -57,7 +59,7 @@ def benchmark(
     present, absent = available(device, engines)
     results = Results([], absent, {}, this_machine(device))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
+    with Progress(*columns, console=console, disable=console is None, transient=True) as progress, full_float32(device):
         task = progress.add_task("", total=len(workloads) * len(present) * (1 + len(batch_sizes) * rounds))
         for workload in workloads:
             progress.update(task, description=f"{workload.name} at {workload.density:.1%}")
@@ -65,9 +67,27 @@ def benchmark(
     return results
 
 
+@contextlib.contextmanager
+def full_float32(device: str):
+    """Keeps a GPU from rounding the factors of float32 products to TF32.
+
+    Args:
+        device: String, `"cpu:0"` or `"gpu:0"`. On a CPU nothing is changed.
+    """
+    with contextlib.ExitStack() as stack:
+        if device.startswith("gpu"):
+            if "jax" in sys.modules:
+                stack.enter_context(sys.modules["jax"].default_matmul_precision("highest"))
+            if "tensorflow" in sys.modules:
+                config = sys.modules["tensorflow"].config.experimental
+                stack.callback(config.enable_tensor_float_32_execution, config.tensor_float_32_execution_enabled())
+                config.enable_tensor_float_32_execution(False)
+        yield
+
+
 def _run(workload, batch_sizes, device, rounds, engines, results, advance):
     loaded, models = {}, {}
-    with keras.device(device[1:].lower()):
+    with keras.device(device):
         try:
             for pattern in dict.fromkeys(engine.pattern for engine in engines):
                 models[pattern] = workload.build(pattern)

@@ -29,15 +29,15 @@ class TensorFlowDense(Engine):
     def devices(cls):
         import tensorflow as tf
 
-        return [device.name.replace("device:", "") for device in tf.config.list_logical_devices()]
+        return [device.name.removeprefix("/device:").lower() for device in tf.config.list_logical_devices()]
 
     def prepare(self, inputs):
         import tensorflow as tf
 
-        with tf.device(self.device):
+        with tf.device(f"/{self.device.upper()}"):
             tensor = tf.identity(inputs)
             call = tf.function(self.model, jit_compile=self.jit_compile).get_concrete_function(tensor)
-        if self.device.startswith("/CPU"):
+        if self.device.startswith("cpu"):
             return lambda: call(tensor)
 
         def run():
@@ -67,10 +67,14 @@ class TensorFlowCSR(TensorFlowDense):
 
 
 class TensorFlowCOO(TensorFlowCSR):
-    """`keras_prune.to_sparse(model, "coo")`, that is `tf.sparse`."""
+    """`keras_prune.to_sparse(model, "coo")`, that is `tf.sparse.sparse_dense_matmul`."""
 
-    name = "TensorFlow COO"
+    name = "tf.sparse (COO)"
     kernel = "coo"
+
+    @classmethod
+    def runtime(cls):
+        return TensorFlowDense.name
 
 
 class TensorFlowELL(TensorFlowCSR):

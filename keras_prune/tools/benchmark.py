@@ -3,7 +3,7 @@
     python -m keras_prune.tools.benchmark pruned.keras                 # the model, and each of its dense layers
     python -m keras_prune.tools.benchmark --layers=alexnet,vgg16       # the paper's largest layers, at its densities
     python -m keras_prune.tools.benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5    # where sparse pays
-    KERAS_BACKEND=jax python -m keras_prune.tools.benchmark --layers=vgg16 --device=/GPU:0      # without TensorFlow
+    KERAS_BACKEND=jax python -m keras_prune.tools.benchmark --layers=vgg16 --device=gpu:0      # without TensorFlow
 
 Prints a table, what is absent and why, and the advice. Writes `benchmark.json`, `benchmark.csv` and, where matplotlib
 is installed, `speed_ups_*.png` and `density_*.png` to the output directory. Speeds hold for the machine they were
@@ -31,7 +31,7 @@ flags.DEFINE_list("layers", [], "Layers to measure instead of a model: alexnet, 
 flags.DEFINE_list("densities", [], "Shares of connections left for --layers; the paper's if not given.")
 flags.DEFINE_list("engines", [], "Engines to run, by the names in the table; all if not given.")
 flags.DEFINE_list("batch_sizes", ["1", "64"], "Inputs per call.")
-flags.DEFINE_string("device", "/CPU:0", "Device to run on: /CPU:0 or /GPU:0.")
+flags.DEFINE_string("device", "cpu:0", "Device to run on: cpu:0 or gpu:0.")
 flags.DEFINE_integer("threads", None, "Cores to use (Linux); all if not given.", lower_bound=1)
 flags.DEFINE_integer("rounds", 10, "Turns of every engine, each of about 30 ms.", lower_bound=1)
 flags.DEFINE_string("output_dir", "output/benchmark", "Where the results go.")
@@ -42,8 +42,8 @@ def main(*paths):
     batch_sizes, densities = _numbers("batch_sizes", int), _numbers("densities", float)
     if FLAGS.threads:
         _use_cores(FLAGS.threads)
-    if FLAGS.device.startswith("/GPU"):
-        _share_gpu_memory()
+    if FLAGS.device.startswith("gpu"):
+        _prepare_gpu()
     if paths:
         if FLAGS.layers or densities:
             raise ValueError("A model has layers and densities of its own. Received: --layers or --densities beside it")
@@ -98,10 +98,15 @@ def _use_cores(count):
     os.sched_setaffinity(0, cores[:count])
 
 
-def _share_gpu_memory():
-    # By default both TensorFlow and JAX take nearly all of it when they start.
+def _prepare_gpu():
+    # By default both TensorFlow and JAX take nearly all of the memory when they start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if importlib.util.find_spec("jax"):
+        import jax
+
+        # Without it JAX multiplies sparse matrices by gathers and scatters instead of by cuSPARSE.
+        jax.config.update("jax_bcoo_cusparse_lowering", True)
 
 
 def _write(results, values, batch_sizes):

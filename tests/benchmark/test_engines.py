@@ -23,7 +23,7 @@ model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, use_bias=Fals
 inputs = np.ones((2, 8), "float32")
 for engine in (JaxDense, JaxCSR, PyTorchDense, PyTorchCSR):
     if engine.missing() is None:
-        loaded = engine(model, "/CPU:0")
+        loaded = engine(model, "cpu:0")
         print(engine.name, loaded.to_numpy(loaded.prepare(inputs)()).shape)
 """
 
@@ -46,7 +46,7 @@ def test_an_engine_computes_the_dense_result(engine, batch):
     model = single_layer(block=4 if engine.pattern == "4x1" else 1)
     inputs = np.random.default_rng(1).normal(size=(batch, 24)).astype("float32")
     expected = keras.ops.convert_to_numpy(model(inputs))
-    loaded = engine(model, "/CPU:0")
+    loaded = engine(model, "cpu:0")
     outputs = loaded.to_numpy(loaded.prepare(inputs)())
     assert outputs.shape == expected.shape
     assert np.abs(outputs - expected).max() <= engine.tolerance * np.abs(expected).max()
@@ -63,7 +63,7 @@ def test_an_engine_runs_a_whole_model_or_says_that_it_cannot(engine):
     )
     inputs = np.random.default_rng(1).normal(size=(2, 6, 6, 1)).astype("float32")
     try:
-        loaded = engine(model, "/CPU:0")
+        loaded = engine(model, "cpu:0")
     except UnsupportedModelError as error:
         assert "single dense layers" in str(error)  # noqa: PT017
         return
@@ -77,7 +77,7 @@ def test_sparse_formats_take_what_their_arrays_take():
     kept = int(np.count_nonzero(model.get_weights()[0]))
     for engine in ENGINES:
         if engine.missing() is None and engine.name.endswith("CSR"):
-            assert engine(model, "/CPU:0").weight_bytes == 8 * kept + 4 * 11
+            assert engine(model, "cpu:0").weight_bytes == 8 * kept + 4 * 11
     assert weight_bytes(model) == 4 * 240
 
 
@@ -86,7 +86,7 @@ def test_an_engine_whose_packages_are_not_installed_is_absent_with_the_reason():
         name = "elsewhere"
         packages = ("keras", "no_such_runtime", "nor_this_one")
 
-    present, absent = available("/CPU:0", (*ENGINES, Elsewhere))
+    present, absent = available("cpu:0", (*ENGINES, Elsewhere))
     assert absent["elsewhere"] == "no_such_runtime and nor_this_one not installed"
     assert len(present) + len(absent) == len(ENGINES) + 1
 
@@ -97,24 +97,24 @@ def test_an_engine_without_the_device_is_absent_with_the_reason():
 
         @classmethod
         def devices(cls):
-            return ["/CPU:0", "/GPU:0"]
+            return ["cpu:0", "gpu:0"]
 
     class OnCPU(Engine):
         name = "on CPU"
 
-    present, absent = available("/GPU:0", (OnGPU, OnCPU))
+    present, absent = available("gpu:0", (OnGPU, OnCPU))
     assert present == [OnGPU]
-    assert absent == {"on CPU": "it runs on /CPU:0, not on /GPU:0"}
+    assert absent == {"on CPU": "it runs on cpu:0, not on gpu:0"}
 
 
 def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are():
-    with pytest.raises(ValueError, match=r"an installed engine has: \['/CPU:0'.*\]. Received: device='/TPU:7'"):
-        available("/TPU:7")
+    with pytest.raises(ValueError, match=r"an installed engine can use: \['cpu:0'.*\]. Received: device='tpu:7'"):
+        available("tpu:7")
 
 
 def test_engines_of_tensorflow_name_the_backend_that_they_need(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    _, absent = available("/CPU:0")
+    _, absent = available("cpu:0")
     for name in ("TensorFlow", "TensorFlow CSR", "LiteRT"):
         assert "KERAS_BACKEND=tensorflow" in absent[name] or "not installed" in absent[name]
 
@@ -123,6 +123,11 @@ def test_engines_of_tensorflow_name_the_backend_that_they_need(monkeypatch):
 def test_engines_of_jax_and_pytorch_run_where_there_is_no_tensorflow():
     run = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "(2, 4)" in run.stdout, run.stderr
+
+
+def test_tf_sparse_is_an_engine_by_its_name():
+    (engine,) = [engine for engine in ENGINES if engine.name == "tf.sparse (COO)"]
+    assert engine.runtime() == "TensorFlow"
 
 
 def test_the_layers_of_the_paper_have_its_densities():

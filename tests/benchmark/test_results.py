@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import sys
+import types
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from keras_prune.benchmark import runner
 from keras_prune.benchmark.advice import advice
 from keras_prune.benchmark.engine import Engine, UnsupportedModelError, kernel_of
 from keras_prune.benchmark.results import Measurement, Results
-from keras_prune.benchmark.runner import benchmark
+from keras_prune.benchmark.runner import benchmark, full_float32
 from keras_prune.benchmark.workloads import Workload, _random_layer, model_workloads
 
 
@@ -63,7 +65,7 @@ def test_every_engine_is_measured_for_every_batch_size():
         assert 0 < m.low <= m.microseconds <= m.high
         assert m.calls >= 2
         assert m.difference < 1e-6
-    assert found.machine["device"] == "/CPU:0"
+    assert found.machine["device"] == "cpu:0"
 
 
 def test_an_engine_with_wrong_outputs_is_not_timed_but_reported():
@@ -222,6 +224,22 @@ def test_numbers_out_of_range_are_named(settings, name):
         benchmark([small()], engines=[NumPy], **settings)
 
 
+def test_gpu_products_are_not_rounded_to_tf32(monkeypatch):
+    calls = []
+    experimental = types.SimpleNamespace(
+        enable_tensor_float_32_execution=calls.append, tensor_float_32_execution_enabled=lambda: True
+    )
+    config = types.SimpleNamespace(experimental=experimental)
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
+    with full_float32("cpu:0"):
+        assert calls == []
+    with full_float32("gpu:0"):
+        assert calls == [False]
+        if jax := sys.modules.get("jax"):
+            assert jax.config.jax_default_matmul_precision == "highest"
+    assert calls == [False, True]
+
+
 def test_the_speed_up_is_over_the_fastest_dense_engine_of_the_same_row():
     found = results(
         measurement("TensorFlow", 100, baseline=True),
@@ -285,7 +303,7 @@ def test_the_advice_names_the_fastest_engine_of_every_runtime_that_is_faster_tha
             measurement("LiteRT", 50, baseline=True),
             measurement("MKL CSR", 10),
             measurement("TensorFlow CSR", 25),
-            measurement("TensorFlow COO", 30),
+            measurement("tf.sparse (COO)", 30),
             measurement("LiteRT sparse 4x1", 8),
             measurement("LiteRT int8", 4),
         )

@@ -46,7 +46,7 @@ def test_the_files_hold_every_measurement_and_the_table_is_printed(model_file, t
     assert [row["engine"] for row in rows] == [m["engine"] for m in values["measurements"]]
     assert [float(row["microseconds"]) for row in rows] == [m["microseconds"] for m in values["measurements"]]
     assert {row["density"] for row in rows if row["workload"] == "net/fc1"} == {"0.25"}
-    assert values["machine"]["device"] == "/CPU:0"
+    assert values["machine"]["device"] == "cpu:0"
     for reason in values["absent"].values():
         assert reason
     for line in values["advice"]:
@@ -65,7 +65,7 @@ def test_the_files_hold_every_measurement_and_the_table_is_printed(model_file, t
         ({"layers": ["alexnet"], "densities": ["2"]}, r"in \(0, 1\]. Received: \[2.0\]"),
         ({"layers": ["alexnet"], "batch_sizes": ["one"]}, "--batch_sizes is a list of numbers such as 1,64"),
         ({"layers": ["alexnet"], "batch_sizes": ["0"]}, "batch_sizes must be integers of at least 1"),
-        ({"layers": ["alexnet"], "device": "/GPU:99"}, r"that an installed engine has: \['/CPU:0'"),
+        ({"layers": ["alexnet"], "device": "gpu:99"}, r"that an installed engine can use: \['cpu:0'"),
         ({"layers": ["alexnet"], "threads": 4096}, "--threads"),
         ({"layers": []}, "--layers names layers"),
         ({"layers": ["alexnet"], "engines": ["MKL"]}, r"--engines are some of \['TensorFlow', .* Received: \['MKL'\]"),
@@ -97,6 +97,15 @@ def test_a_missing_model_is_one_line_and_status_2(tmp_path):
     done = start("missing.keras", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: Expected a model that Keras saved.")
+    assert not list(tmp_path.rglob("benchmark.json"))
+
+
+def test_a_missing_gpu_is_one_line_and_status_2(tmp_path):
+    done = start("--layers=alexnet/fc8", "--device=gpu:99", cwd=tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: `device` must be one that an installed engine can use: ['cpu:0'")
+    assert last.endswith("Received: device='gpu:99'")
     assert not list(tmp_path.rglob("benchmark.json"))
 
 
