@@ -7,6 +7,7 @@ import contextlib
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.backend.common.variables import initialize_all_variables
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
 from keras.src.saving import saving_lib
@@ -79,7 +80,7 @@ def stateless_scope():
     return global_state.get_global_attribute("stateless_scope")
 
 
-class inside:  # noqa: N801 - used like a function
+class inside:
     """Context in which `scope` is the active stateless scope, and variables are read as they are stored, not cast."""
 
     def __init__(self, scope):
@@ -98,6 +99,11 @@ class inside:  # noqa: N801 - used like a function
 def stored_value(variable):
     """Returns the value of a variable outside of any scope; `None` if it is not initialized yet."""
     return variable._value
+
+
+def initialize_variables() -> None:
+    """Initializes the variables that were made in a stateless scope. Keras does it when the scope ends."""
+    initialize_all_variables()
 
 
 def keep_strides(mask, variable) -> None:

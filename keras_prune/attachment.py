@@ -31,13 +31,14 @@ class Attached(NamedTuple):
     unbuilt: int
 
 
-def attach(root, select, keep_zeros: bool, around=()) -> Attached:
+def attach(root, select, keep_zeros: bool, frozen: bool = False, around=()) -> Attached:
     """Gives masks to the weights of a model or layer.
 
     Args:
         root: Model or layer. Layers in it that are not built are given theirs when they are.
         select: Function `(layer, variable, around) -> (whether it is spoken of, criterion or None)`.
         keep_zeros: Whether zeros count as pruned.
+        frozen: Whether weights that are not trained are given masks, too.
         around: Layers around `root`.
     """
     parents = parents_of(root)
@@ -48,7 +49,7 @@ def attach(root, select, keep_zeros: bool, around=()) -> Attached:
         for variable in variables:
             is_named, criterion = select(layer, variable, outer)
             weight = present.get(id(variable))
-            if weight is None and criterion is not None and variable.trainable:
+            if weight is None and criterion is not None and (frozen or variable.trainable):
                 _require_free(layer)
                 chosen.append((layer, variable, criterion))
             elif weight is not None and is_named and criterion is not None:
@@ -69,7 +70,7 @@ def attach(root, select, keep_zeros: bool, around=()) -> Attached:
     attach_dropouts(root)
     unbuilt = [layer for layer in layers_in(root) if not layer.built]
     for layer in unbuilt:
-        _attach_when_built(layer, select, [*layers_around(layer, parents), *around])
+        _attach_when_built(layer, select, frozen, [*layers_around(layer, parents), *around])
     return Attached(list(present.values()), zeros, all_zeros, len(unbuilt))
 
 
@@ -101,7 +102,7 @@ def attach_dropouts(root) -> bool:
     return bool(dropouts)
 
 
-def _attach_when_built(layer, select, around) -> None:
+def _attach_when_built(layer, select, frozen, around) -> None:
     restore(layer, "build")
     build = layer.build
 
@@ -111,7 +112,7 @@ def _attach_when_built(layer, select, around) -> None:
         with behind_masks():
             build(*args, **kwargs)
             # Fresh weights: the zeros in them, as of a layer that starts as the identity, are not cuts.
-            attach(layer, select, keep_zeros=False, around=around)
+            attach(layer, select, keep_zeros=False, frozen=frozen, around=around)
 
     override(layer, "build", attaching_build)
 

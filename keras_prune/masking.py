@@ -50,6 +50,7 @@ class MaskedScope(keras.StatelessScope):
             return self.weights[key].masked()
         if self.original_scope is not None:
             return self.original_scope.get_current_value(variable)
+        _initialize(variable)
         return _keras.stored_value(variable)
 
     def add_update(self, update):
@@ -58,6 +59,8 @@ class MaskedScope(keras.StatelessScope):
         while isinstance(scope, MaskedScope):
             scope.masked.pop(id(variable), None)
             scope = scope.original_scope
+        if scope is None:
+            _initialize(variable)
         # At once, because the value may belong to the graph of a loop inside the layer.
         with behind_masks():
             variable.assign(value)
@@ -78,6 +81,13 @@ def behind_masks():
     while isinstance(scope, MaskedScope):
         scope = scope.original_scope
     return _keras.inside(scope)
+
+
+def _initialize(variable) -> None:
+    """Initializes a variable that the call of a layer made, such as the state of Keras's shared seed."""
+    if _keras.stored_value(variable) is None:
+        with behind_masks():
+            _keras.initialize_variables()
 
 
 def is_masked(variable) -> bool:

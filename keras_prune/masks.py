@@ -168,7 +168,7 @@ class Masks(PruningState):
             expected = {f"{kind}_{i}" for kind in ("mask", "threshold") for i in range(len(self.pruned_weights))}
             if names != expected:
                 raise ValueError(
-                    f"The file has the masks of other weights in layer {vars(self)['layer'].name!r}. Prune the same "
+                    f"The file has the masks of other weights in layer {self.owner().name!r}. Prune the same "
                     f"weights before you load it. Expected: {sorted(expected)}. Received: {sorted(names)}"
                 )
             for name in names:

@@ -182,4 +182,4 @@ def _attach_recorded(model, record, custom_objects) -> None:
         index = [id(v) for v in connection_variables(layer)].index(id(variable))
         return True, criteria.get((id(layer), index))
 
-    attach(model, select, keep_zeros=False)
+    attach(model, select, keep_zeros=False, frozen=True)

@@ -75,18 +75,18 @@ class Prune(keras.layers.Wrapper):
         return weights[0].criterion if weights else self._criterion
 
     def build(self, *args, **kwargs):
-        if not self.layer.built:
-            if type(self.layer).build is keras.Layer.build:
+        if type(self.layer).build is keras.Layer.build:
+            if not self.layer.weights:
                 # A layer without a `build` of its own makes its weights when it is first called.
                 inputs = lambda shape: keras.Input(batch_shape=shape, dtype=self.layer.input_dtype)  # noqa: E731
                 self.layer(*keras.tree.map_shape_structure(inputs, args or tuple(kwargs.values())))
-            else:
-                self.layer.build(*args, **kwargs)
+        elif not self.layer.built:
+            self.layer.build(*args, **kwargs)
         self.built = True
         self._attach()
 
     def _attach(self):
-        if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros=True).weights:
+        if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros=True, frozen=True).weights:
             raise ValueError(
                 "Prune needs a layer with connections: a trainable weight of two or more dimensions that is not a "
                 "bias. Leave this layer unwrapped. "
@@ -109,8 +109,11 @@ class Prune(keras.layers.Wrapper):
         return self.layer.get_build_config()
 
     def build_from_config(self, config):
-        self.layer.build_from_config(config)
-        self.build()
+        if type(self.layer).build is keras.Layer.build:
+            super().build_from_config(config)
+        else:
+            self.layer.build_from_config(config)
+            self.build()
 
     @property
     def input_spec(self):
