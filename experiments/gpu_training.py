@@ -97,7 +97,7 @@ def measure(build, shape, steps):
 
 def is_kernel(weight):
     """Returns whether a weight holds connections."""
-    return len(weight.shape) >= 2 and "mask" not in weight.path
+    return len(weight.shape) >= 2
 
 
 def interval(ratios):
