@@ -4,6 +4,7 @@
     python experiments/gpu.py --sections=layers --output=gpu.json
     python experiments/gpu.py --small --output=/tmp/gpu.json       # tiny shapes, on a CPU too
     python experiments/gpu.py --table --output=gpu.json            # Markdown, from the measurements alone
+    python experiments/gpu.py --add=gpu.json --remark="second run" --output=docs/results/gpu.json
     python experiments/gpu.py --document=docs/gpu.md --output=docs/results/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
@@ -18,6 +19,7 @@ import sys
 import time
 
 import gpu_events
+import gpu_merge
 import gpu_tables
 from absl import app, flags
 
@@ -38,7 +40,8 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float("time_limit", 450, "Seconds after which nothing new is started.")
 flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("add", None, "File whose sections are taken into --output; nothing is measured.")
+flags.DEFINE_string("add", None, "File of another run that is merged into --output; nothing is measured.")
+flags.DEFINE_string("remark", "", "What is special about the run of --add.")
 flags.DEFINE_string("document", None, "Page whose tables are made again from --output; nothing is measured.")
 
 
@@ -46,7 +49,8 @@ def main(_):
     output = pathlib.Path(FLAGS.output)
     results = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     if FLAGS.add:
-        results |= json.loads(pathlib.Path(FLAGS.add).read_text(encoding="utf-8"))
+        added = json.loads(pathlib.Path(FLAGS.add).read_text(encoding="utf-8"))
+        results = gpu_merge.merge(results, added, FLAGS.remark)
         write(output, results)
     if FLAGS.document:
         page = pathlib.Path(FLAGS.document)

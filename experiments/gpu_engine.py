@@ -22,6 +22,7 @@ class Engine:
             `"sparse"` for engines that skip zeros.
         tolerance: Float, the largest relative error that is accepted.
         clock: String, how the time is taken.
+        joins: Boolean, whether products with the same weights may be joined into one. Then each has its own copy.
         weight_bytes: Integer, the size of the weights.
         details: Dict of what else the entry in the results says.
     """
@@ -32,6 +33,7 @@ class Engine:
     kind = "sparse"
     tolerance = 1e-5
     clock = "host"
+    joins = False
     weight_bytes = 0
 
     def __init__(self, problem, batch, device):

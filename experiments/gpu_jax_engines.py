@@ -12,6 +12,7 @@ class JaxDense(gpu_engine.Engine):
     kind = "float32"
     dtype = "float32"
     precision = "highest"
+    joins = True
 
     def load(self):
         import jax
@@ -53,7 +54,7 @@ class JaxDense(gpu_engine.Engine):
     def prepare(self, copies, products):
         import jax
 
-        # Inputs of their own keep XLA from joining products.
+        # Inputs of their own keep XLA from sharing results. `joins` keeps it from joining products.
         weights = [jax.tree.map(copied, self.weight) for _ in range(copies)]
         self.arguments = weights, [copied(self.x) for _ in range(products)]
         call = jax.jit(lambda weights, inputs: [self.product(weights[i % copies], x) for i, x in enumerate(inputs)])

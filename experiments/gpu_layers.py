@@ -25,6 +25,7 @@ CPU_CACHE = 1 << 20  # Bytes that the copies of the weights exceed in a small ru
 MOST_COPIES = 96
 MOST_PRODUCTS = 32
 INPUT_BYTES = 1 << 29  # What the copies of the inputs may take.
+WEIGHT_BYTES = 1 << 32  # What the copies of the weights may take if each product needs its own.
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("small", False, "Tiny shapes.")
 flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Where to run.")
@@ -92,12 +93,15 @@ def count(engine, cache, seconds):
 
     The copies exceed the cache, so that no weight is found there. Slow products wait for arithmetic anyway, and have
     fewer. A run has as many products as make its start on the host cheap, as long as their inputs take little memory.
+    Where products that share weights may be joined, there are as many copies as products.
     """
     copies = min(MOST_COPIES, math.ceil(cache / engine.weight_bytes), math.ceil(0.05 / seconds))
     inputs = 4 * engine.batch * engine.problem.inputs
     most = 1 if FLAGS.small else MOST_PRODUCTS
     products = min(most, math.ceil(0.003 / seconds), INPUT_BYTES // inputs)
     copies = max(2, min(copies, 4) if FLAGS.small else copies)
+    if engine.joins:
+        copies = products = max(copies, min(products, WEIGHT_BYTES // engine.weight_bytes))
     return copies, max(copies, products)
 
 

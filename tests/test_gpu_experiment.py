@@ -78,3 +78,48 @@ def test_what_was_not_measured_says_so(monkeypatch):
     for table in gpu_tables.blocks({}).values():
         cells = [cell for line in table.splitlines()[2:] if "published" not in line for cell in line.split(" | ")[1:]]
         assert {cell.strip(" |") for cell in cells} <= {"not measured", *gpu_tables.BACKENDS}
+
+
+def section(layer, engine, microseconds, copies=2, products=2):
+    entry = {"engine": engine, "microseconds": microseconds, "copies": copies, "products": products}
+    row = {"layer": layer, "batch": 1, "entries": [entry], "refused": {}}
+    return {"layers": {"machine": {"driver": "1"}, "rows": [row], "ends": ["no time was left"]}}
+
+
+def test_newer_rows_replace_older_ones(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import gpu_merge
+
+    first = section("a/fc", "PyTorch float32", 2.0)["layers"]
+    other = section("b/fc", "PyTorch float32", 3.0)["layers"]
+    first["rows"] += other["rows"]
+    found = gpu_merge.merge({}, {"layers": first, "smoke": {"jax": 1}}, "old script")
+    found = gpu_merge.merge(found, section("a/fc", "PyTorch float32", 1.0), "new script")
+    rows = [(row["layer"], row["run"], row["entries"][0]["microseconds"]) for row in found["layers"]["rows"]]
+    assert rows == [("a/fc", 2, 1.0), ("b/fc", 1, 3.0)]
+    assert [(run["run"], run["remark"], run["driver"]) for run in found["layers"]["runs"]] == [
+        (1, "old script", "1"),
+        (2, "new script", "1"),
+    ]
+    assert found["smoke"] == {"jax": 1}
+
+
+def test_times_of_joined_products_are_not_taken(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import gpu_merge
+
+    found = gpu_merge.merge({}, section("a/fc", "JAX float32", 9.0))
+    found = gpu_merge.merge(found, section("a/fc", "JAX float32", 1.0, products=32))
+    (row,) = found["layers"]["rows"]
+    assert row["run"] == 2
+    assert [(entry["run"], entry["microseconds"]) for entry in row["entries"]] == [(1, 9.0)]
+    assert row["refused"]["JAX float32"].startswith("run 2: 1 us for each of 32 products with 2 copies")
+    assert gpu_merge.merge({}, section("a/fc", "JAX float32", 1.0, products=32))["layers"]["rows"][0]["entries"] == []
+
+
+def test_documented_times_do_not_exceed_the_memory(results):
+    copy = results["layers"]["machine"]["copy_gb_per_s"]
+    for row in results["layers"]["rows"]:
+        assert row["run"] in [run["run"] for run in results["layers"]["runs"]]
+        for entry in row["entries"]:
+            assert entry["weight_bytes"] / entry["microseconds"] / 1e3 < copy, (row["layer"], row["batch"], entry)
