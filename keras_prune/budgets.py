@@ -1,7 +1,7 @@
 """Budgets: from one compression for the whole model to one criterion for every layer.
 
 A criterion sees one layer only. These functions look at all of them at once and return a mapping from layer path to
-criterion, ready for `prune(model, mapping)`, so that wrappers, callback and schedules never know about budgets.
+criterion, ready for `prune(model, mapping)`, so that masks, callback and schedules never know about budgets.
 Totals are exact: of `n` connections, `round(n / compression)` are kept, and at least one in every weight. (Weights of
 one layer, as an LSTM has several, are cut to the same share, each of them rounded.) Of a pruned model, the weights with
 masks count; of a plain one, those that `prune` would give masks, whose zeros count as pruned.
@@ -83,7 +83,7 @@ def quality_for(model, compression: float) -> float:
             f"{survivors(high):,} connections stay at any quality, and {kept:,} were to stay. "
             f"Received: compression={compression} for model {model.name!r}"
         )
-    low = 1e-30 * high  # Not 0, which is no quality; where cutting the zeros alone does it, this is the answer.
+    low = 1e-30 * high  # Not 0, which is no quality. Where nothing is left to cut, this is the answer.
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if survivors(middle) > kept else (low, middle)

@@ -1,15 +1,16 @@
-"""A budget's total is exact, leaves no weight empty, and is the one that its name promises."""
+"""Budgets are exact, leave no weight empty, and have the proportions that their names promise."""
 
 import keras
 import numpy as np
 import pytest
+from helpers import refill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_prune as kp
 from keras_prune import budgets
-from keras_prune.graph import pruned_layers
+from keras_prune.layers import pruned_weights
 
 ALL = [budgets.uniform, budgets.erdos_renyi_kernel, budgets.global_magnitude]
 
@@ -24,14 +25,12 @@ def dense_chain(*units, seed=0, scale=1.0):
 
 
 def cut_with(model, criteria):
-    pruned = kp.prune(model, criteria)
-    for layer in pruned_layers(pruned):
-        layer.cut()
-    return pruned
+    kp.cut(kp.prune(model, criteria))
+    return model
 
 
 def kept(model):
-    """The connections that are left, layer by layer, wrapped or not."""
+    """Returns the connections that are left, layer by layer, pruned or not."""
     return [row.kept for row in kp.report(model).rows]
 
 
@@ -40,12 +39,12 @@ def magnitudes(model):
 
 
 def cut_at_common_quality(pruned, quality):
-    """Cuts as `iterative_prune` does: every layer at its own quality times the common one."""
-    for layer in pruned_layers(pruned):
-        own = layer.criterion
-        layer.criterion = kp.StdThreshold(own.quality * quality)
-        layer.cut()
-        layer.criterion = own
+    """Cuts as `iterative_prune` does: every weight at its own quality times the common one."""
+    for weight in pruned_weights(pruned):
+        own = weight.criterion
+        weight.criterion = kp.StdThreshold(own.quality * quality)
+        weight.cut(1.0)
+        weight.criterion = own
 
 
 @pytest.mark.parametrize("budget", ALL)
@@ -53,18 +52,18 @@ def cut_at_common_quality(pruned, quality):
 def test_the_total_is_exact(budget, compression):
     model = dense_chain(20, 30, 7, 1, 3)
     total = 20 * 30 + 30 * 7 + 7 + 3
-    pruned = cut_with(model, budget(model, compression))
-    assert sum(kept(pruned)) == round(total / compression)
+    cut_with(model, budget(model, compression))
+    assert sum(kept(model)) == round(total / compression)
 
 
 @pytest.mark.parametrize("budget", ALL)
 def test_the_total_is_exact_and_no_weight_empty_beside_many_tiny_layers(budget):
-    model = dense_chain(50, 20, 1, 1, 1, 1, 1, 1, 2)
     total = 50 * 20 + 20 + 5 + 2
     for compression in (5, 50, total / 8):
-        pruned = cut_with(model, budget(model, compression))
-        assert sum(kept(pruned)) == round(total / compression)
-        assert min(kept(pruned)) >= 1
+        model = dense_chain(50, 20, 1, 1, 1, 1, 1, 1, 2)
+        cut_with(model, budget(model, compression))
+        assert sum(kept(model)) == round(total / compression)
+        assert min(kept(model)) >= 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -113,29 +112,24 @@ def test_erdos_renyi_kernel_leaves_a_layer_dense_that_would_be_given_more_than_i
 def test_global_magnitude_keeps_the_largest_connections_of_the_whole_model():
     model = dense_chain(20, 30, 7, 5)
     total = 20 * 30 + 30 * 7 + 7 * 5
-    pruned = cut_with(model, budgets.global_magnitude(model, 6))
-    threshold = np.sort(np.concatenate(magnitudes(model)))[-round(total / 6)]
-    for layer, values in zip(pruned_layers(pruned), magnitudes(model), strict=True):
-        mask = ops.convert_to_numpy(layer.pruned_weights[0].mask.value).ravel()
+    before = magnitudes(model)
+    cut_with(model, budgets.global_magnitude(model, 6))
+    threshold = np.sort(np.concatenate(before))[-round(total / 6)]
+    for weight, values in zip(pruned_weights(model), before, strict=True):
+        mask = ops.convert_to_numpy(weight.mask).ravel()
         np.testing.assert_array_equal(mask, values >= threshold)
 
 
 def test_global_magnitude_ranks_survivors_alone_where_masks_exist():
     pruned = cut_with(dense_chain(20, 30, 7), kp.TargetSparsity(0.5))
-    # What is cut comes back with a large stored value, which no ranking may see.
-    first = pruned_layers(pruned)[0]
-    mask = ops.convert_to_numpy(first.pruned_weights[0].mask.value)
-    first.layer.kernel.assign(ops.where(mask, first.layer.kernel.value, 100.0))
-    criteria = budgets.global_magnitude(pruned, 4)
-    weights = [weight for layer in pruned_layers(pruned) for weight in layer.pruned_weights]
-    survivors = np.concatenate(
-        [ops.convert_to_numpy(weight.variable.value)[ops.convert_to_numpy(weight.mask.value)] for weight in weights]
-    )
-    threshold = np.sort(np.abs(survivors))[-round(810 / 4)]
-    expected = int(np.sum(np.abs(ops.convert_to_numpy(first.layer.kernel)[mask]) >= threshold))
-    first.criterion = criteria[first.name]
-    first.cut()
-    assert first.connections[0] == expected
+    refill(pruned, 100.0)  # A large value where a connection is cut, which no ranking may see.
+    survivors = [
+        np.abs(ops.convert_to_numpy(weight.variable)[ops.convert_to_numpy(weight.mask)])
+        for weight in pruned_weights(pruned)
+    ]
+    threshold = np.sort(np.concatenate(survivors))[-round(810 / 4)]
+    cut_with(pruned, budgets.global_magnitude(pruned, 4))
+    assert kept(pruned) == [np.sum(values >= threshold) for values in survivors]
 
 
 @settings(max_examples=25, deadline=None)
@@ -156,7 +150,7 @@ def test_a_cut_at_the_found_quality_reaches_the_compression_exactly_again_and_ag
         left = data.draw(st.integers(len(names), left - 1))
         quality = kp.quality_for(pruned, total / left)
         # Nothing is cut, and the layers' own qualities stay.
-        assert [layer.criterion.quality for layer in pruned_layers(pruned)] == qualities[: len(names)]
+        assert [weight.criterion.quality for weight in pruned_weights(pruned)] == qualities[: len(names)]
         cut_at_common_quality(pruned, quality)
         assert sum(kept(pruned)) == left
 
@@ -164,44 +158,51 @@ def test_a_cut_at_the_found_quality_reaches_the_compression_exactly_again_and_ag
 def test_layers_keep_the_proportion_of_their_own_qualities():
     model = dense_chain(40, 50, 30)
     first, second = model.layers
-    pruned = kp.prune(model, {first.name: kp.StdThreshold(2.0), second.name: kp.StdThreshold(1.0)})
-    quality = kp.quality_for(pruned, 3)
+    kp.prune(model, {first.name: kp.StdThreshold(2.0), second.name: kp.StdThreshold(1.0)})
+    quality = kp.quality_for(model, 3)
     spreads = [np.std(ops.convert_to_numpy(layer.kernel)) for layer in (first, second)]
     expected = [
         np.sum(values >= own * quality * spread)
         for values, own, spread in zip(magnitudes(model), (2.0, 1.0), spreads, strict=True)
     ]
-    cut_at_common_quality(pruned, quality)
-    assert kept(pruned) == expected
+    cut_at_common_quality(model, quality)
+    assert kept(model) == expected
 
 
 def test_the_quality_is_the_smallest_that_does_it():
-    model = dense_chain(40, 50, 30)
-    quality = kp.quality_for(model, 3)
-    assert sum(kept(cut_with(model, kp.StdThreshold(quality)))) == round(3500 / 3)
-    assert sum(kept(cut_with(model, kp.StdThreshold(quality * (1 - 1e-6))))) == round(3500 / 3) + 1
+    quality = kp.quality_for(dense_chain(40, 50, 30), 3)
+    assert sum(kept(cut_with(dense_chain(40, 50, 30), kp.StdThreshold(quality)))) == round(3500 / 3)
+    below = kp.StdThreshold(quality * (1 - 1e-6))
+    assert sum(kept(cut_with(dense_chain(40, 50, 30), below))) == round(3500 / 3) + 1
 
 
-def test_where_cutting_the_zeros_alone_does_it_the_cut_does_it():
-    stripped = kp.strip(cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9)))
-    quality = kp.quality_for(stripped, 5)
-    assert kept(cut_with(stripped, kp.StdThreshold(quality))) == [60]
+def test_zeros_of_a_plain_model_count_as_pruned():
+    model = kp.strip(cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9)))
+    quality = kp.quality_for(model, 20)
+    assert quality > 0.1  # Zeros that were cut a second time would take no quality at all.
+    assert kept(cut_with(model, kp.StdThreshold(quality))) == [30]
+
+
+@pytest.mark.parametrize("budget", ALL)
+def test_budget_of_a_stripped_model_is_that_of_the_pruned(budget):
+    model = cut_with(dense_chain(20, 30, 10), kp.TargetSparsity(0.8))
+    expected = budget(model, 7)
+    assert budget(kp.strip(model), 7) == expected
 
 
 def test_a_compression_that_is_reached_already_takes_a_quality_that_cuts_nothing():
-    pruned = cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9))
-    pruned.layers[0].criterion = kp.StdThreshold()
+    pruned = kp.prune(cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9)), kp.StdThreshold())
     cut_at_common_quality(pruned, kp.quality_for(pruned, 10))
     assert kept(pruned) == [60]
 
 
-def test_of_a_wrapped_model_the_wrapped_layers_count():
+def test_of_a_pruned_model_the_weights_with_masks_count():
     model = dense_chain(20, 30, 10)
-    pruned = kp.prune(model, {model.layers[0].name: kp.StdThreshold()})
-    cut_at_common_quality(pruned, kp.quality_for(pruned, 4))
-    assert kept(pruned) == [150, 300]
+    kp.prune(model, {model.layers[0].name: kp.StdThreshold()})
     for budget in ALL:
-        assert list(budget(pruned, 4)) == [model.layers[0].name]
+        assert list(budget(model, 4)) == [model.layers[0].name]
+    cut_at_common_quality(model, kp.quality_for(model, 4))
+    assert kept(model) == [150, 300]
 
 
 @pytest.mark.parametrize("budget", [*ALL, kp.quality_for])
@@ -214,35 +215,49 @@ def test_frozen_layers_do_not_count(budget):
 
 
 @pytest.mark.parametrize("budget", [*ALL, kp.quality_for])
-def test_what_a_frozen_wrapped_layer_has_left_is_counted_and_not_cut(budget):
+def test_what_a_frozen_pruned_layer_has_left_counts_and_stays(budget):
     pruned = kp.prune(dense_chain(20, 20, 20))
     pruned.layers[0].trainable = False
     with pytest.raises(ValueError, match=r"a frozen layer all that it has.*compressed 2.0x at most"):
         budget(pruned, 4)
     found = budget(pruned, 1.6)
     if budget is kp.quality_for:
-        frozen, cut = pruned.layers
-        assert frozen.density == 1
-        cut.criterion = kp.StdThreshold(found)
-        cut.cut()
-        assert cut.connections[0] == 800 / 1.6 - 400
+        cut_with(pruned, kp.StdThreshold(found))
+        assert kept(pruned) == [400, 800 / 1.6 - 400]
     else:
         assert list(found) == [pruned.layers[1].name]
         assert found[pruned.layers[1].name].sparsity == 0.75
 
 
 @pytest.mark.parametrize("budget", ALL)
-def test_weights_of_one_layer_and_layers_of_one_name_share_a_density(budget):
+def test_weights_of_one_layer_share_a_density(budget):
     def branch():
         return keras.Sequential([keras.Input((5, 8)), layers.LSTM(6, name="recurrent"), layers.Dense(4, name="head")])
 
     inputs = keras.Input((5, 8))
     model = keras.Model(inputs, layers.Add()([branch()(inputs), branch()(inputs)]))
-    pruned = cut_with(model, budget(model, 4))
+    cut_with(model, budget(model, 4))
     total = 2 * (8 * 24 + 6 * 24 + 6 * 4)
-    assert sum(kept(pruned)) == pytest.approx(total / 4, abs=6)
-    first, first_head, second, second_head = kept(pruned)
-    assert (first, first_head) == (second, second_head)
+    assert sum(kept(model)) == pytest.approx(total / 4, abs=3)
+    weights = pruned_weights(model)
+    for kernel, recurrent in zip(weights[0::3], weights[1::3], strict=True):
+        assert kernel.layer is recurrent.layer
+        assert kernel.density == pytest.approx(recurrent.density, abs=1 / 100)
+
+
+@pytest.mark.parametrize("budget", ALL)
+def test_layers_of_one_name_have_their_own_budgets(budget):
+    def branch(scale):
+        kernel = keras.initializers.RandomNormal(stddev=scale, seed=1)
+        return keras.Sequential([keras.Input((8,)), layers.Dense(6, kernel_initializer=kernel, name="head")])
+
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Add()([branch(1.0)(inputs), branch(3.0)(inputs)]))
+    criteria = budget(model, 4)
+    assert len(criteria) == 2
+    cut_with(model, criteria)
+    assert sum(kept(model)) == 96 / 4
+    assert (kept(model)[0] == kept(model)[1]) == (budget is not budgets.global_magnitude)
 
 
 @pytest.mark.parametrize("budget", [*ALL, kp.quality_for])
@@ -266,8 +281,7 @@ def test_a_model_without_connections_is_refused(budget):
 
 
 def test_a_compression_that_is_exceeded_already_is_refused():
-    pruned = cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9))
-    pruned.layers[0].criterion = kp.StdThreshold()
+    pruned = kp.prune(cut_with(dense_chain(20, 30), kp.TargetSparsity(0.9)), kp.StdThreshold())
     with pytest.raises(ValueError, match=r"fewer connections already than the 120 .* Received: compression=5"):
         kp.quality_for(pruned, 5)
 
