@@ -137,7 +137,7 @@ def test_a_layer_without_build_is_pruned_saved_and_loaded(wrap, tmp_path):
     assert_same(kp.strip(model)(X), expected)
 
 
-def test_batch_normalization_inside_a_pruned_layer_keeps_its_statistics():
+def test_batch_normalization_inside_keeps_its_statistics():
     results = []
     for wrap in (kp.Prune, lambda layer: layer):
         keras.utils.set_random_seed(0)
