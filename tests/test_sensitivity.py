@@ -1,8 +1,9 @@
-"""Properties of the sensitivity scan."""
+"""A sensitivity scan measures one layer at a time, and leaves the model as it was."""
 
 import keras
 import numpy as np
 import pytest
+from helpers import assert_same, criteria, density, masks
 
 import keras_prune as kp
 
@@ -24,18 +25,16 @@ def model(data):
     return model
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_weights_masks_and_metric_come_back_exactly(model, data, wrapped):
-    if wrapped:
-        model = kp.prune(model, kp.TargetSparsity(0.3))
-        for layer in model.layers:
-            layer.cut()
-    before = [np.copy(weight) for weight in model.get_weights()]
+@pytest.mark.parametrize("pruned", [False, True])
+def test_weights_masks_and_metric_come_back_exactly(model, data, pruned):
+    if pruned:
+        kp.cut(kp.prune(model, kp.TargetSparsity(0.3)))
+    before, masks_before = model.get_weights(), masks(model)
 
     scan = kp.sensitivity(model, data)
 
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert_same(before, model.get_weights())
+    assert_same(masks_before, masks(model))
     assert model.evaluate(*data, verbose=0, return_dict=True)["accuracy"] == scan.reference
 
 
@@ -59,12 +58,21 @@ def test_weights_come_back_when_an_evaluation_fails(model, data):
 def test_a_point_is_what_cutting_that_layer_alone_measures(model, data):
     scan = kp.sensitivity(model, data, sparsities=[0.5])
 
-    pruned = kp.prune(model, {"hidden": kp.TargetSparsity(0.5)})
-    pruned.get_layer("hidden").cut()
+    kp.cut(kp.prune(model, {"hidden": 0.5}))
 
     point = scan.curves["hidden"][0]
     assert point.density == 0.5
-    assert point.value == pruned.evaluate(*data, verbose=0, return_dict=True)["accuracy"]
+    assert point.value == model.evaluate(*data, verbose=0, return_dict=True)["accuracy"]
+
+
+def test_zeros_of_a_plain_model_count_as_pruned(model, data):
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.5)))
+    expected = kp.sensitivity(model, data, qualities=[0.25, 1.0])
+
+    scan = kp.sensitivity(kp.strip(model), data, qualities=[0.25, 1.0])
+
+    assert scan.curves == expected.curves
+    assert all(points[0].density <= 0.5 for points in scan.curves.values())
 
 
 def test_each_point_costs_one_evaluation(model, data):
@@ -96,8 +104,10 @@ def test_the_most_sensitive_layer_gets_the_smallest_threshold():
 
 
 def test_its_criteria_are_what_prune_takes(model, data):
-    pruned = kp.prune(model, kp.sensitivity(model, data).criteria(max_drop=0.05))
-    assert any(isinstance(layer, kp.Prune) for layer in pruned.layers)
+    chosen = kp.sensitivity(model, data).criteria(max_drop=0.05)
+    kp.prune(model, chosen)
+    assert any(chosen.values())
+    assert criteria(model) == {f"{name}/kernel": criterion for name, criterion in chosen.items() if criterion}
 
 
 def test_a_frozen_layer_is_not_scanned(model, data):
@@ -118,17 +128,18 @@ def test_bad_input_is_named(model, data):
         kp.sensitivity(model, data, sparsities=[0.5]).criteria(max_drop=-1)
 
 
-def test_layers_of_one_name_are_cut_together(model, data):
+def test_layers_of_one_name_have_their_own_curves(model, data):
     def branch():
         return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="same")])
 
     inputs = keras.Input((6,))
-    both = keras.Model(inputs, keras.layers.Dense(2, name="head")(branch()(inputs) + branch()(inputs)))
+    first, second = branch(), branch()
+    both = keras.Model(inputs, keras.layers.Dense(2, name="head")(first(inputs) + second(inputs)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     both.compile(loss=loss, metrics=["accuracy"])
-    (point,) = kp.sensitivity(both, data, sparsities=[0.75]).curves["same"]
-    for nested in both.layers[1:3]:
-        kernel = nested.layers[0].kernel
-        kernel.assign(kernel * keras.ops.cast(kp.TargetSparsity(0.75)(kernel.value).mask, "float32"))
-    assert point.density == 0.25
-    assert point.value == both.evaluate(*data, verbose=0, return_dict=True)["accuracy"]
+    curves = kp.sensitivity(both, data, sparsities=[0.75]).curves
+    assert len(curves) == 3
+    cut = next(name for name in curves if name.startswith(second.name))
+    kp.cut(kp.prune(both, {cut: 0.75}))
+    assert density(second) == curves[cut][0].density == 0.25
+    assert curves[cut][0].value == both.evaluate(*data, verbose=0, return_dict=True)["accuracy"]
