@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 from rich.table import Table
 
 from keras_prune.activations import nonzero_shares
@@ -209,18 +208,18 @@ def report(model, data=None) -> Report:
 
 
 def _nodes(model, owners) -> dict[int, keras.layers.Layer]:
-    """Returns, by `id` of an owner of connections, the layer of the model that it is in, if it is the only one there.
+    """Returns, by `id` of an owner of connections, the outermost layer around it that holds no other owner.
 
-    The outputs of a layer with several, such as multi-head attention, are those of none of them.
+    The outputs of a layer of the model with several owners, such as multi-head attention, are those of none of them.
     """
-    inside: dict[int, list] = {}
-    outer = {}
     own = {id(layer) for layer in owners}
+    nodes: dict[int, keras.layers.Layer] = {}
     for leaf in leaf_layers(model):
-        if isinstance(leaf, keras.layers.Layer):
-            inside[id(leaf)] = [layer for layer in layers_in(leaf) if id(layer) in own]
-            outer.update({id(layer): leaf for layer in inside[id(leaf)]})
-    return {key: leaf for key, leaf in outer.items() if len(inside[id(leaf)]) == 1}
+        for layer in layers_in(leaf) if isinstance(leaf, keras.layers.Layer) else ():
+            inside = [id(inner) for inner in layers_in(layer) if id(inner) in own]
+            if len(inside) == 1:
+                nodes.setdefault(inside[0], layer)
+    return nodes
 
 
 def _activations(model, layers, places, data) -> dict[int, float]:

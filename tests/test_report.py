@@ -1,4 +1,4 @@
-"""The report has the paper's columns, with the paper's arithmetic, and says the same before and after `strip`."""
+"""The report has the paper's columns and arithmetic, and is the same before and after `strip`."""
 
 import functools
 import math
@@ -55,8 +55,7 @@ def small_convolutional_model():
 
 
 def cut(model):
-    for layer in kp.graph.pruned_layers(model):
-        layer.cut()
+    kp.cut(model)
     return model
 
 
@@ -122,10 +121,19 @@ def test_rows_are_the_same_before_and_after_strip():
     assert before.compression == pytest.approx(1 / 0.3, rel=0.01)
 
 
+def test_report_of_a_stripped_model_pruned_again_is_unchanged():
+    model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.7)))
+    before = kp.report(model, IMAGES)
+    after = kp.report(kp.prune(kp.strip(model)), IMAGES)
+    assert before.compression > 3
+    assert [row._replace(dropout=None) for row in after.rows] == [row._replace(dropout=None) for row in before.rows]
+    assert (after.storage, after.skipped) == (before.storage, before.skipped)
+
+
 def test_a_row_says_the_present_rate_of_the_dropout_behind_its_layer():
     model = kp.prune(small_convolutional_model(), kp.TargetSparsity(0.75))
     assert [row.dropout for row in kp.report(model).rows] == [None, 0.5, None]
-    model.get_layer("drop").follow(0.25)
+    model.get_layer("drop").pruning.follow(0.25)
     assert [row.dropout for row in kp.report(model).rows] == [None, 0.25, None]
     assert "0.25" in str(kp.report(model)).splitlines()[5]
 
@@ -161,19 +169,20 @@ def test_everything_left_out_is_named_with_its_reason():
     assert "left out: frozen - it is frozen (trainable=False)" in str(report).splitlines()
 
 
-def test_dropouts_that_follow_no_layer_are_named_in_models_wrapped_by_hand():
+def test_dropouts_of_hand_written_wrappers_are_known():
     model = keras.Sequential(
         [
             keras.Input((8,)),
+            layers.Dropout(0.2, name="of_the_inputs"),
             kp.Prune(layers.Dense(4, name="fc")),
-            layers.Dropout(0.5, name="plain"),
-            kp.PrunedDropout(0.5, source="nobody", name="untied"),
+            layers.Dropout(0.5, name="drop"),
+            kp.Prune(layers.Dense(2, name="head")),
         ]
     )
-    assert kp.report(model).skipped == {
-        "plain": "the rate of a Dropout cannot change while training",
-        "untied": "its source='nobody' names no pruned layer of the same model",
-    }
+    kp.prune(model)
+    report = kp.report(model)
+    assert [row.dropout for row in report.rows] == [0.5, None]
+    assert report.skipped == {"of_the_inputs": "it drops or reads the model's own inputs"}
 
 
 class Subclassed(keras.Model):
@@ -193,24 +202,30 @@ def test_of_a_subclassed_model_what_can_be_followed_is_measured():
     report = kp.report(model, X)
     assert [(row.name, row.flop, row.activation) for row in report.rows] == [
         ("first", 2 * 8 * 4, None),
-        ("second", 2 * 4 * 3, pytest.approx(share_of_nonzeros(outputs))),
+        ("inner/second", 2 * 4 * 3, pytest.approx(share_of_nonzeros(outputs))),
     ]
     assert report.skipped["drop"] == "the layers of a subclassed model cannot be followed"
 
 
 def test_layers_of_one_name_in_two_nested_models_keep_their_own_numbers():
-    def branch(units, rate):
+    def branch(units, rate, name):
         inner = [keras.Input((8,)), layers.Dense(units, "relu", name="fc"), layers.Dropout(rate), layers.Dense(2)]
-        return keras.Sequential(inner)
+        return keras.Sequential(inner, name=name)
 
     inputs = keras.Input((8,))
-    model = keras.Model(inputs, layers.Add()([branch(30, 0.1)(inputs), branch(4, 0.4)(inputs)]))
+    model = keras.Model(inputs, layers.Add()([branch(30, 0.1, "wide")(inputs), branch(4, 0.4, "narrow")(inputs)]))
     report = kp.report(kp.prune(model), X)
-    wide, narrow = (row for row in report.rows if row.name == "fc")
+    rows = {row.name: row for row in report.rows}
+    wide, narrow = rows["wide/fc"], rows["narrow/fc"]
     assert (wide.weights, narrow.weights) == (240, 32)
     assert (wide.dropout, narrow.dropout) == (pytest.approx(0.1), pytest.approx(0.4))
     sizes = [30, 2, 4, 2]
     assert report.activation == pytest.approx(np.average([row.activation for row in report.rows], weights=sizes))
+
+
+def test_rows_are_the_owners_of_weights_by_their_path():
+    model = keras.Sequential([keras.Input((6, 8)), layers.LSTM(4, name="lstm"), layers.Dense(2, name="head")])
+    assert [(row.name, row.weights) for row in kp.report(model).rows] == [("lstm/lstm_cell", 192), ("head", 8)]
 
 
 def test_a_shared_layer_is_one_row_with_the_operations_of_one_call():
@@ -239,7 +254,7 @@ class OwnLayer(layers.Layer):
         ((4, 4, 4, 2), lambda: layers.Conv3D(3, 2), 2 * 27 * (8 * 2 * 3)),
         ((6, 8), lambda: layers.LSTM(4), 2 * 6 * (8 * 16 + 4 * 16)),
         ((6, 8), lambda: layers.GRU(4, return_sequences=True), 2 * 6 * (8 * 12 + 4 * 12)),
-        ((6, 8), lambda: layers.Bidirectional(layers.SimpleRNN(4)), 2 * 2 * 6 * (8 * 4 + 4 * 4)),
+        ((6, 8), lambda: layers.Bidirectional(layers.SimpleRNN(4)), 2 * 6 * (8 * 4 + 4 * 4)),
         ((6,), lambda: layers.Embedding(10, 4), 0),
         ((None, 8), lambda: layers.Dense(4), None),
         ((None, 8), lambda: layers.LSTM(4), None),
@@ -251,7 +266,7 @@ class OwnLayer(layers.Layer):
 def test_operations_are_twice_the_weights_times_the_positions_or_unknown(shape, layer, operations):
     model = keras.Sequential([keras.Input(shape), layer()])
     for either in (model, kp.prune(model)):
-        assert [row.flop for row in kp.report(either).rows] == [operations]
+        assert {row.flop for row in kp.report(either).rows} == {operations}
     assert str(kp.report(model)).count(" - ") >= (operations is None)
 
 
