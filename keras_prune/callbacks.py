@@ -15,6 +15,7 @@ from keras_prune.prune_model import forget_compiled_functions
 from keras_prune.record import plain_class
 from keras_prune.schedules import Schedule
 from keras_prune.slots import optimizers_of
+from keras_prune.tree import layers_in
 from keras_prune.weights import labels, pruned_weights, weights_by_layer
 
 
@@ -74,25 +75,37 @@ class PruningCallback(keras.callbacks.Callback):
         super().set_model(model)
         # Here, because `on_train_begin` comes after the training step was made, and that of another callback may
         # restore a backup.
-        self._weights = pruned_weights(model)
-        self._kept = self._connections()[0] if self._weights else 0
+        self._look_at(model)
         if self._weights and attach_dropouts(model):
             forget_compiled_functions(model)
 
+    def _look_at(self, model):
+        """Finds the pruned weights, which a model that is not built yet has after its first step."""
+        self._weights = pruned_weights(model)
+        self._is_complete = all(layer.built for layer in layers_in(model))
+        self._kept = self._connections()[0]
+
     def on_train_begin(self, logs=None):
         model = self.model
-        weights_to_cut(model)
+        if self._is_complete:
+            weights_to_cut(model)
         restore(model, "set_weights")  # Of a run that was interrupted.
         override(model, "set_weights", functools.partial(self._set_weights))
         # The last callback of every fit: what others restore at its end, EarlyStopping for one, is restored by then.
         model.history.on_train_end = self._look_at_the_end
+        self._tie(model)
+        self._now = None  # The time up to which cuts are done.
+
+    def _tie(self, model):
         followed = self.adjust_dropout if isinstance(self.adjust_dropout, dict) else None
         self._dropouts = pruned_dropouts(model, followed) if self.adjust_dropout else []
         dropped = [rate.owner() for rate, _ in self._dropouts]
         self._labels = labels(model, [layer for layer, _ in weights_by_layer(self._weights)] + dropped)
-        self._now = None  # The time up to which cuts are done.
 
     def on_epoch_begin(self, epoch, logs=None):
+        if not self._is_complete:
+            self._look_at(self.model)
+            self._tie(self.model)
         self._warn_of_more_connections()
         by_step = self.schedule.unit == "step"
         self._batches = self._batches_seen() if by_step else None
@@ -114,6 +127,9 @@ class PruningCallback(keras.callbacks.Callback):
         if self._batches is not None:
             # Cuts that fell between two executions of several steps each.
             self._cut_until((self._batches_seen() - 1) // self._per_step)
+        if not self._is_complete:
+            self._look_at(self.model)
+            self._tie(self.model)
         self._apply_masks()
         if logs is not None:
             logs.update(self._measurements())
@@ -231,11 +247,12 @@ class PruningCallback(keras.callbacks.Callback):
         return sum(weight.kept for weight in self._weights), sum(weight.size for weight in self._weights)
 
     def _measurements(self) -> dict[str, float]:
-        kept, total = self._connections()
-        values = {"sparsity": 1 - kept / total}
+        kept = {id(weight): weight.kept for weight in self._weights}  # Counted once: on a GPU it takes a transfer.
+        values = {"sparsity": 1 - sum(kept.values()) / max(1, sum(weight.size for weight in self._weights))}
         for layer, weights in weights_by_layer(self._weights):
             label = self._labels[id(layer)]
-            values[f"density/{label}"] = sum(weight.kept for weight in weights) / sum(weight.size for weight in weights)
+            left = sum(kept[id(weight)] for weight in weights)
+            values[f"density/{label}"] = left / sum(weight.size for weight in weights)
             for weight in weights:
                 suffix = "" if len(weights) == 1 else f"/{weight.name}"
                 values[f"threshold/{label}{suffix}"] = _number(weight.threshold)

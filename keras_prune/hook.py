@@ -66,6 +66,21 @@ def hook(layer, held: dict, below: dict) -> None:
 
     masked_call.held, masked_call.weights = dict(held), {**held, **below}
     override(layer, "call", masked_call)
+    _trace_anew(layer)
+
+
+def _trace_anew(layer) -> None:
+    """Lets a layer that is rematerialized be traced at each call.
+
+    JAX keeps the trace of a function, with the weights of that time in it, and finds it again by the function. A layer
+    without a hook gives it a new bound method each time.
+    """
+    rematerialized = layer.rematerialized_call
+
+    def rematerialized_call(call, *args, **kwargs):
+        return rematerialized(lambda *a, **k: call(*a, **k), *args, **kwargs)
+
+    override(layer, "rematerialized_call", rematerialized_call)
 
 
 def _reads_variables(model) -> bool:
@@ -124,7 +139,7 @@ def hook_tree(root, weights: dict) -> dict:
 
 def unhook(layer) -> None:
     """Takes all hooks off a layer."""
-    for name in ("call", "build", "quantize"):
+    for name in ("call", "rematerialized_call", "build", "quantize"):
         restore(layer, name)
 
 

@@ -17,7 +17,7 @@ from keras_prune.attachment import apply_masks, attach, put_back, take_off
 from keras_prune.connections import connection_variables
 from keras_prune.dropout import DropoutRate
 from keras_prune.hook import refuse_quantization
-from keras_prune.tree import layers_in, models_in
+from keras_prune.tree import is_pruning_state, layers_in, models_in
 from keras_prune.weights import masks_of, pruning_of
 
 
@@ -48,6 +48,11 @@ class PrunedModel:
     def save_own_variables(self, store):
         apply_masks(self)  # Before the turn of the layers: no file is denser than its masks.
         super().save_own_variables(store)
+
+    @property
+    def layers(self):
+        # A model that has weights of its own has masks of its own, which are a layer inside it.
+        return [layer for layer in super().layers if not is_pruning_state(layer)]
 
     def set_weights(self, weights):
         super().set_weights(weights)

@@ -100,7 +100,9 @@ def labels(model, layers) -> dict[int, str]:
     parents = parents_of(model)
     found: dict[int, str] = {}
     for layer in layers:
-        label = (layer.path or layer.name).removeprefix(f"{model.name}/")
+        parts = (layer.path or layer.name).removeprefix(f"{model.name}/").split("/")
+        # A `Prune` wrapper has the name of the layer inside it.
+        label = "/".join(part for part, outer in zip(parts, [None, *parts], strict=False) if part != outer)
         if label in found.values():
             inside = [one for one in layers_around(layer, parents) if isinstance(one, keras.Model)]
             label = f"{inside[0].name if inside else model.name}/{label}"

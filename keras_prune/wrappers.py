@@ -65,7 +65,7 @@ class Prune(keras.layers.Wrapper):
         self._criterion = StdThreshold() if criterion is None else criterion
         self.supports_masking = layer.supports_masking
         if layer.built and layer.weights:
-            self._attach()
+            self._attach(keep_zeros=True)
             self.built = True
 
     @property
@@ -75,18 +75,19 @@ class Prune(keras.layers.Wrapper):
         return weights[0].criterion if weights else self._criterion
 
     def build(self, *args, **kwargs):
+        has_weights = bool(self.layer.weights)
         if type(self.layer).build is keras.Layer.build:
-            if not self.layer.weights:
+            if not has_weights:
                 # A layer without a `build` of its own makes its weights when it is first called.
                 inputs = lambda shape: keras.Input(batch_shape=shape, dtype=self.layer.input_dtype)  # noqa: E731
                 self.layer(*keras.tree.map_shape_structure(inputs, args or tuple(kwargs.values())))
         elif not self.layer.built:
             self.layer.build(*args, **kwargs)
+        self._attach(keep_zeros=has_weights)
         self.built = True
-        self._attach()
 
-    def _attach(self):
-        if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros=True, frozen=True).weights:
+    def _attach(self, keep_zeros):
+        if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros, frozen=True).weights:
             raise ValueError(
                 "Prune needs a layer with connections: a trainable weight of two or more dimensions that is not a "
                 "bias. Leave this layer unwrapped. "
