@@ -485,7 +485,7 @@ def test_the_neurons_of_a_nested_model_go_too():
     assert_same_outputs(small, model)
 
 
-def test_a_wrapped_model_comes_back_plain_and_can_be_trained_saved_and_loaded(tmp_path):
+def test_a_pruned_model_comes_back_plain_and_can_be_trained(tmp_path):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -497,19 +497,41 @@ def test_a_wrapped_model_comes_back_plain_and_can_be_trained_saved_and_loaded(tm
             layers.Dense(3),
         ]
     )
-    model = kp.prune(randomize(model, density=1), kp.TargetSparsity(0.96))
+    kp.prune(randomize(model, density=1), kp.TargetSparsity(0.96))
     model.compile("adam", "mse")
-    for layer in model.layers:
-        if isinstance(layer, kp.Prune):
-            layer.cut()
+    kp.cut(model)
+    before = kp.report(model)
     small = remove_dead_neurons(model)
     assert small.count_params() < model.count_params() / 4
-    assert [type(layer) for layer in small.layers] == [type(layer) for layer in kp.strip(model).layers]
+    assert [type(layer) for layer in small.layers] == [type(layer) for layer in model.layers]
+    assert type(small) is keras.Sequential
+    assert kp.layers.pruned_weights(small) == []
+    assert str(kp.report(model)) == str(before)
     assert_same_outputs(small, model)
     assert small.compiled
     small.fit(np.ones((8, 8, 8, 1)), np.ones((8, 3)), verbose=0)
     small.save(tmp_path / "small.keras")
     assert_same_outputs(keras.models.load_model(tmp_path / "small.keras"), small)
+
+
+def test_hand_written_wrappers_are_left_out():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            kp.Prune(layers.Conv2D(8, 3, activation="relu"), kp.TargetSparsity(0.9)),
+            layers.Flatten(),
+            kp.Prune(layers.Dense(16, "relu"), kp.TargetSparsity(0.997)),
+            layers.Dense(3),
+        ]
+    )
+    kp.cut(randomize(model, density=1))
+    found = dead_neurons(model)
+    small = remove_dead_neurons(model)
+    assert [type(layer).__name__ for layer in small.layers] == ["Conv2D", "Flatten", "Dense", "Dense"]
+    assert small.layers[2].units == found.rows[1].kept < 16
+    assert_same_outputs(small, model)
+    assert [type(layer).__name__ for layer in model.layers] == ["Prune", "Flatten", "Prune", "Dense"]
+    assert len(kp.layers.pruned_weights(model)) == 2
 
 
 def test_the_model_is_not_changed():

@@ -8,6 +8,7 @@ import zlib
 import keras
 import numpy as np
 import pytest
+from helpers import assert_same, assert_zeros, masks, refill
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -164,18 +165,68 @@ def test_a_pruned_model_is_stored_plain_and_without_its_masks(tmp_path):
     model = keras.Sequential(
         [keras.Input((64,)), layers.Dense(50, name="fc1"), layers.Dropout(0.5), layers.Dense(10, name="fc2")]
     )
-    model = kp.prune(model, kp.TargetSparsity(0.9))
-    for layer in model.layers:
-        if isinstance(layer, kp.Prune):
-            layer.cut()
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.9)))
+    refill(model)
     save_sparse(model, tmp_path / "model.kprune")
     loaded = load_sparse(tmp_path / "model.kprune")
     assert [type(layer).__name__ for layer in loaded.layers] == ["Dense", "Dropout", "Dense"]
-    assert_same_weights(kp.strip(model), loaded)
+    assert not any(hasattr(layer, "pruning") for layer in loaded.layers)
+    assert_same_weights(model, loaded)
+    assert_zeros(model)
     rows = storage_sizes(model)
     assert [(row.shape, row.entries) for row in rows] == [((64, 50), 320), ((50,), 0), ((50, 10), 50), ((10,), 0)]
-    assert rows[0].name == model.layers[0].pruned_weights[0].variable.path
+    assert rows[0].name == kp.layers.pruned_weights(model)[0].path
     assert [row[1:] for row in rows] == [row[1:] for row in storage_sizes(loaded)]
+
+
+def test_a_pruned_model_stays_pruned_when_it_is_stored(tmp_path):
+    model = small()
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.5)))
+    before = masks(model)
+    save_sparse(model, tmp_path / "model.kprune")
+    assert_same(masks(model), before)
+    refill(model)
+    assert_same(model(np.ones((1, 6))), load_sparse(tmp_path / "model.kprune")(np.ones((1, 6))))
+
+
+def test_a_model_of_hand_written_wrappers_is_stored_plain(tmp_path):
+    wrapped = [kp.Prune(layers.Dense(5, "relu"), kp.TargetSparsity(0.5)), kp.Prune(layers.LSTM(4))]
+    model = keras.Sequential([keras.Input((3, 6)), *wrapped, layers.Dense(2)])
+    kp.cut(model)
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune")
+    assert [type(layer).__name__ for layer in loaded.layers] == ["Dense", "LSTM", "Dense"]
+    assert_same_weights(model, loaded)
+    assert [type(layer).__name__ for layer in model.layers] == ["Prune", "Prune", "Dense"]
+
+
+class Subclassed(keras.Model):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden, self.head = layers.Dense(units, "relu"), layers.Dense(2)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        self.head.build((None, self.units))
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units}
+
+
+def test_a_pruned_subclassed_model_comes_back_plain(tmp_path):
+    model = Subclassed(7)
+    model.build((None, 6))
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.75)))
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune", custom_objects={"Subclassed": Subclassed})
+    assert type(loaded) is Subclassed
+    assert_same_weights(model, loaded)
+    assert_same(model(np.ones((1, 6))), loaded(np.ones((1, 6))))
+    assert kp.report(loaded).compression == kp.report(model).compression > 4
 
 
 def test_an_adapted_normalization_works_after_loading(tmp_path):
