@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import refill
 
 import keras_prune as kp
 from keras_prune.export import xla
@@ -32,8 +33,7 @@ def model():
         ]
     )
     model = kp.prune(model, kp.TargetSparsity(0.75))
-    for layer in (model.get_layer("fc1"), model.get_layer("fc2")):
-        layer.cut()
+    kp.cut(model)
     return model
 
 
@@ -61,6 +61,41 @@ def test_a_saved_model_serves_any_batch_through_xla(model, inputs, tmp_path):
     assert report.differences["saved_model"] < 1e-5
     assert (tmp_path / "saved_model/variables/variables.data-00000-of-00001").stat().st_size < 1.5 * 4 * 676
     assert report.bytes["saved_model"] == sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("wrap", [False, True])
+def test_saved_model_of_pruned_model_has_no_masks(wrap, tmp_path):
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    fc = keras.layers.Dense(8, "relu", name="fc1")
+    layers = [
+        keras.layers.Embedding(9, 16),
+        kp.Prune(fc, kp.TargetSparsity(0.75)) if wrap else fc,
+        keras.layers.Dropout(0.5),
+        keras.layers.Conv1D(4, 3, name="conv"),
+    ]
+    model = kp.prune(keras.Sequential([keras.Input((5,), dtype="int32"), *layers]), kp.TargetSparsity(0.75))
+    kp.cut(model)
+    inputs = np.arange(10, dtype="int32").reshape(2, 5) % 9
+    expected = outputs_of(model, inputs)
+    kp.export_xla(model, tmp_path, ["saved_model"])
+    model.export(tmp_path / "of_keras", verbose=False)
+    for folder in (tmp_path / "saved_model", tmp_path / "of_keras"):
+        loaded = tf.saved_model.load(folder)
+        np.testing.assert_allclose(loaded.serve(inputs), expected, rtol=1e-5, atol=1e-6)
+        stored = tf.train.load_checkpoint(folder / "variables/variables").get_variable_to_dtype_map()
+        assert tf.float32 in stored.values()
+        assert tf.bool not in stored.values()
+        graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        operations = {node.op for node in nodes}
+        assert "MatMul" in operations
+        assert not operations & {"Select", "SelectV2", "LogicalAnd"}
+    assert len(kp.layers.pruned_weights(model)) == 3  # The model is as it was.
+    refill(model)
+    np.testing.assert_array_equal(outputs_of(model, inputs), expected)
 
 
 @needs_tensorflow

@@ -26,11 +26,10 @@ def start(*arguments, cwd):
 
 @pytest.fixture
 def model_file(tmp_path):
-    """A small wrapped model that was cut."""
+    """A small pruned model."""
     layers = [keras.Input((16,)), keras.layers.Dense(12, "relu", name="fc1"), keras.layers.Dense(3, name="fc2")]
     model = kp.prune(keras.Sequential(layers, name="net"), kp.TargetSparsity(0.75))
-    for layer in model.layers:
-        layer.cut()
+    kp.cut(model)
     model.save(tmp_path / "model.keras")
     return tmp_path / "model.keras"
 

@@ -33,7 +33,8 @@ def test_a_model_is_loaded(saved):
 
 def test_a_pruned_model_is_loaded_with_its_masks(saved, tmp_path):
     kp.prune(keras.models.load_model(saved), kp.TargetSparsity(0.5, kp.Blocks((2, 1)))).save(tmp_path / "pruned.keras")
-    assert load_model(str(tmp_path / "pruned.keras")).layers[0].criterion.pattern == kp.Blocks((2, 1))
+    (weight,) = kp.layers.pruned_weights(load_model(str(tmp_path / "pruned.keras")))
+    assert weight.criterion.pattern == kp.Blocks((2, 1))
 
 
 def truncated(path):
