@@ -21,7 +21,7 @@ from absl import app, flags
 from architectures import architectures
 
 import keras_prune as kp
-from keras_prune.graph import leaf_layers, pruned_layers
+from keras_prune.graph import leaf_layers
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("json", "docs/results/export_architectures.json", "Where the results are and go.")
@@ -35,8 +35,7 @@ def pruned(name):
     """Returns a pruned network whose outputs depend on its inputs."""
     keras.utils.set_random_seed(0)
     model = kp.prune(architectures()[name](), kp.TargetSparsity(FLAGS.sparsity))
-    for layer in pruned_layers(model):
-        layer.cut()
+    kp.cut(model)
     normalisations = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in normalisations:
         layer.momentum = 0.0  # One batch gives all of the statistics.

@@ -107,7 +107,7 @@ def prune(process, name, folder):
     model, steps["prune"] = process.measure(
         lambda: kp.prune(model, lambda layer: kp.TargetSparsity(1 - densities[layer.name]))
     )
-    cuts, steps["cut"] = process.measure(lambda: kp.cut(model, kp.OneShot(), 0))
+    cuts, steps["cut"] = process.measure(lambda: kp.cut(model))
     del cuts  # They hold on to masks.
     model, steps["strip"] = process.measure(lambda: kp.strip(model))
     _, steps["save_sparse"] = process.measure(lambda: kp.save_sparse(model, folder / "sparse.kprune"))

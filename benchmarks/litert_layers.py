@@ -64,9 +64,11 @@ def alone(input_shape, make):
 
 def pruned(model, sparsity, pattern):
     """Returns a plain copy of a model in which every weight was cut."""
-    model = kp.prune(model, kp.TargetSparsity(sparsity, pattern))
-    model.layers[-1].cut()
-    return kp.strip(model)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    kp.prune(copy, kp.TargetSparsity(sparsity, pattern))
+    kp.cut(copy)
+    return kp.strip(copy)
 
 
 def convert(model, path):

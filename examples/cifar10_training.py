@@ -166,7 +166,7 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
     model = dense_model(network, width, seed, settings, data, held_out, directory)
     scan = kp.sensitivity(model, held_out, batch_size=500)
     criteria = scan.criteria(settings.sensitivity_drop)
-    _, rounds = kp.iterative_prune(
+    rounds = kp.iterative_prune(
         kp.prune(model, criteria),
         settings.compressions,
         max_drop=max_drop,

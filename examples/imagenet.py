@@ -144,7 +144,7 @@ def main(_):
         compile(model)  # Retraining scales the learning rate that the optimizer has.
         scan = kp.sensitivity(model, held_out.take(FLAGS.scan_batches))
         criteria = scan.criteria(FLAGS.sensitivity_drop)
-        best, rounds = kp.iterative_prune(
+        rounds = kp.iterative_prune(
             kp.prune(model, criteria),
             [float(compression) for compression in FLAGS.compressions or COMPRESSIONS[FLAGS.network]],
             max_drop=FLAGS.max_drop,
@@ -159,14 +159,15 @@ def main(_):
             verbose=2,
         )
         evaluation = batches(FLAGS.eval_split)
+        dense = keras.models.load_model(directory / "rounds/round_00.keras")
         accuracies = {
             name: one.evaluate(evaluation, verbose=0, return_dict=True)
-            for name, one in (("dense", model), ("pruned", best))
+            for name, one in (("dense", dense), ("pruned", model))
         }
-    report = kp.report(best, held_out.take(1))
-    small = kp.strip(best)
-    small.save(directory / "pruned.keras")
-    kp.save_sparse(small, directory / "pruned.kprune")
+    report = kp.report(model, held_out.take(1))
+    kp.strip(model)
+    model.save(directory / "pruned.keras")
+    kp.save_sparse(model, directory / "pruned.kprune")
     results = {
         "rounds": [one._asdict() for one in rounds],
         "criteria": {name: repr(criterion) for name, criterion in criteria.items()},

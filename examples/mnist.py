@@ -94,7 +94,9 @@ def main(_):
 
     pattern = kp.Blocks(tuple(map(int, FLAGS.block_size))) if FLAGS.block_size else None
     criterion = kp.StdThreshold(FLAGS.quality, pattern)
-    pruned = kp.prune(dense, criterion)
+    pruned = build()  # `prune` changes a model in place. The dense one is compared at the end.
+    pruned.set_weights(dense.get_weights())
+    kp.prune(pruned, criterion)
     prune_in_rounds = kp.PruningCallback(kp.Iterative(FLAGS.rounds, FLAGS.epochs))
     log = keras.callbacks.CSVLogger(output_dir / "history.csv")
     train(pruned, data, held_out, FLAGS.rounds, FLAGS.epochs, [prune_in_rounds, log])
@@ -113,8 +115,8 @@ def main(_):
         "layers": [{"name": row.name, "weights": row.weights, "kept": row.kept} for row in report.rows],
         "seconds": time.time() - started,
     }
-    kp.strip(pruned).save(output_dir / "model.keras")
     plots.mask(pruned.get_layer("fc1")).figure.savefig(output_dir / "mask.png")
+    kp.strip(pruned).save(output_dir / "model.keras")
     (output_dir / "report.txt").write_text(f"{report}\n", encoding="utf-8")
     (output_dir / "report.json").write_text(json.dumps(summary, indent=2))
     print(report)

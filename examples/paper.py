@@ -138,8 +138,8 @@ def prune_in_rounds(network, seed):
     model = dense_model(network, seed)
     if settings["sensitivity_drop"] is not None:
         scan = kp.sensitivity(model, held_out, batch_size=1000)
-        model = kp.prune(model, scan.criteria(settings["sensitivity_drop"]))
-    _, rounds = kp.iterative_prune(
+        kp.prune(model, scan.criteria(settings["sensitivity_drop"]))
+    rounds = kp.iterative_prune(
         model,
         settings["compressions"],
         max_drop=0.02,  # The whole curve is wanted, also beyond the point where accuracy is lost.
@@ -180,25 +180,34 @@ def keep_weights(network, seed, rounds):
     models = [keras.models.load_model(directory(network, seed) / f"round_{i:02d}.keras") for i in range(rounds)]
     wanted = networks.TABLE_1[network].compression
     pruned = next(model for model in models if kp.report(model).compression >= wanted)
-    kernels = [model.get_layer("fc1").layer.kernel for model in (models[0], pruned)]
+    kernels = [model.get_layer("fc1").kernel for model in (models[0], pruned)]
     before, after = (keras.ops.convert_to_numpy(kernel).astype("float16") for kernel in kernels)
     np.savez_compressed(pathlib.Path(FLAGS.results_dir) / f"{network}_fc1.npz", before=before, after=after)
 
 
+def copy_of(model):
+    """Returns a copy of a dense model, compiled."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    compile(copy)
+    return copy
+
+
+def pruned_copy(model, compression):
+    """Returns a copy of a dense model with one common quality, at which a cut gives the compression."""
+    return kp.prune(copy_of(model), kp.StdThreshold(kp.quality_for(model, compression)))
+
+
 def naive_cut(model, compression):
     """Cuts every layer once at the common quality that gives the compression; nothing is retrained."""
-    pruned = kp.prune(model, kp.StdThreshold(kp.quality_for(model, compression)))
-    for layer in pruned.layers:
-        if isinstance(layer, kp.Prune):
-            layer.cut()
+    pruned = pruned_copy(model, compression)
+    kp.cut(pruned)
     return pruned
 
 
 def svd(model, compression):
     """Reduces the rank of every layer by the singular value decomposition until the factors are small enough."""
-    reduced = keras.models.clone_model(model)
-    reduced.set_weights(model.get_weights())
-    compile(reduced)
+    reduced = copy_of(model)
     for layer in reduced.layers:
         if layer.weights:
             kernel = keras.ops.convert_to_numpy(layer.kernel)
@@ -226,8 +235,7 @@ def regularization(network, seed):
         measurements.append({"penalty": penalty, "compression": 1.0, "error": error(dense, held_out)})
         for compression in (2, 4, 8, 13, 20):
             cut = error(naive_cut(dense, compression), held_out)
-            model = kp.prune(dense, kp.StdThreshold(kp.quality_for(dense, compression)))
-            compile(model)
+            model = pruned_copy(dense, compression)
             if l1:
                 kp.regularize(model, l1=l1)
             keras.utils.set_random_seed(seed)

@@ -59,17 +59,17 @@ compile_and_fit(model, epochs=2 * EPOCHS_PER_ROUND)
 dense_accuracy = accuracy(model)
 
 # 2. Cut the connections below a growing share of each layer's standard deviation, retraining after each of five cuts.
-model = kp.prune(model, kp.StdThreshold(quality=1.0))
+kp.prune(model, kp.StdThreshold(quality=1.0))
 schedule = kp.Iterative(rounds=5, epochs_per_round=EPOCHS_PER_ROUND)
 compile_and_fit(model, epochs=5 * EPOCHS_PER_ROUND, callbacks=[kp.PruningCallback(schedule)])
 pruned_accuracy = accuracy(model)
 print(kp.report(model, test_x))
 
 # 3. Make it a plain Keras model again and save it; export it, which runs the file and compares it with the model.
-plain = kp.strip(model)
+kp.strip(model)
 OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
-plain.save(OUTPUT_DIR / "digits.keras")
-print(kp.export_tflite(plain, OUTPUT_DIR / "digits.tflite", data=test_x))
+model.save(OUTPUT_DIR / "digits.keras")
+print(kp.export_tflite(model, OUTPUT_DIR / "digits.tflite", data=test_x))
 
 reloaded = keras.models.load_model(OUTPUT_DIR / "digits.keras").predict(test_x, verbose=0)
 difference = np.abs(reloaded - model.predict(test_x, verbose=0)).max()

@@ -4,8 +4,8 @@
     python examples/transfer.py --dataset=cifar10 --image_size=96 --alpha=0.35 --train_split='train[:80%]'
     python examples/transfer.py --weights=none             # the same from random weights, to see it run offline
 
-Three things matter. Frozen layers are neither wrapped nor cut, so `kp.prune` is called twice: for the head, and again
-when the backbone has been unfrozen; what is wrapped already stays as it is. The backbone is called with
+Three things matter. `kp.prune` leaves frozen layers alone, so it is called twice: for the head, and again when the
+backbone has been unfrozen; the head keeps its masks. The backbone is called with
 `training=False` throughout, so that its batch norms keep the statistics they came with. And the unfrozen network is
 fine-tuned at a small learning rate before its first cut, and after every one.
 """
@@ -87,11 +87,11 @@ def main(_):
     classes = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir).info.features["label"].num_classes
     model, backbone = build(classes)
 
-    model = kp.prune(model, criterion)
+    kp.prune(model, criterion)
     train(model, FLAGS.learning_rate, kp.OneShot(at=FLAGS.head_epochs - 1), FLAGS.head_epochs, data, held_out)
 
     model.get_layer(backbone).trainable = True
-    model = kp.prune(model, criterion)
+    kp.prune(model, criterion)
     schedule = kp.Iterative(FLAGS.rounds, FLAGS.epochs, start=FLAGS.tuning_epochs)
     epochs = FLAGS.tuning_epochs + FLAGS.rounds * FLAGS.epochs
     train(model, 0.1 * FLAGS.learning_rate, schedule, epochs, data, held_out)
@@ -101,9 +101,9 @@ def main(_):
     print(f"accuracy: {100 * accuracy:.2f} %")
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    small = kp.strip(model)
-    small.save(output_dir / "pruned.keras")
-    kp.save_sparse(small, output_dir / "pruned.kprune")
+    kp.strip(model)
+    model.save(output_dir / "pruned.keras")
+    kp.save_sparse(model, output_dir / "pruned.kprune")
 
 
 if __name__ == "__main__":

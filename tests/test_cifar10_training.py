@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_prune as kp
+from keras_prune.graph import pruned_dropouts
 
 pytest.importorskip("tensorflow_datasets", reason="the examples read images with TensorFlow Datasets")
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
@@ -57,9 +58,9 @@ def test_the_networks_have_the_shape_of_those_they_are_named_after(training, net
     rows = kp.report(model).rows
     dense = sum(row.weights for row in rows if row.name.startswith("fc"))
     assert dense / sum(row.weights for row in rows) > dense_share
-    pruned = kp.prune(model)
-    followed = [layer.source for layer in pruned.layers if isinstance(layer, kp.PrunedDropout)]
-    assert followed == ["fc1", "fc2"]
+    followed = {rate.owner().name: weights for rate, weights in pruned_dropouts(kp.prune(model))}
+    paths = {name: [weight.layer.name for weight in weights] for name, weights in followed.items()}
+    assert paths == {"dropout1": ["fc1"], "dropout2": ["fc2"]}
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(training):
