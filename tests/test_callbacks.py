@@ -1,4 +1,4 @@
-"""Cutting inside `fit`: zeros that stay, runs that go on where they stopped, schedules that fire, logs that tell."""
+"""Pruning inside `fit`: zeros that stay, runs that resume, schedules that fire, logs of every layer."""
 
 import csv
 import warnings
@@ -6,18 +6,14 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, density, kept, masks
 from keras import layers, ops, optimizers
 
 import keras_prune as kp
 
-JAX, TENSORFLOW, TORCH = (keras.backend.backend() == name for name in ("jax", "tensorflow", "torch"))
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
 STEPS = 4  # For each epoch: 64 samples in batches of 16.
-
-
-def array(variable):
-    return ops.convert_to_numpy(variable.value)
 
 
 def pruned_model(criterion=None, optimizer="adam", regularizer=None, **compiling):
@@ -29,7 +25,7 @@ def pruned_model(criterion=None, optimizer="adam", regularizer=None, **compiling
             layers.Dense(3, kernel_regularizer=regularizer, name="head"),
         ]
     )
-    model = kp.prune(model, criterion or kp.TargetSparsity(0.7))
+    kp.prune(model, criterion or kp.TargetSparsity(0.7))
     # A few steps take TensorFlow less time than compiling them would.
     model.compile(optimizer, "mse", **{"jit_compile": JAX, "run_eagerly": TENSORFLOW} | compiling)
     return model
@@ -42,19 +38,11 @@ def fit(model, schedule, *callbacks, epochs=3, verbose=0, **kwargs):
     )
 
 
-def weights_and_masks(model):
-    return [
-        (array(weight.variable), array(weight.mask))
-        for layer in kp.graph.pruned_layers(model)
-        for weight in layer.pruned_weights
-    ]
-
-
 def assert_zero_where_cut(model):
-    for weight, mask in weights_and_masks(model):
-        assert not mask.all()
-        assert not weight[~mask].any()
-        assert weight[mask].all()
+    """Asserts that each weight was cut, and is zero where its mask is and nowhere else."""
+    assert_zeros(model)
+    for weight in kp.layers.pruned_weights(model):
+        assert weight.kept == np.count_nonzero(array(weight.variable)) < weight.size
 
 
 class AfterEveryBatch(keras.callbacks.Callback):
@@ -65,9 +53,10 @@ class AfterEveryBatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if JAX:
             self.model.jax_state_sync()
-        for weight, mask in weights_and_masks(self.model):
-            self.wrong += np.count_nonzero(weight[~mask])
-            self.seen += np.count_nonzero(~mask)
+        for weight in kp.layers.pruned_weights(self.model):
+            pruned = ~array(weight.mask)
+            self.wrong += np.count_nonzero(array(weight.variable)[pruned])
+            self.seen += np.count_nonzero(pruned)
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -90,7 +79,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regularizer", ["l1", "l2"])
-def test_a_cut_weight_stays_zero_after_every_step(optimizer, regularizer):
+def test_pruned_weights_stay_zero_after_every_step(optimizer, regularizer):
     model, probe = pruned_model(None, OPTIMIZERS[optimizer](), regularizer, run_eagerly=False), AfterEveryBatch()
     fit(model, kp.PolynomialDecay(1, 9, every=3, unit="step"), probe)
     assert probe.seen > 0
@@ -98,7 +87,7 @@ def test_a_cut_weight_stays_zero_after_every_step(optimizer, regularizer):
 
 
 @pytest.mark.usefixtures("mixed_float16")
-def test_a_cut_weight_stays_zero_in_mixed_precision():
+def test_pruned_weights_stay_zero_in_mixed_precision():
     model, probe = pruned_model(), AfterEveryBatch()
     fit(model, kp.PolynomialDecay(1, 9, unit="step"), probe, epochs=3)
     assert probe.seen > 0
@@ -106,10 +95,10 @@ def test_a_cut_weight_stays_zero_in_mixed_precision():
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
 
 
-def test_zeros_outlast_predict_evaluate_save_load_and_further_training(tmp_path):
+def test_zeros_outlast_saving_and_further_training(tmp_path):
     model = pruned_model()
     fit(model, kp.OneShot(at=1))
-    masks = [mask for _, mask in weights_and_masks(model)]
+    before = masks(model)
     expected = model.predict(X, verbose=0)
     model.evaluate(X, Y, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -118,8 +107,7 @@ def test_zeros_outlast_predict_evaluate_save_load_and_further_training(tmp_path)
     loaded.fit(X, Y, epochs=2, verbose=0)  # Without the callback.
     for again in (model, loaded):
         assert_zero_where_cut(again)
-        for (_, mask), before in zip(weights_and_masks(again), masks, strict=True):
-            np.testing.assert_array_equal(mask, before)
+        assert_same(masks(again), before)
 
 
 RESUMED = {
@@ -132,7 +120,7 @@ RESUMED = {
 
 @pytest.mark.filterwarnings("ignore:The run ended before the schedule's first cut")
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_run_stopped_after_any_epoch_ends_as_one_that_was_not(name, tmp_path):
+def test_a_run_resumed_after_any_epoch_ends_the_same(name, tmp_path):
     schedule, criterion, options = RESUMED[name]
 
     def start():
@@ -147,7 +135,7 @@ def test_a_run_stopped_after_any_epoch_ends_as_one_that_was_not(name, tmp_path):
         stopped.save(tmp_path / "model.keras")
         resumed = keras.models.load_model(tmp_path / "model.keras")
         fit(resumed, schedule, epochs=4, initial_epoch=stop)
-        for variable, expected in zip(resumed.weights, whole.weights, strict=True):
+        for variable, expected in zip(resumed.variables, whole.variables, strict=True):
             np.testing.assert_array_equal(array(variable), array(expected), err_msg=f"{variable.path}, stop={stop}")
 
 
@@ -159,13 +147,12 @@ def test_a_resumed_run_may_end_before_the_next_cut():
         fit(model, schedule, epochs=2, initial_epoch=1)
 
 
-def test_a_cut_that_would_empty_a_layer_keeps_one_connection_and_says_so(capsys):
+def test_a_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
     model = pruned_model({"hidden": kp.StdThreshold(100.0), "head": kp.TargetSparsity(0.99)})
     fit(model, kp.OneShot(), epochs=1, verbose=1)
-    assert [layer.connections[0] for layer in kp.graph.pruned_layers(model)] == [1, 1]
-    printed = capsys.readouterr().out
-    kept = "one connection or block kept in each of hidden/kernel, head/kernel, which the cut would have emptied"
-    assert kept in printed
+    assert kept(model) == [1, 1]
+    rescued = "one connection or block kept in each of hidden/kernel, head/kernel, which the cut would have emptied"
+    assert rescued in capsys.readouterr().out
 
 
 def test_each_cut_prints_one_line_and_silence_prints_none(capsys):
@@ -178,19 +165,19 @@ def test_each_cut_prints_one_line_and_silence_prints_none(capsys):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_weight_that_is_not_finite_stops_the_cut_before_any_layer_is_touched(value):
+def test_a_weight_that_is_not_finite_stops_the_whole_cut(value):
     model = pruned_model()
-    kernel = model.get_layer("head").layer.kernel
+    kernel = model.get_layer("head").kernel
     kernel.assign(np.full(kernel.shape, value))
     with pytest.raises(ValueError, match=r"diverged.*Received: layer=head, weight=kernel"):
         fit(model, kp.OneShot())
-    assert model.get_layer("hidden").density == 1
+    assert density(model) == 1
 
 
 def test_a_model_with_nothing_to_prune_is_refused():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3, name="head")])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"no Prune layer.*keras_prune.prune.*Received: model=.*'head'"):
+    with pytest.raises(ValueError, match=r"no trainable weights.*keras_prune.prune.*Received: model="):
         fit(model, kp.OneShot())
 
 
@@ -209,7 +196,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize(("schedule", "kwargs"), NEVER)
-def test_a_schedule_that_cannot_fire_is_an_error_at_the_start_of_fit(schedule, kwargs):
+def test_a_schedule_that_cannot_fire_is_refused_at_the_start(schedule, kwargs):
     model = pruned_model()
     with pytest.raises(ValueError, match=r"never cuts in this run.*Train longer.*Received: schedule="):
         fit(model, schedule, epochs=2, **kwargs)
@@ -268,7 +255,7 @@ def test_a_generator_of_unknown_length_is_pruned_by_step():
         (kp.PolynomialDecay(0, 50, unit="step"), "goes on until step 50.*full strength is not reached"),
     ],
 )
-def test_a_generator_of_unknown_length_that_ends_too_early_warns_at_the_end(schedule, message):
+def test_a_generator_that_ends_too_early_warns_at_the_end(schedule, message):
     with pytest.warns(UserWarning, match=message):
         fit_generator(pruned_model(), schedule, count=3)
 
@@ -280,16 +267,16 @@ class DensityAtEveryStep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if JAX:
             self.model.jax_state_sync()
-        self.densities.append(self.model.get_layer("hidden").density)
+        self.densities.append(density(self.model.get_layer("hidden")))
 
 
-def test_by_step_a_cut_comes_right_before_the_step_of_its_index():
+def test_by_step_a_cut_comes_before_the_step_of_its_index():
     probe = DensityAtEveryStep()
     fit(pruned_model(kp.TargetSparsity(0.75)), kp.OneShot(at=5, unit="step"), probe, epochs=2)
     assert probe.densities == [1.0] * 5 + [0.25] * 3
 
 
-def test_with_gradient_accumulation_a_step_is_an_update_of_the_weights():
+def test_with_gradient_accumulation_a_step_is_an_update():
     probe = DensityAtEveryStep()
     model = pruned_model(kp.TargetSparsity(0.75), optimizers.Adam(gradient_accumulation_steps=3))
     fit(model, kp.OneShot(at=2, unit="step"), probe, epochs=2)
@@ -298,15 +285,15 @@ def test_with_gradient_accumulation_a_step_is_an_update_of_the_weights():
 
 @pytest.mark.skipif(TORCH, reason="Keras runs one step at a time on PyTorch")
 @pytest.mark.parametrize(("at", "densities"), [(5, [1.0, 1.0, 1.0, 0.25]), (7, [1.0, 1.0, 1.0, 1.0])])
-def test_a_cut_between_steps_that_are_executed_together_waits_for_the_last_of_them(at, densities):
+def test_a_cut_waits_for_steps_that_are_executed_together(at, densities):
     probe = DensityAtEveryStep()
     model = pruned_model(kp.TargetSparsity(0.75), steps_per_execution=2, run_eagerly=False)
     fit(model, kp.OneShot(at=at, unit="step"), probe, epochs=2)
     assert probe.densities == densities
-    assert model.get_layer("hidden").density == 0.25
+    assert density(model.get_layer("hidden")) == 0.25
 
 
-def test_history_and_csv_logger_tell_of_every_layer(tmp_path):
+def test_history_and_csv_logger_have_every_layer(tmp_path):
     model = pruned_model({"hidden": kp.TargetSparsity(0.75), "head": kp.StdThreshold(0.5)})
     history = fit(model, kp.OneShot(at=1), keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2).history
     names = ["sparsity", "dropout/drop"]
@@ -317,12 +304,12 @@ def test_history_and_csv_logger_tell_of_every_layer(tmp_path):
         assert [float(row[name]) for row in logged] == pytest.approx(history[name])
     assert history["density/hidden"] == [1.0, 0.25]
     assert history["sparsity"][0] == 0
-    kept, total = zip(*(layer.connections for layer in kp.graph.pruned_layers(model)), strict=True)
-    assert history["sparsity"][1] == pytest.approx(1 - sum(kept) / sum(total))
-    assert history["threshold/head"][1] == pytest.approx(float(model.get_layer("head").pruned_weights[0].threshold))
+    assert history["sparsity"][1] == pytest.approx(1 - density(model))
+    (head,) = kp.layers.pruned_weights(model.get_layer("head"))
+    assert history["threshold/head"][1] == pytest.approx(float(array(head.threshold)))
 
 
-def test_layers_and_weights_of_the_same_name_do_not_share_a_log_entry():
+def test_layers_of_the_same_name_do_not_share_a_log_entry():
     inputs = keras.Input((5, 8))
     towers = [
         keras.Sequential([keras.Input((5, 8)), layers.Dense(8, name="same")], name=name) for name in ("left", "right")
@@ -332,16 +319,8 @@ def test_layers_and_weights_of_the_same_name_do_not_share_a_log_entry():
     model.compile("sgd", "mse")
     callback = kp.PruningCallback(kp.OneShot(), verbose=0)
     logs = model.fit(np.ones((4, 5, 8)), np.ones((4, 4)), epochs=1, verbose=0, callbacks=[callback]).history
-    assert sum(name.startswith("density/") for name in logs) == 3
+    assert sum(name.startswith("density/") for name in logs) == 4
     assert sum(name.startswith("threshold/") for name in logs) == 2 + 4
-
-
-@pytest.mark.parametrize(("network", "density", "rate"), [("AlexNet", 0.09, 0.15), ("VGG-16", 0.04, 0.10)])
-def test_dropout_follows_the_connections_to_the_published_rates(network, density, rate):
-    dropout = kp.PrunedDropout(0.5, source="fc6")
-    dropout.build((None, 4096))
-    dropout.follow(density)
-    assert float(dropout.current_rate) == pytest.approx(rate, abs=1e-6)
 
 
 class ShareOfZeros(layers.Layer):
@@ -362,7 +341,7 @@ class ShareAtEpochEnd(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("adjust", "rate"), [(True, 0.15), (False, 0.5)])
-def test_the_dropout_rate_takes_effect_inside_the_compiled_step(adjust, rate):
+def test_the_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
     model = keras.Sequential(
         [
             keras.Input((8,)),

@@ -1,8 +1,9 @@
-"""A training loop written by hand needs one call per epoch or step, on each backend."""
+"""A custom training loop needs one call per epoch or step, on each backend."""
 
 import keras
 import numpy as np
 import pytest
+from helpers import array, assert_zeros, density, kept, refill
 from keras import layers, ops, optimizers
 
 import keras_prune as kp
@@ -10,10 +11,6 @@ import keras_prune as kp
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(32, 3)).astype("float32")
 BATCHES = 4
-
-
-def array(variable):
-    return ops.convert_to_numpy(variable.value)
 
 
 def pruned_model():
@@ -72,67 +69,80 @@ def batches():
 
 
 @pytest.mark.parametrize("make", [lambda: optimizers.Adam(0.01), lambda: optimizers.Muon(0.01)])
-def test_one_call_before_every_epoch_prunes_as_the_callback_does(make):
+def test_one_call_before_every_epoch_prunes_as_the_callback(make):
     schedule = kp.Iterative(rounds=2, epochs_per_round=2)
     model, optimizer = pruned_model(), make()
     optimizer.build(model.trainable_variables)
     densities, cuts = [], []
     for epoch in range(5):
-        cuts.append(len(kp.cut(model, schedule, epoch, optimizer)))
-        densities.append(model.get_layer("hidden").density)
-        for layer in kp.graph.pruned_layers(model):
-            for weight in layer.pruned_weights:
-                assert not array(weight.variable)[~array(weight.mask)].any()
+        cuts.append(len(kp.cut(model, schedule.strength(epoch), optimizer)))
+        densities.append(density(model.get_layer("hidden")))
+        assert_zeros(model)
         for x, y in batches():
             step(model, optimizer, x, y)
     assert cuts == [2, 0, 2, 0, 0]
     assert densities == [0.625, 0.625, 0.25, 0.25, 0.25]
-    assert float(array(model.layers[1].current_rate)) == pytest.approx(0.4 * 0.25**0.5)
+    assert model.layers[1].pruning.current_rate == pytest.approx(0.4 * 0.25**0.5)
 
 
-def test_one_call_before_every_step_keeps_what_is_cut_at_zero():
+def test_one_call_before_every_step_keeps_zeros():
     schedule = kp.PolynomialDecay(begin=0, end=6, every=2, unit="step")
     model, optimizer = pruned_model(), optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
     now = 0
     for _ in range(3):
         for x, y in batches():
-            kp.cut(model, schedule, now, optimizer)
+            kp.cut(model, schedule.strength(now), optimizer)
             step(model, optimizer, x, y)
             now += 1
-            for layer in kp.graph.pruned_layers(model):
-                for weight in layer.pruned_weights:
-                    # Of Adam's momentum nothing is left that could move a stored weight.
-                    assert not array(weight.variable)[~array(weight.mask)].any()
-    assert model.get_layer("hidden").density == 0.25
+            # Of Adam's momentum nothing is left that could move a stored weight.
+            assert_zeros(model)
+    assert kept(model) == [32, 12]
+
+
+def test_a_strength_of_none_only_applies_masks():
+    model = pruned_model()
+    kp.cut(model, 0.5)
+    before = kept(model)
+    refill(model)
+    assert kp.cut(model, None) == []
+    assert kept(model) == before
+    assert_zeros(model)
+
+
+def test_a_single_layer_is_cut():
+    model = pruned_model()
+    kp.cut(model.get_layer("hidden"))
+    assert kept(model) == [32, 48]
+    assert model.layers[1].pruning.current_rate == 0.4  # Which dropout follows, the model alone knows.
 
 
 def test_the_optimizer_of_a_compiled_model_is_found():
     model = pruned_model()
     model.compile("adam", "mse")
     model.fit(X, Y, verbose=0)
-    kp.cut(model, kp.OneShot(), 0)
-    mask = array(model.get_layer("hidden").pruned_weights[0].mask)
+    kp.cut(model)
+    mask = array(kp.layers.pruned_weights(model)[0].mask)
     slots = [slot for slot in model.optimizer.variables if tuple(slot.shape) == mask.shape]
     assert slots
     assert not any(array(slot)[~mask].any() for slot in slots)
 
 
 def test_a_model_with_nothing_to_prune_is_refused():
-    with pytest.raises(ValueError, match=r"no Prune layer.*keras_prune.prune\(model, criterion\).*Received: model="):
-        kp.cut(keras.Sequential([keras.Input((3,)), layers.Dense(2)]), kp.OneShot(), 0)
+    with pytest.raises(ValueError, match=r"no trainable weights.*keras_prune.prune\(model.*Received: model="):
+        kp.cut(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
 
 
-def test_a_weight_that_is_not_finite_stops_the_cut_before_any_layer_is_touched():
+def test_a_weight_that_is_not_finite_stops_the_whole_cut():
     model = pruned_model()
-    kernel = model.get_layer("head").layer.kernel
+    kernel = model.get_layer("head").kernel
     kernel.assign(ops.full(kernel.shape, np.nan))
     with pytest.raises(ValueError, match=r"NaN or infinity.*Received: layer=head"):
-        kp.cut(model, kp.OneShot(), 0)
-    assert model.get_layer("hidden").density == 1
+        kp.cut(model)
+    assert density(model) == 1
 
 
-def test_an_optimizer_that_cannot_be_made_anew_stops_the_cut_before_any_layer_is_touched():
+def test_an_optimizer_that_cannot_be_rebuilt_stops_the_cut():
     class Own(optimizers.SGD):
         def __init__(self, rate):
             super().__init__(rate, momentum=0.9)
@@ -140,5 +150,5 @@ def test_an_optimizer_that_cannot_be_made_anew_stops_the_cut_before_any_layer_is
     model, optimizer = pruned_model(), Own(0.1)
     optimizer.build(model.trainable_variables)
     with pytest.raises(ValueError, match=r"made from its get_config\(\).*of class Own"):
-        kp.cut(model, kp.OneShot(at=0), 0, optimizer)
-    assert all(layer.density == 1 for layer in kp.graph.pruned_layers(model))
+        kp.cut(model, 1.0, optimizer)
+    assert density(model) == 1

@@ -1,19 +1,12 @@
-"""Who feeds whom: whose outputs a dropout drops, and which layers are pruned."""
+"""The graph of a model: which layers it has, and whose outputs a dropout drops."""
 
 import keras
 import pytest
 from keras import layers
 
 import keras_prune as kp
-from keras_prune.graph import (
-    Graph,
-    dropout_sources,
-    has_graph,
-    leaf_layers,
-    pruned_dropouts,
-    pruned_layers,
-    submodels,
-)
+from keras_prune.graph import Graph, dropout_sources, has_graph, leaf_layers, pruned_dropouts
+from keras_prune.tree import models_in
 
 
 def source_of_the_only_dropout(model):
@@ -32,7 +25,7 @@ def source_of_the_only_dropout(model):
         lambda: [layers.ZeroPadding2D(), layers.AveragePooling2D(2), layers.Dropout(0.0)],
     ],
 )
-def test_a_dropout_is_tied_through_layers_that_pass_neurons_on(between):
+def test_a_dropout_is_tied_through_layers_that_pass_on(between):
     model = keras.Sequential(
         [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, name="conv"), *between(), layers.Dropout(0.5)]
     )
@@ -66,9 +59,13 @@ def test_a_dropout_that_is_called_twice_has_no_single_source():
     assert "more than once" in source.reason
 
 
-def test_a_wrapped_layer_is_a_source_too():
-    model = kp.prune(keras.Sequential([keras.Input((4,)), layers.Dense(4, name="fc"), layers.Dropout(0.5)]))
-    assert isinstance(source_of_the_only_dropout(model).layer, kp.Prune)
+@pytest.mark.parametrize("make", [layers.Dense, lambda *args, **kwargs: kp.Prune(layers.Dense(*args, **kwargs))])
+def test_a_pruned_layer_is_a_source(make):
+    model = kp.prune(keras.Sequential([keras.Input((4,)), make(4, name="fc"), layers.Dropout(0.5)]))
+    assert source_of_the_only_dropout(model).layer is model.layers[0]
+    ((rate, weights),) = pruned_dropouts(model)
+    assert rate is model.layers[1].pruning
+    assert weights == kp.layers.pruned_weights(model.layers[0])
 
 
 def nested_model():
@@ -79,13 +76,14 @@ def nested_model():
     return keras.Model(inputs, layers.Dense(2, name="head")(block(block(inputs))), name="whole")
 
 
-def test_nested_models_are_walked_once_however_often_they_are_called():
+def test_nested_models_are_walked_once_for_all_their_calls():
     model = nested_model()
-    assert [submodel.name for submodel in submodels(model)] == ["whole", "block"]
+    assert [one.name for one in models_in(model)] == ["whole", "block"]
+    kp.prune(model)
     assert [layer.name for layer in leaf_layers(model)][-3:] == ["fc", "drop", "head"]
-    pruned = kp.prune(model)
-    assert [layer.name for layer in pruned_layers(pruned)] == ["fc", "head"]
-    assert [(dropout.name, layer.name) for dropout, layer in pruned_dropouts(pruned)] == [("drop", "fc")]
+    assert [weight.layer.name for weight in kp.layers.pruned_weights(model)] == ["fc", "head"]
+    ties = [(rate.owner().name, [one.layer.name for one in weights]) for rate, weights in pruned_dropouts(model)]
+    assert ties == [("drop", ["fc"])]
 
 
 class Block(layers.Layer):
@@ -102,7 +100,7 @@ class Block(layers.Layer):
 
 def test_wrappers_inside_other_layers_are_found():
     model = keras.Sequential([keras.Input((4,)), Block(), kp.Prune(layers.Dense(2, name="outer"))])
-    assert [layer.name for layer in pruned_layers(model)] == ["inner", "outer"]
+    assert [weight.layer.name for weight in kp.layers.pruned_weights(model)] == ["inner", "outer"]
 
 
 def test_a_model_without_weights_has_no_graph():
@@ -112,7 +110,7 @@ def test_a_model_without_weights_has_no_graph():
     assert has_graph(model)
 
 
-def test_the_activation_of_a_layer_stands_behind_its_normalization():
+def test_an_activation_is_found_behind_the_normalization():
     model = keras.Sequential(
         [
             keras.Input((4,)),

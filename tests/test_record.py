@@ -1,29 +1,32 @@
-"""Models of a class of the user's own: every layer that its attributes hold is pruned, saved, loaded and stripped."""
+"""A pruned model of any class is saved and loaded with its masks and criteria, into files, buffers and checkpoints."""
+
+import copy
+import pickle
 
 import keras
 import numpy as np
 import pytest
+from helpers import JAX, TENSORFLOW, array, assert_same, assert_zeros, criteria, kept, masks, refill
 from keras import layers, ops
 
 import keras_prune as kp
 
-JAX, TENSORFLOW = (keras.backend.backend() == name for name in ("jax", "tensorflow"))
 X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(32, 6)).astype("float32")
 HALF = kp.TargetSparsity(0.5)
-register = keras.saving.register_keras_serializable(package="test_subclassed")
+register = keras.saving.register_keras_serializable(package="test_record")
 
 
 @register
 class Block(layers.Layer):
-    """A layer of the user's own that makes layers and a weight in `build`."""
+    """A layer that makes layers and a weight in `build`."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
         self.units = units
 
     def build(self, input_shape):
-        self.inner = layers.Dense(self.units, "relu")
+        self.inner = layers.Dense(self.units, "relu", name="inner")
         self.inner.build(input_shape)
         self.mix = self.add_weight(shape=(self.units, self.units), name="mix")
 
@@ -70,7 +73,7 @@ class Network(keras.Model):
 
 @register
 class Autoencoder(keras.Model):
-    """Made of two models; the step of its own never calls the model as a whole."""
+    """Made of two models. Its own step never calls the model as a whole."""
 
     def __init__(self, encoder, decoder, **kwargs):
         super().__init__(**kwargs)
@@ -117,10 +120,6 @@ MODELS = {"network": Network, "autoencoder": autoencoder, "functional": inside_a
 CONNECTIONS = {"network": 48 + 4 * 64 + 3 * 64 + 2 * 24, "autoencoder": 160, "functional": 48 + 7 * 64 + 48 + 36}
 
 
-def numbers(tensor):
-    return ops.convert_to_numpy(tensor)
-
-
 def built(name):
     model = MODELS[name]()
     model(X)
@@ -130,60 +129,59 @@ def built(name):
     return model
 
 
+def built_network():
+    model = Network()
+    model(X)
+    return model
+
+
 def trained(model):
     callback = kp.PruningCallback(kp.OneShot(at=1), verbose=0)
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
     return model
 
 
-def kept(model):
-    return [layer.connections for layer in kp.graph.pruned_layers(model)]
+def sequential():
+    fc, head = layers.Dense(8, "relu", name="fc"), layers.Dense(6, name="head")
+    return keras.Sequential([keras.Input((6,)), fc, head], name="net")
+
+
+def cut_model(criterion=HALF):
+    model = kp.prune(sequential(), criterion)
+    kp.cut(model)
+    return model
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_is_pruned_saved_loaded_and_stripped(name, tmp_path):
+def test_a_model_is_pruned_saved_loaded_and_stripped(name, tmp_path):
     model = built(name)
-    before, weights = numbers(model(X)), [numbers(variable.value) for variable in model.variables]
-    pruned = kp.prune(model, HALF)
-    assert isinstance(pruned, type(model))
-    np.testing.assert_array_equal(numbers(pruned(X)), before)
-    assert sum(total for _, total in kept(pruned)) == CONNECTIONS[name]
-    trained(pruned)
-    assert all(kept == total // 2 for kept, total in kept(pruned))
-    expected = numbers(pruned(X))
-    pruned.save(tmp_path / "pruned.keras")
+    kind, before = type(model), array(model(X))
+    kp.prune(model, HALF)
+    assert isinstance(model, kind)
+    assert_same(model(X), before)
+    assert sum(weight.size for weight in kp.layers.pruned_weights(model)) == CONNECTIONS[name]
+    trained(model)
+    assert_zeros(model, 0.5)
+    expected = array(model(X))
+    model.save(tmp_path / "pruned.keras")
     loaded = keras.models.load_model(tmp_path / "pruned.keras")
-    np.testing.assert_array_equal(numbers(loaded(X)), expected)
-    assert kept(loaded) == kept(pruned)
-    plain = kp.strip(loaded)
-    assert type(plain) is type(model)
-    assert not kp.graph.pruned_layers(plain)
-    np.testing.assert_array_equal(numbers(plain(X)), expected)
+    assert isinstance(loaded, kind)
+    assert_same(loaded(X), expected)
+    assert_same(masks(loaded), masks(model))
+    assert criteria(loaded) == criteria(model)
+    loaded.fit(X, Y, epochs=2, verbose=0)  # Trains on with its masks.
+    assert_zeros(loaded, 0.5)
+    plain = kp.strip(model)
+    assert type(plain) is kind
+    assert_same(plain(X), expected)
     plain.save(tmp_path / "plain.keras")
-    np.testing.assert_array_equal(numbers(keras.models.load_model(tmp_path / "plain.keras")(X)), expected)
-    # Nothing of all this has touched the model that was given.
-    np.testing.assert_array_equal(numbers(model(X)), before)
-    for variable, weight in zip(model.variables, weights, strict=True):
-        np.testing.assert_array_equal(numbers(variable.value), weight)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_loaded_model_trains_on_with_its_masks(name, tmp_path):
-    trained(kp.prune(built(name), HALF)).save(tmp_path / "pruned.keras")
-    model = keras.models.load_model(tmp_path / "pruned.keras")
-    before = kept(model)
-    model.fit(X, Y, epochs=2, verbose=0)
-    assert kept(model) == before
-    for layer in kp.graph.pruned_layers(model):
-        for weight in layer.pruned_weights:
-            assert not numbers(weight.variable.value)[~numbers(weight.mask.value)].any()
+    assert_same(keras.models.load_model(tmp_path / "plain.keras")(X), expected)
 
 
 def test_a_layer_in_two_attributes_has_one_mask():
-    pruned = kp.prune(built("network"), HALF)
-    assert isinstance(pruned.first, kp.Prune)
-    assert pruned.shared is pruned.first
-    assert sum(layer.name == "first" for layer in kp.graph.pruned_layers(pruned)) == 1
+    model = kp.prune(built_network(), HALF)
+    assert model.shared is model.first
+    assert sum(weight.layer is model.first for weight in kp.layers.pruned_weights(model)) == 1
 
 
 def test_a_layer_that_two_nested_models_share_has_one_mask():
@@ -191,41 +189,26 @@ def test_a_layer_that_two_nested_models_share_has_one_mask():
     towers = [keras.Sequential([keras.Input((6,)), shared, layers.Dense(6)]) for _ in range(2)]
     inputs = keras.Input((6,))
     model = kp.prune(keras.Model(inputs, towers[1](towers[0](inputs))), HALF)
-    left, right = (model.layers[i].get_layer("shared") for i in (1, 2))
-    assert left is right
-    plain = kp.strip(model)
-    assert plain.layers[1].get_layer("shared") is plain.layers[2].get_layer("shared")
-
-
-def test_wrappers_stand_where_the_layers_were():
-    pruned = kp.prune(built("network"), HALF)
-    inside = [*pruned.blocks, pruned.pair[1], *pruned.late, pruned.heads["left"], *pruned.heads["more"]]
-    assert all(isinstance(layer, kp.Prune) for layer in inside)
-    assert isinstance(pruned.tower.layers[0], kp.Prune)
-    assert isinstance(pruned.tower.layers[1], kp.PrunedDropout)
-    assert [layer.name for layer in pruned.layers] == [layer.name for layer in kp.strip(pruned).layers]
+    assert len(masks(model)) == 3
+    kp.cut(model)
+    expected = model(X)
+    refill(model)
+    assert_same(model(X), expected)
 
 
 def test_criteria_may_be_chosen_by_name():
-    pruned = kp.prune(built("network"), {"left|right": HALF, "block.*": kp.TargetSparsity(0.75)})
-    assert [layer.name for layer in kp.graph.pruned_layers(pruned)] == ["block_0", "block_1", "left", "right"]
-    assert pruned.blocks[1].criterion == kp.TargetSparsity(0.75)
+    model = kp.prune(built_network(), {"left|right": HALF, "block.*": kp.TargetSparsity(0.75)})
+    names = [weight.layer.name for weight in kp.layers.pruned_weights(model)]
+    assert names == ["block_0", "inner", "block_1", "inner", "left", "right"]
+    assert {weight.criterion for weight in kp.layers.pruned_weights(model.blocks[1])} == {kp.TargetSparsity(0.75)}
 
 
 def test_frozen_layers_are_left_alone_and_reported():
-    model = built("network")
+    model = built_network()
     model.first.trainable = False
-    pruned = kp.prune(model, HALF)
-    assert not isinstance(pruned.first, kp.Prune)
-    assert kp.report(pruned).skipped["first"] == "it is frozen (trainable=False)"
-
-
-def test_pruning_twice_is_pruning_once():
-    once = trained(kp.prune(built("network"), HALF))
-    twice = kp.prune(once)
-    assert type(twice) is type(once)
-    assert kept(twice) == kept(once)
-    np.testing.assert_array_equal(numbers(twice(X)), numbers(once(X)))
+    kp.prune(model, HALF)
+    assert not hasattr(model.first, "pruning")
+    assert kp.report(model).skipped["first"] == "it is frozen (trainable=False)"
 
 
 class ByHand(keras.Model):
@@ -238,71 +221,211 @@ class ByHand(keras.Model):
         return self.head(self.hidden(inputs))
 
 
-def test_a_layer_that_is_wrapped_by_hand_is_cut_and_stripped():
+def test_a_layer_wrapped_by_hand_is_cut_and_stripped():
     model = ByHand()
     model(X)
     model.compile("sgd", "mse", jit_compile=JAX)
     trained(model)
-    assert model.hidden.density == 0.5
-    plain = kp.strip(model)
-    assert type(plain.hidden) is layers.Dense
-    np.testing.assert_array_equal(numbers(plain(X)), numbers(model(X)))
+    assert_zeros(model, 0.5)
+    expected = array(model(X))
+    assert kp.strip(model) is model
+    assert not kp.layers.pruned_weights(model)
+    assert_same(model(X), expected)
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="the other backends build a model before fit begins")
 def test_a_model_without_weights_is_refused_at_the_cut():
     model = ByHand()
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"Call the model on a batch.*Received: unbuilt layers.*'by_hand'"):
+    with pytest.raises(ValueError, match=r"Call the model on a batch.*Received: model=.*unbuilt layers.*'by_hand'"):
         model.fit(X, Y, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot())])
 
 
-class WithoutConfig(keras.Model):
+class OddConstructor(keras.Model):
+    """Has no `get_config`, and a constructor that Keras cannot call again."""
+
     def __init__(self, inner):
         super().__init__()
         self.inner = inner
+
+    def compile(self, rate):
+        super().compile(keras.optimizers.SGD(rate), "mse", run_eagerly=TENSORFLOW)
 
     def call(self, inputs):
         return self.inner(inputs)
 
 
+def test_a_model_with_an_odd_constructor_is_pruned_and_stripped(tmp_path):
+    model = OddConstructor(layers.Dense(6))
+    model(X)
+    model.compile(rate=0.1)
+    kp.prune(model, HALF)
+    assert model.compiled
+    trained(model)
+    assert_zeros(model, 0.5)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = kp.prune(OddConstructor(layers.Dense(6)), HALF)
+    other(X)
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same(other(X), model(X))
+    assert_same(masks(other), masks(model))
+    assert type(kp.strip(model)) is OddConstructor
+
+
+@register
 class OtherLayersEveryTime(keras.Model):
     made = 0
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         type(self).made += 1
-        self.inner = [layers.Dense(6) for _ in range(self.made)]
+        extra = [layers.ReLU(name="extra")] if self.made > 1 else []
+        self.inner = [*extra, layers.Dense(6, name="fc")]
 
     def call(self, inputs):
-        return self.inner[0](inputs)
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: WithoutConfig(layers.Dense(3)), r"needs get_config\(\).*Prune\(layer\).*of class WithoutConfig"),
-        (OtherLayersEveryTime, r"must have the same layers.*Received: model with layers \['dense"),
-    ],
-)
-def test_a_class_that_cannot_be_made_from_its_configuration_is_refused(make, message):
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_makes_other_layers_when_loaded_is_refused(tmp_path):
+    model = OtherLayersEveryTime()
+    model(X)
+    kp.prune(model).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"other layers than when it was saved.*Expected: Dense.*Received: model"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_a_pruned_model_inside_a_plain_one_is_saved_with_masks(tmp_path):
+    inner = cut_model()
+    inputs = keras.Input((6,))
+    outer = keras.Model(inputs, layers.Dense(6, name="top")(inner(inputs)))
+    assert type(outer).__module__.startswith("keras.")
+    outer.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded(X), outer(X))
+    assert_same(masks(loaded), masks(inner))
+    assert kept(loaded) == [24, 24]
+    assert criteria(loaded) == {"fc/kernel": HALF, "head/kernel": HALF}
+
+
+def test_weights_moved_since_the_cut_are_saved_as_zeros(tmp_path):
+    model = cut_model()
+    expected = array(model(X))
+    refill(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_zeros(loaded, 0.5)
+    assert_same(loaded(X), expected)
+
+
+def test_files_of_weights_pass_between_plain_and_pruned(tmp_path):
+    plain, pruned = sequential(), cut_model()
+    before = masks(pruned)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    pruned.save_weights(tmp_path / "pruned.weights.h5")
+    stripped = kp.strip(cut_model())
+    stripped.load_weights(tmp_path / "pruned.weights.h5")
+    assert_same(stripped.get_weights(), pruned.get_weights())
+    assert_same(stripped(X), pruned(X))
+    other = kp.prune(sequential(), HALF)
+    other.load_weights(tmp_path / "pruned.weights.h5")
+    assert_same(masks(other), before)
+    pruned.load_weights(tmp_path / "plain.weights.h5")  # Plain weights: the masks stay.
+    assert_same(masks(pruned), before)
+    assert_zeros(pruned, 0.5)
+    kernels = [array(model.layers[0].kernel) for model in (pruned, plain)]
+    np.testing.assert_array_equal(kernels[0][before[0]], kernels[1][before[0]])
+
+
+def test_a_file_of_other_masks_is_refused(tmp_path):
+    class Two(layers.Layer):
+        def build(self, input_shape):
+            self.first, self.second = (self.add_weight(shape=(6, 6), name=name) for name in ("first", "second"))
+
+        def call(self, inputs):
+            return inputs @ self.first @ self.second
+
+    def model(criterion):
+        return kp.prune(keras.Sequential([keras.Input((6,)), Two(name="two")]), criterion)
+
+    model(HALF).save_weights(tmp_path / "both.weights.h5")
+    with pytest.raises(ValueError, match=r"masks of other weights in layer 'two'.*Expected: .*Received: "):
+        model({"two/first": HALF}).load_weights(tmp_path / "both.weights.h5")
+
+
+def test_an_h5_file_holds_the_plain_model_with_zeros(tmp_path):
+    model = cut_model()
+    expected = array(model(X))
+    refill(model)
+    with pytest.warns(UserWarning, match=r"An .h5 file holds the plain model: the zeros are in it"):
+        model.save(tmp_path / "model.h5")
+    assert_zeros(model, 0.5)  # Pruned as before.
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert not kp.layers.pruned_weights(loaded)
+    np.testing.assert_allclose(array(loaded(X)), expected, rtol=1e-5)
+    assert_same(masks(kp.prune(loaded)), masks(model))
+
+
+@pytest.mark.parametrize("duplicate", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
+@pytest.mark.parametrize("make", [sequential, Network, autoencoder])
+def test_pickle_and_deepcopy_keep_the_masks(duplicate, make):
     model = make()
     model(X)
-    with pytest.raises(ValueError, match=message):
-        kp.prune(model)
+    kp.cut(kp.prune(model, HALF))
+    expected = array(model(X))
+    other = duplicate(model)
+    assert other is not model
+    assert_same(masks(other), masks(model))
+    assert criteria(other) == criteria(model)
+    assert_same(other(X), expected)
+    refill(other)
+    assert_same(other(X), expected)
+    assert_zeros(model, 0.5)  # The copy has its own weights.
 
 
-class OwnCompile(Autoencoder):
-    def compile(self, rate):
-        super().compile(keras.optimizers.SGD(rate))
+def test_clone_model_makes_a_plain_model():
+    model = cut_model()
+    clone = keras.models.clone_model(model)
+    assert not kp.layers.pruned_weights(clone)
+    assert "keras_prune" not in type(clone).__module__
+    clone.set_weights(model.get_weights())
+    assert_same(clone(X), model(X))
 
 
-def test_what_its_own_compile_was_given_is_lost_with_a_warning():
-    model = OwnCompile(mlp(2, "encoder"), mlp(6, "decoder"))
-    model(X)
-    model.compile(rate=0.1)
-    with pytest.warns(UserWarning, match=r"of class OwnCompile comes back without being compiled.*compile it again"):
-        pruned = kp.prune(model, HALF)
-    assert not pruned.compiled
-    pruned.compile(rate=0.1)
-    assert kept(trained(pruned))[0][0] < kept(trained(pruned))[0][1]
+def test_a_state_tree_carries_the_masks():
+    model, other = cut_model(), kp.prune(sequential(), HALF)
+    for one in (model, other):
+        one.compile("sgd", "mse")
+    tree = model.get_state_tree(value_format="numpy_array")
+    assert sum(array.dtype == bool for array in keras.tree.flatten(tree)) == 2
+    other.set_state_tree(tree)
+    assert_same(masks(other), masks(model))
+    assert_same(other(X), model(X))
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="a checkpoint of TensorFlow")
+@pytest.mark.parametrize(("source", "target"), [("pruned", "pruned"), ("plain", "pruned"), ("pruned", "plain")])
+def test_a_tensorflow_checkpoint_passes_between_models(source, target, tmp_path):
+    import tensorflow as tf
+
+    def make(kind):
+        model = sequential()
+        return kp.prune(model, HALF) if kind == "pruned" else model
+
+    saved, restored = make(source), make(target)
+    if source == "pruned":
+        kp.cut(saved)
+    if target == "pruned":
+        kp.cut(restored)
+    before = masks(restored)
+    path = tf.train.Checkpoint(model=saved).save(str(tmp_path / "checkpoint"))
+    status = tf.train.Checkpoint(model=restored).restore(path)
+    status.expect_partial()
+    if target == "pruned":
+        assert_same(masks(restored), masks(saved) if source == "pruned" else before)
+        kp.cut(restored, None)
+        assert_zeros(restored, 0.5)
+    if source == "pruned":
+        assert_same(restored(X), saved(X))

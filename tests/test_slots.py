@@ -1,4 +1,4 @@
-"""The momentum of a connection goes with it, whatever the optimizer keeps."""
+"""The optimizer slots of a pruned connection are reset, whatever the optimizer keeps."""
 
 import keras
 import numpy as np
@@ -69,7 +69,7 @@ def test_a_cut_weight_stays_zero_in_every_later_step(name):
 
 # Adafactor's second moment is no slot of a single connection: it is put together from its rows and columns.
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adafactor"])
-def test_slots_go_back_to_their_initial_value_at_cut_positions_and_stay_elsewhere(name):
+def test_slots_are_reset_at_cut_positions_alone(name):
     optimizer, fresh = OPTIMIZERS[name](), OPTIMIZERS[name]()
     kernel, _ = trained(optimizer)
     fresh.build([kernel])
