@@ -89,8 +89,9 @@ class PruningCallback(keras.callbacks.Callback):
         model = self.model
         if self._is_complete:
             weights_to_cut(model)
-        restore(model, "set_weights")  # Of a run that was interrupted.
-        override(model, "set_weights", functools.partial(self._set_weights))
+        for name, function in (("get_weights", self._get_weights), ("set_weights", self._set_weights)):
+            restore(model, name)  # Of a run that was interrupted.
+            override(model, name, functools.partial(function))
         # The last callback of every fit: what others restore at its end, EarlyStopping for one, is restored by then.
         model.history.on_train_end = self._look_at_the_end
         self._tie(model)
@@ -136,9 +137,15 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _look_at_the_end(self, logs=None):
         del self.model.history.on_train_end
-        restore(self.model, "set_weights")
+        for name in ("get_weights", "set_weights"):
+            restore(self.model, name)
         self._apply_masks()
         self._warn_of_more_connections()
+
+    def _get_weights(self):
+        """Returns the weights of the model inside `fit`, where a callback before this one may keep them."""
+        self._apply_masks()  # Or a zero that the optimizer has moved would come back as a connection.
+        return plain_class(self.model).get_weights(self.model)
 
     def _set_weights(self, weights):
         """Sets the weights of the model inside `fit`, where they bring the connections back that they had."""

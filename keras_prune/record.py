@@ -54,6 +54,10 @@ class PrunedModel:
         # A model that has weights of its own has masks of its own, which are a layer inside it.
         return [layer for layer in super().layers if not is_pruning_state(layer)]
 
+    def get_weights(self):
+        apply_masks(self)  # Some optimizers, such as Muon, move stored zeros.
+        return super().get_weights()
+
     def set_weights(self, weights):
         super().set_weights(weights)
         apply_masks(self)
