@@ -25,7 +25,7 @@ from keras_prune.rounds import Round, RoundStore, state_of
 from keras_prune.schedules import OneShot
 from keras_prune.seeds import reseed
 from keras_prune.tree import layers_in
-from keras_prune.weights import pruned_weights
+from keras_prune.weights import prunable_weights, pruned_weights
 
 
 def iterative_prune(
@@ -82,24 +82,7 @@ def iterative_prune(
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
     aims = _aims(compressions, qualities)
-    require_model(model)
-    if not model.compiled or fit_arguments.get("validation_data") is None:
-        raise ValueError(
-            "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
-            f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
-            f"{sorted(fit_arguments)}"
-        )
-    callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
-    if any(isinstance(callback, (Backup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
-        raise ValueError(
-            "A callback that resumes the fit that was killed would bring one round into the next: pass directory "
-            f"instead, which keeps every round. Received: callbacks={callbacks_given}"
-        )
-    if monitor == "loss":
-        raise ValueError(
-            "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
-            "Received: monitor='loss'"
-        )
+    callbacks_given = _checked_callbacks(model, monitor, fit_arguments)
     learning_rate, reduced = _learning_rates(model, learning_rate_fraction)
     if not pruned_weights(model):
         model = prune(model)
@@ -107,7 +90,8 @@ def iterative_prune(
     store = RoundStore(
         directory,
         start=_fingerprint(model),
-        criteria={weight.path: repr(weight.criterion) for weight in pruned_weights(model)},
+        # Without paths: a model that is built again in one process has another name.
+        criteria=[repr(weight.criterion) for weight in prunable_weights(model)],
         aims=aims,
         max_drop=float(max_drop),
         monitor=monitor,
@@ -157,16 +141,40 @@ def iterative_prune(
             quality = quality_for(model, aim) if is_compression else aim
             with _common_quality(model, quality):
                 value = train([PruningCallback(OneShot(), verbose=0)])
-            if value < required:
+            if not value >= required:  # NaN, too.
                 value = train([])
             rounds.append(Round(_compression(model), quality, value, value >= required, time.time() - started))
             store.save(model, rounds)
             _tell(progress, rounds, monitor)
-            if value < required:
+            if not value >= required:
                 go_back()
+    recompile(model, model)
     if learning_rate is not None:
         model.optimizer.learning_rate = learning_rate
     return rounds
+
+
+def _checked_callbacks(model, monitor, fit_arguments) -> list:
+    """Raises a `ValueError` if a model cannot be retrained, and returns the callbacks for `fit`."""
+    require_model(model)
+    if not model.compiled or fit_arguments.get("validation_data") is None:
+        raise ValueError(
+            "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
+            f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
+            f"{sorted(fit_arguments)}"
+        )
+    callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
+    if any(isinstance(callback, (Backup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
+        raise ValueError(
+            "A callback that resumes the fit that was killed would bring one round into the next: pass directory "
+            f"instead, which keeps every round. Received: callbacks={callbacks_given}"
+        )
+    if monitor == "loss":
+        raise ValueError(
+            "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
+            "Received: monitor='loss'"
+        )
+    return callbacks_given
 
 
 def _aims(compressions, qualities) -> list[tuple[bool, float]]:
@@ -232,7 +240,7 @@ def _common_quality(model, quality):
 
 @contextlib.contextmanager
 def _only_trainable(model, phase):
-    """Freezes the layers with connections for which `phase` is false while the context lasts, with a fresh optimizer."""
+    """Freezes the layers with connections for which `phase` is false while the context lasts. Optimizers are fresh."""
     if phase is None:
         yield
         return

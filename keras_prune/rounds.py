@@ -53,7 +53,12 @@ class RoundStore:
                 f"{saved['settings']}, this one {self.settings}"
             )
         rounds = [Round(**fields) for fields in saved["rounds"]]
-        model.load_weights(self._file(max(i for i, r in enumerate(rounds) if r.within_budget)))
+        # Every round begins with a fresh optimizer, which has no variables for the state in the file.
+        optimizer, model.optimizer = model.optimizer, None
+        try:
+            model.load_weights(self._file(max(i for i, r in enumerate(rounds) if r.within_budget)))
+        finally:
+            model.optimizer = optimizer
         return rounds
 
     def save(self, model, rounds) -> None:

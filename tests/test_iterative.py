@@ -1,4 +1,4 @@
-"""The loop returns the sparsest model within the budget, leaves the given one alone, and survives being killed."""
+"""The loop leaves the sparsest model within the budget, and survives being killed."""
 
 import json
 import math
@@ -12,11 +12,12 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+from helpers import array, arrays, assert_same, masks
 from keras import layers, ops
 
 import keras_prune as kp
 from keras_prune import iterative
-from keras_prune.graph import pruned_layers
+from keras_prune.layers import pruned_weights
 
 pytestmark = pytest.mark.filterwarnings("error:Skipping variable loading")
 
@@ -41,17 +42,16 @@ def small_model(**kwargs):
     return compiled(keras.Sequential([keras.Input((8,)), hidden, layers.Dense(3, name="head")]), **kwargs)
 
 
-def values(variables):
-    return [np.copy(ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def assert_same(first, second):
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def kept(model):
-    return {layer.name: layer.connections[0] for layer in pruned_layers(model)}
+    return {weight.layer.name: weight.kept for weight in pruned_weights(model)}
+
+
+def twins(number, **kwargs):
+    """Returns models with the same weights."""
+    models = [small_model(**kwargs) for _ in range(number)]
+    for model in models:
+        model.set_weights(models[0].get_weights())
+    return models
 
 
 class Watch(keras.callbacks.Callback):
@@ -99,71 +99,83 @@ def measured(monkeypatch):
 
 
 def test_every_round_reaches_the_compression_that_was_asked_for():
-    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 3.3, 8], max_drop=1.0, **FIT)
+    model = small_model()
+    rounds = kp.iterative_prune(model, compressions=[2, 3.3, 8], max_drop=1.0, **FIT)
     assert [one.compression for one in rounds] == [1, *(TOTAL / round(TOTAL / c) for c in (2, 3.3, 8))]
     assert all(one.within_budget for one in rounds)
-    assert sum(kept(best).values()) == round(TOTAL / 8)
-    assert best.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"] == pytest.approx(rounds[-1].value)
+    assert sum(kept(model).values()) == round(TOTAL / 8)
+    assert model.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"] == pytest.approx(rounds[-1].value)
 
 
-def test_the_given_model_is_not_changed():
-    plain = small_model(optimizer=keras.optimizers.Adam)
-    plain.fit(X, Y, verbose=0)
-    for model in (plain, kp.prune(plain)):
-        before = values(model.variables), values(model.optimizer.variables), [type(layer) for layer in model.layers]
-        kp.iterative_prune(model, compressions=[4], max_drop=1.0, alternate=True, **FIT)
-        after = values(model.variables), values(model.optimizer.variables), [type(layer) for layer in model.layers]
-        assert_same(before[0], after[0])
-        assert_same(before[1], after[1])
-        assert before[2] == after[2]
-        assert all(layer.trainable for layer in model.layers)
+def test_a_plain_sparse_model_starts_at_its_compression():
+    model = small_model()
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.5)))
+    rounds = kp.iterative_prune(kp.strip(model), compressions=[4], max_drop=1.0, **FIT)
+    assert [one.compression for one in rounds] == [2, 4]
+    assert rounds[1].quality > 0.1
 
 
-def test_the_sparsest_model_within_the_budget_comes_back(measured):
+def test_the_model_is_pruned_in_place_and_stays_compiled():
+    model = small_model(optimizer=keras.optimizers.Adam)
+    inner = list(model.layers)
+    kp.iterative_prune(model, compressions=[4], max_drop=1.0, alternate=True, **FIT)
+    assert all(one is other for one, other in zip(model.layers, inner, strict=True))
+    assert all(layer.trainable for layer in model.layers)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert not int(array(model.optimizer.iterations))
+    assert float(array(model.optimizer.learning_rate)) == pytest.approx(0.1)
+
+
+def test_the_model_ends_as_the_sparsest_within_the_budget(measured):
     measured(0.9, 0.85, 0.91, 0.79, 0.79)
-    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4, 8, 16], max_drop=0.1, **FIT)
+    model = small_model()
+    watch = Watch(lambda model: (arrays(model.get_weights()), masks(model)))
+    rounds = kp.iterative_prune(model, compressions=[2, 4, 8, 16], max_drop=0.1, callbacks=[watch], **FIT)
     assert [one.within_budget for one in rounds] == [True, True, True, False]
     assert [one.value for one in rounds] == [0.9, 0.85, 0.91, 0.79]
-    assert sum(kept(best).values()) == TOTAL / 4
+    assert sum(kept(model).values()) == TOTAL / 4
+    assert_same((model.get_weights(), masks(model)), watch.fits[1][1])
 
 
 def test_a_round_that_breaks_the_budget_is_retrained_once_more_and_may_win_it_back(measured):
     measured(0.9, 0.5, 0.9, 0.5, 0.8, 1.0)
     watch = Watch(lambda model: sum(kept(model).values()))
-    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4, 8], callbacks=[watch], **FIT)
+    model = small_model()
+    rounds = kp.iterative_prune(model, compressions=[2, 4, 8], callbacks=[watch], **FIT)
     assert [(one.value, one.within_budget) for one in rounds] == [(0.9, True), (0.9, True), (0.8, False)]
     # Two fits in each of the two rounds, one cut in each, and no third round.
     assert watch.fits == [(TOTAL / 2,) * 2] * 2 + [(TOTAL / 4,) * 2] * 2
-    assert sum(kept(best).values()) == TOTAL / 2
+    assert sum(kept(model).values()) == TOTAL / 2
 
 
 def test_a_value_that_is_no_number_breaks_the_budget(measured):
     measured(0.9, math.nan, math.nan)
-    best, rounds = kp.iterative_prune(small_model(), compressions=[2, 4], max_drop=1.0, **FIT)
+    model = small_model()
+    rounds = kp.iterative_prune(model, compressions=[2, 4], max_drop=1.0, **FIT)
     assert [one.within_budget for one in rounds] == [True, False]
-    assert sum(kept(best).values()) == TOTAL
+    assert sum(kept(model).values()) == TOTAL
 
 
 def test_qualities_multiply_those_of_the_layers_and_leave_them():
     model = kp.prune(small_model(), {"hidden": kp.StdThreshold(1.0), "head": kp.StdThreshold(0.5)})
     expected = {}
     for name, quality in (("hidden", 0.8), ("head", 0.4)):
-        kernel = ops.convert_to_numpy(model.get_layer(name).layer.kernel)
+        kernel = array(model.get_layer(name).kernel)
         expected[name] = np.sum(np.abs(kernel) >= quality * np.std(kernel))
     watch = Watch(kept)
-    best, rounds = kp.iterative_prune(model, qualities=[0.8, 1.1], max_drop=1.0, callbacks=[watch], **FIT)
+    rounds = kp.iterative_prune(model, qualities=[0.8, 1.1], max_drop=1.0, callbacks=[watch], **FIT)
     assert [one.quality for one in rounds] == [0.0, 0.8, 1.1]
     assert watch.fits[0][0] == expected
     assert rounds[2].compression > rounds[1].compression > 1
-    assert [layer.criterion.quality for layer in pruned_layers(best)] == [1.0, 0.5]
+    assert [weight.criterion.quality for weight in pruned_weights(model)] == [1.0, 0.5]
 
 
 def test_layers_that_were_left_alone_stay_so():
     model = kp.prune(small_model(), {"hidden": kp.StdThreshold()})
-    best, rounds = kp.iterative_prune(model, compressions=[4, 8], max_drop=1.0, **FIT)
-    assert kept(best) == {"hidden": 16}
+    rounds = kp.iterative_prune(model, compressions=[4, 8], max_drop=1.0, **FIT)
+    assert kept(model) == {"hidden": 16}
     assert rounds[-1].compression == 8
-    assert np.count_nonzero(ops.convert_to_numpy(best.get_layer("head").kernel)) == 48
+    assert np.count_nonzero(array(model.get_layer("head").kernel)) == 48
 
 
 @pytest.mark.parametrize("fraction", [0.1, 1])
@@ -183,8 +195,8 @@ def test_a_learning_rate_schedule_is_refused_unless_it_is_to_stay():
     model = small_model(learning_rate=schedule)
     with pytest.raises(ValueError, match=r"schedule cannot be scaled.*learning_rate_fraction=0.1"):
         kp.iterative_prune(model, compressions=[2], **FIT)
-    best, _ = kp.iterative_prune(model, compressions=[2], learning_rate_fraction=1, max_drop=1.0, **FIT)
-    assert isinstance(best.optimizer._learning_rate, keras.optimizers.schedules.ExponentialDecay)
+    kp.iterative_prune(model, compressions=[2], learning_rate_fraction=1, max_drop=1.0, **FIT)
+    assert isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.ExponentialDecay)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(schedule))
     with pytest.raises(ValueError, match="schedule cannot be scaled"):
         kp.iterative_prune(compiled(small_model(), optimizer=lambda rate: scaled), compressions=[2], **FIT)
@@ -199,21 +211,20 @@ def convolutional_model():
 
 
 def kernels(model):
-    found = [model.get_layer(name) for name in ("conv", "unpruned_conv", "head")]
-    return values((layer.layer if isinstance(layer, kp.Prune) else layer).kernel for layer in found)
+    return [np.copy(array(model.get_layer(name).kernel)) for name in ("conv", "unpruned_conv", "head")]
 
 
 def test_alternate_retraining_holds_convolutions_fixed_then_the_dense_layers():
     watch = Watch(kernels)
     model = kp.prune(convolutional_model(), {"conv|head": kp.StdThreshold()})
-    best, _ = kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, callbacks=[watch], **IMAGES)
+    kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, callbacks=[watch], **IMAGES)
     moved = [[not np.array_equal(a, b) for a, b in zip(*both, strict=True)] for both in watch.fits]
     assert moved == [[False, False, True], [True, True, False]]
     # Each half begins with the cut of the layers that it retrains.
     zeros = [[np.count_nonzero(kernel == 0) for kernel in before] for before, _ in watch.fits]
     assert zeros[0][0] == 0 < zeros[0][2]
     assert zeros[1][0] > 0 < zeros[1][2]
-    assert 12 + 36 - sum(zeros[1]) == sum(kept(best).values())
+    assert 12 + 36 - sum(zeros[1]) == sum(kept(model).values())
 
 
 class UnregisteredLoss(keras.losses.Loss):
@@ -224,15 +235,15 @@ class UnregisteredLoss(keras.losses.Loss):
 def test_alternate_retraining_takes_a_loss_that_is_not_registered():
     model = convolutional_model()
     model.compile("sgd", UnregisteredLoss(), metrics=["accuracy"])
-    best, _ = kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
-    assert isinstance(best.loss, UnregisteredLoss)
-    assert kp.report(best).compression >= 2
+    kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
+    assert isinstance(model.loss, UnregisteredLoss)
+    assert kp.report(model).compression >= 2
 
 
 def test_alternate_retraining_takes_a_half_in_which_nothing_is_pruned():
     model = kp.prune(convolutional_model(), {"head": kp.StdThreshold()})
-    best, _ = kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
-    assert best.get_layer("head").density <= 0.5
+    kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
+    assert [weight.density <= 0.5 for weight in pruned_weights(model)] == [True]
 
 
 def test_the_fraction_applies_in_both_halves_of_alternate_retraining():
@@ -243,12 +254,13 @@ def test_the_fraction_applies_in_both_halves_of_alternate_retraining():
 
 
 def test_what_comes_back_from_alternate_retraining_trains_on_as_a_whole():
-    best, _ = kp.iterative_prune(convolutional_model(), compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
-    assert all(layer.trainable for layer in best.layers)
-    before = kernels(best)
-    best.fit(X[..., None], Y, verbose=0)
-    assert not any(np.array_equal(a, b) for a, b in zip(before, kernels(best), strict=True))
-    assert all(np.array_equal(a == 0, b == 0) for a, b in zip(before, kernels(best), strict=True))
+    model = convolutional_model()
+    kp.iterative_prune(model, compressions=[2], alternate=True, max_drop=1.0, **IMAGES)
+    assert all(layer.trainable for layer in model.layers)
+    before = kernels(model)
+    model.fit(X[..., None], Y, verbose=0)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, kernels(model), strict=True))
+    assert all(np.array_equal(a == 0, b == 0) for a, b in zip(before, kernels(model), strict=True))
 
 
 def test_a_half_of_alternate_retraining_without_layers_is_left_out():
@@ -272,11 +284,13 @@ def test_alternate_retraining_leaves_frozen_what_is_frozen_inside_a_layer():
             return self.free(self.fixed(x))
 
     model = compiled(keras.Sequential([keras.Input((8,)), Two(name="two"), layers.Dense(3)]))
-    best, _ = kp.iterative_prune(model, compressions=[1.5], max_drop=1.0, alternate=True, **FIT)
-    inner = best.get_layer("two").layer
+    inner = model.get_layer("two")
+    before = np.copy(array(inner.fixed.kernel))
+    kp.iterative_prune(model, compressions=[1.5], max_drop=1.0, alternate=True, **FIT)
     assert not inner.fixed.trainable
     assert inner.free.trainable
-    assert_same(values([inner.fixed.kernel]), values([model.get_layer("two").fixed.kernel]))
+    np.testing.assert_array_equal(array(inner.fixed.kernel), before)
+    assert len(pruned_weights(model)) == 2
 
 
 def test_retraining_has_the_penalty_that_regularize_gave():
@@ -317,23 +331,24 @@ def without_seconds(rounds):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_killed_run_goes_on_to_the_end_of_one_that_was_never_killed(tmp_path, capsys, number):
-    model = model_with_noise()
-    start = model.get_weights()
-    whole, whole_rounds = kp.iterative_prune(model, **RUN)
+def test_a_killed_run_ends_as_one_that_was_never_killed(tmp_path, capsys, number):
+    whole = model_with_noise()
+    start = whole.get_weights()
+    whole_rounds = kp.iterative_prune(whole, **RUN)
     whole_lines = capsys.readouterr().out
     with pytest.raises(KilledError):
-        kp.iterative_prune(model, directory=tmp_path, callbacks=[KillIn(number)], **RUN)
+        kp.iterative_prune(model_with_noise(start), directory=tmp_path, callbacks=[KillIn(number)], **RUN)
     assert len(json.loads((tmp_path / "rounds.json").read_text())["rounds"]) == number
     # As in a new process: the same weights, but other seeds.
     keras.utils.set_random_seed(1000 + number)
     capsys.readouterr()
     watch = Watch()
-    best, rounds = kp.iterative_prune(model_with_noise(start), directory=tmp_path, callbacks=[watch], **RUN)
+    model = model_with_noise(start)
+    rounds = kp.iterative_prune(model, directory=tmp_path, callbacks=[watch], **RUN)
     assert len(watch.fits) == 3 - number
     assert without_seconds(rounds) == without_seconds(whole_rounds)
     assert capsys.readouterr().out == whole_lines
-    assert_same(best.get_weights(), whole.get_weights())
+    assert_same((model.get_weights(), masks(model)), (whole.get_weights(), masks(whole)))
 
 
 KILLED_RUN = """
@@ -357,11 +372,11 @@ KILLED_RUN = """
     random = np.random.default_rng(1)
     model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    best, rounds = kp.iterative_prune(
+    kp.iterative_prune(
         model, compressions=[2, 3], max_drop=1.0, seed=3, directory=directory, x=x, y=y, validation_data=(x, y),
         callbacks=[Kill()] if kill else None,
     )
-    np.savez(os.path.join(directory, "best.npz"), *best.get_weights())
+    np.savez(os.path.join(directory, "best.npz"), *model.get_weights())
 """
 
 
@@ -380,37 +395,37 @@ def test_a_process_that_was_killed_goes_on_to_the_end_of_one_that_was_not(tmp_pa
     assert_same([best[name] for name in best], [whole[name] for name in whole])
 
 
-def test_a_finished_run_comes_back_from_its_directory_without_training(tmp_path):
-    model = small_model(optimizer=keras.optimizers.Adam, learning_rate=0.01)
+def test_a_finished_run_is_restored_without_training(tmp_path):
     arguments = {"compressions": [2, 4], "max_drop": 1.0, "directory": tmp_path / "new/folder", **FIT}
-    best, rounds = kp.iterative_prune(model, **arguments)
+    model, again = twins(2, optimizer=keras.optimizers.Adam, learning_rate=0.01)
+    rounds = kp.iterative_prune(model, **arguments)
     watch = Watch()
-    again, rounds_again = kp.iterative_prune(model, callbacks=[watch], **arguments)
+    rounds_again = kp.iterative_prune(again, callbacks=[watch], **arguments)
     assert watch.fits == []
     assert rounds_again == rounds
-    assert_same(again.get_weights(), best.get_weights())
+    assert_same((again.get_weights(), masks(again)), (model.get_weights(), masks(model)))
     files = sorted(file.name for file in (tmp_path / "new/folder").iterdir())
     assert files == ["round_00.keras", "round_01.keras", "round_02.keras", "rounds.json"]
     kept_model = keras.models.load_model(tmp_path / "new/folder/round_02.keras")
-    assert_same(kept_model.get_weights(), best.get_weights())
+    assert_same((kept_model.get_weights(), masks(kept_model)), (model.get_weights(), masks(model)))
 
 
-def test_a_run_that_ended_out_of_its_budget_comes_back_as_it_ended(tmp_path, measured):
-    model = small_model()
+def test_a_run_that_ended_out_of_its_budget_is_restored_as_it_ended(tmp_path, measured):
     arguments = {"compressions": [2, 4, 8], "directory": tmp_path, **FIT}
+    model, again = twins(2)
     measured(0.9, 0.9, 0.1, 0.1)
-    best, rounds = kp.iterative_prune(model, **arguments)
+    rounds = kp.iterative_prune(model, **arguments)
     measured()
-    again, rounds_again = kp.iterative_prune(model, **arguments)
+    rounds_again = kp.iterative_prune(again, **arguments)
     assert rounds_again == rounds
     assert [one.within_budget for one in rounds] == [True, True, False]
-    assert_same(again.get_weights(), best.get_weights())
+    assert_same((again.get_weights(), masks(again)), (model.get_weights(), masks(model)))
 
 
 def test_a_run_that_died_while_it_wrote_a_file_goes_on(tmp_path, monkeypatch):
-    model = small_model(optimizer=keras.optimizers.Adam, learning_rate=0.01)
     arguments = {"compressions": [2, 4], "max_drop": 1.0, "alternate": True, "seed": 1, **FIT}
-    whole, _ = kp.iterative_prune(model, **arguments)
+    whole, killed, model = twins(3, optimizer=keras.optimizers.Adam, learning_rate=0.01)
+    kp.iterative_prune(whole, **arguments)
     save = keras.Sequential.save
 
     def half_of_it(self, file, *args, **kwargs):
@@ -421,36 +436,36 @@ def test_a_run_that_died_while_it_wrote_a_file_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.Sequential, "save", half_of_it)
     with pytest.raises(KilledError):
-        kp.iterative_prune(model, directory=tmp_path, **arguments)
+        kp.iterative_prune(killed, directory=tmp_path, **arguments)
     monkeypatch.undo()
     assert not (tmp_path / "round_01.keras").exists()
-    best, _ = kp.iterative_prune(model, directory=tmp_path, **arguments)
-    assert_same(best.get_weights(), whole.get_weights())
+    kp.iterative_prune(model, directory=tmp_path, **arguments)
+    assert_same((model.get_weights(), masks(model)), (whole.get_weights(), masks(whole)))
 
 
 def test_a_directory_with_another_run_is_refused(tmp_path):
-    model = small_model()
     arguments = {"compressions": [2], "max_drop": 1.0, "seed": 1, "directory": tmp_path, **FIT}
+    model, same, again = twins(3)
     kp.iterative_prune(model, **arguments)
-    other_start = small_model()
-    other_criteria = kp.prune(model, {"hidden": kp.StdThreshold(), "head": kp.StdThreshold(0.5)})
     others = [
-        {"model": model, "compressions": [3]},
-        {"model": model, "compressions": None, "qualities": [2]},
-        {"model": model, "max_drop": 0.5},
-        {"model": model, "seed": None},
-        {"model": model, "alternate": True},
-        {"model": model, "learning_rate_fraction": 0.2},
-        {"model": model, "epochs": 2},
-        {"model": model, "batch_size": 8},
-        {"model": other_start},
-        {"model": other_criteria},
+        {"compressions": [3]},
+        {"compressions": None, "qualities": [2]},
+        {"max_drop": 0.5},
+        {"seed": None},
+        {"alternate": True},
+        {"learning_rate_fraction": 0.2},
+        {"epochs": 2},
+        {"batch_size": 8},
+        {"model": small_model()},
+        {"model": model},  # It has been pruned.
     ]
     for other in others:
         with pytest.raises(ValueError, match=r"another start or other settings; .* Received: directory="):
-            kp.iterative_prune(**arguments | other)
-    _, rounds = kp.iterative_prune(model, **arguments)
-    assert len(rounds) == 2
+            kp.iterative_prune(**{"model": same} | arguments | other)
+    kp.prune(same, {"hidden": kp.StdThreshold(), "head": kp.StdThreshold(0.5)})
+    with pytest.raises(ValueError, match="another start or other settings"):
+        kp.iterative_prune(same, **arguments)
+    assert len(kp.iterative_prune(again, **arguments)) == 2
 
 
 @pytest.mark.parametrize(
