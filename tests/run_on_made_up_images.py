@@ -3,6 +3,7 @@
 Every split has the same COUNT images of noise. For imagenet.py, keras.applications builds a small network as VGG-16.
 """
 
+import functools
 import os
 import runpy
 import sys
@@ -22,7 +23,7 @@ def replace_vgg16():
             layers.Dense(16, "relu", name="fc2"),
             layers.Dense(1000, classifier_activation, name="predictions"),
         ]
-        return keras.Model(inputs, keras.Sequential([inputs, *network]).outputs)
+        return keras.Model(inputs, functools.reduce(lambda outputs, layer: layer(outputs), network, inputs))
 
     keras.applications.VGG16 = small_vgg16
 
