@@ -31,7 +31,7 @@ class Attached(NamedTuple):
     unbuilt: int
 
 
-def attach(root, select, keep_zeros: bool, frozen: bool = False, around=()) -> Attached:
+def attach(root, select, keep_zeros: bool, frozen: bool = False, around=(), check=None) -> Attached:
     """Gives masks to the weights of a model or layer.
 
     Args:
@@ -40,10 +40,12 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=()) -> A
         keep_zeros: Whether zeros count as pruned.
         frozen: Whether weights that are not trained are given masks, too.
         around: Layers around `root`.
+        check: Function `(whether a weight has a mask then, unbuilt layers) -> None`, called before anything changes.
     """
     parents = parents_of(root)
+    unbuilt = [layer for layer in layers_in(root) if not layer.built]
     present = {id(weight.variable): weight for weight in pruned_weights(root)}
-    chosen = []
+    chosen, renewed = [], []
     for layer, variables in owned_connections(root):
         outer = [*layers_around(layer, parents), *around]
         for variable in variables:
@@ -53,7 +55,11 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=()) -> A
                 _require_free(layer)
                 chosen.append((layer, variable, criterion))
             elif weight is not None and is_named and criterion is not None:
-                weight.criterion = criterion
+                renewed.append((weight, criterion))
+    if check is not None:
+        check(bool(chosen or present), unbuilt)
+    for weight, criterion in renewed:
+        weight.criterion = criterion
     zeros, all_zeros = 0, {}
     for layer, variable, criterion in chosen:
         mask, reason = zeros_as_mask(layer, variable) if keep_zeros else (None, None)
@@ -68,7 +74,6 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=()) -> A
     for layer in around:
         hook(layer, {}, present)
     attach_dropouts(root)
-    unbuilt = [layer for layer in layers_in(root) if not layer.built]
     for layer in unbuilt:
         _attach_when_built(layer, select, frozen, [*layers_around(layer, parents), *around])
     return Attached(list(present.values()), zeros, all_zeros, len(unbuilt))
@@ -143,4 +148,3 @@ def put_back(layer, methods, state) -> None:
         _keras.add_layer(layer, "pruning", state)
         for weight in masks_of(layer):
             weight.show_survivors()
-

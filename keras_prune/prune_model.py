@@ -24,9 +24,9 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
         criterion: A `Criterion` for every weight; or a mapping from a regular expression, matched against the whole
             name or path of a layer or the layers around it, or the path of a weight, to a `Criterion`, a float (the
-            sparsity of that layer) or `None` (not pruned; the first match counts, that of a weight before that of a
-            layer; weights without a match are not pruned); or a callable `layer -> Criterion or None`. Defaults to
-            `None`, `StdThreshold(quality=1.0)`.
+            sparsity of that layer) or `None` (not pruned; the first match counts, but a pattern that matches the
+            weight alone comes before all that match a layer; weights without a match are not pruned); or a callable
+            `layer -> Criterion or None`. Defaults to `None`, `StdThreshold(quality=1.0)`.
         keep_zeros: Boolean, whether zeros in the weights count as pruned, as in a model that was pruned before. Weights
             that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out. Defaults to `True`.
 
@@ -52,15 +52,19 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     """
     require_model(model)
     selection = Selection(criterion)
-    with _keras.strategy_scope(model):
-        attached = attach(model, _not_of_wrappers(model, selection), keep_zeros)
-    if not attached.unbuilt:
+
+    def check(found, unbuilt):
+        if unbuilt:
+            return
         selection.require_matches()
-        if not attached.weights:
+        if not found:
             raise ValueError(
                 "The model has nothing to prune: no trainable layer with a weight of two or more dimensions has a "
                 f"criterion. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
             )
+
+    with _keras.strategy_scope(model):
+        attached = attach(model, _not_of_wrappers(model, selection), keep_zeros, check=check)
     as_pruned(model)
     forget_compiled_functions(model)
     _tell_of_zeros(attached)

@@ -13,8 +13,8 @@ class Selection:
 
     Args:
         criterion: A `Criterion` for every weight; a mapping from a regular expression, matched against whole names,
-            paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable `layer -> Criterion or
-            None`; or `None`, the default criterion.
+            paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable
+            `layer -> Criterion or None`; or `None`, the default criterion.
 
     Raises:
         ValueError: If it is none of these.
@@ -57,18 +57,23 @@ class Selection:
         for one in (layer, *around):
             of_layers |= {prefix + end for end in _ends(one.path or one.name) for prefix in ("", *models)} | {one.name}
         self.named[variable.path] = sorted({layer.name, layer.path or layer.name})
-        for names in (of_weight, of_layers):
-            for pattern, criterion in self.mapping.items():
-                if any(re.fullmatch(pattern, name) for name in names):
-                    self.matched.add(pattern)
-                    return True, criterion
+        matches = {
+            pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]
+            for pattern in self.mapping
+        }
+        # A pattern that matches the weight alone comes first, and `.*` in its turn.
+        of_weight_alone = [pattern for pattern, (weight, layers) in matches.items() if weight and not layers]
+        of_either = [pattern for pattern, found in matches.items() if any(found)]
+        self.matched.update(of_either)
+        for pattern in of_weight_alone or of_either:
+            return True, self.mapping[pattern]
         return False, None
 
     def require_matches(self) -> None:
         """Raises a `ValueError` for a pattern of the mapping that no weight was found for."""
         names = list(dict.fromkeys(name for found in self.named.values() for name in found))
         for pattern in self.mapping:
-            if pattern not in self.matched and not any(re.fullmatch(pattern, name) for name in names):
+            if pattern not in self.matched:
                 raise ValueError(
                     f"Pattern {pattern!r} does not match any prunable layer. A pattern must match the full name or "
                     f"path. Prunable layers: {names}. Received: criterion={self.received}"
