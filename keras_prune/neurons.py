@@ -8,8 +8,8 @@ from rich.table import Table
 from keras_prune.flow import Connected, trace
 from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.rebuild import plain_model, rebuild
-from keras_prune.tree import models_in
 from keras_prune.text import table_with_lines
+from keras_prune.tree import models_in
 
 
 class LayerNeurons(NamedTuple):
