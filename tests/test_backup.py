@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_prune as kp
+from keras_prune.masks import PrunedWeight
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
@@ -20,7 +21,7 @@ EPOCHS = 8
 
 
 def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
-    """What a user's script does, from its start to its end; returns the weights, masks among them."""
+    """What a user's script does, from its start to its end; returns the state, masks among them."""
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
@@ -39,7 +40,8 @@ def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
         schedule = kp.PolynomialDecay(begin=2, end=22, every=5, unit="step")
     callbacks = [kp.PruningCallback(schedule, verbose=0), *callbacks, kp.Backup(directory)]
     model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
-    return model.get_weights()
+    # Not the seeds: they are set before each epoch.
+    return [keras.ops.convert_to_numpy(one) for one in model.variables if "seed" not in one.path]
 
 
 class KilledError(BaseException):
@@ -61,7 +63,7 @@ def killed_in(monkeypatch, target, name, call):
 
 
 MOMENTS = {
-    "in a cut, between two layers": (kp.Prune, "cut", 4),
+    "in a cut, between two layers": (PrunedWeight, "cut", 4),
     "in a save, before the file has its name": (os, "replace", 3),
     "in a save, between two layers": (keras.layers.Dense, "save_own_variables", 6),
     "after a save, before the older file is gone": (pathlib.Path, "unlink", 3),

@@ -4,10 +4,10 @@ import itertools
 
 import keras
 import numpy as np
+from helpers import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from keras import ops
 
 import keras_prune as kp
 
@@ -34,10 +34,6 @@ schedules = st.one_of(
         powers,
     ),
 )
-
-
-def array(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 @FEW
@@ -107,9 +103,9 @@ def test_a_layer_computes_with_the_stored_zeros(weight, criterion, rounds):
     layer.build((None, SHAPE[0]))
     layer.layer.kernel.assign(weight)
     for strength in sorted(rounds):
-        layer.cut(strength)
-    (pruned,) = layer.pruned_weights
-    mask = array(pruned.mask.value)
-    np.testing.assert_array_equal(array(pruned.variable.value), np.where(mask, weight, 0))
-    np.testing.assert_array_equal(array(pruned.masked()), array(pruned.variable.value))
-    assert layer.connections == (np.count_nonzero(mask), mask.size)
+        kp.cut(layer, strength)
+    (pruned,) = kp.layers.pruned_weights(layer)
+    mask = array(pruned.mask)
+    np.testing.assert_array_equal(array(pruned.variable), np.where(mask, weight, 0))
+    np.testing.assert_array_equal(array(pruned.masked()), array(pruned.variable))
+    assert (pruned.kept, pruned.size) == (np.count_nonzero(mask), mask.size)

@@ -48,9 +48,8 @@ class Masks(keras.callbacks.Callback):
         self.kept = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        for layer in kp.graph.pruned_layers(self.model):
-            for weight in layer.pruned_weights:
-                self.kept[f"mask/{epoch}/{layer.name}"] = np.stack(replicas(weight.mask))
+        for weight in kp.layers.pruned_weights(self.model):
+            self.kept[f"mask/{epoch}/{weight.layer.name}"] = np.stack(replicas(weight.mask))
 
 
 def train(model, masks):
@@ -95,7 +94,7 @@ def train_by_hand(model, masks):
         strategy.run(replica_step, args=(x, y))
 
     for epoch in range(4):
-        kp.cut(model, kp.Iterative(rounds=3), epoch)
+        kp.cut(model, kp.Iterative(rounds=3).strength(epoch))
         for x, y in strategy.experimental_distribute_dataset(data):
             step(x, y)
         masks.on_epoch_end(epoch)
@@ -109,7 +108,7 @@ def on_jax(way, masks):
         layout = keras.distribution.LayoutMap(mesh)
         layout[".*hidden.*kernel"] = (None, "model")
         layout[".*hidden.*bias"] = ("model",)
-        layout[".*hidden.*kernel_mask"] = (None, "model")
+        layout[".*hidden.*pruning/mask_0"] = (None, "model")
         keras.distribution.set_distribution(
             keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
         )
