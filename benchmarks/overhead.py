@@ -82,7 +82,7 @@ def pair(name):
         import keras_prune as kp
 
         plain = build(keras, name)
-        pruned = kp.prune(plain, kp.StdThreshold(0.5))
+        pruned = kp.prune(build(keras, name), kp.StdThreshold(0.5))
         callbacks = [kp.PruningCallback(kp.OneShot(), verbose=0)]
     else:
         import tensorflow_model_optimization as tfmot
@@ -135,12 +135,12 @@ def update_masks():
     if FLAGS.library == "keras_prune":
         import keras_prune as kp
 
-        layers = kp.graph.pruned_layers(pruned)
-        kernels = [layer.layer.kernel for layer in layers]
-        masks = sum(layer.connections[1] for layer in layers)
+        weights = kp.layers.pruned_weights(pruned)
+        kernels = [weight.variable for weight in weights]
+        masks = sum(weight.size for weight in weights)
 
         def update(round):
-            kp.cut(pruned, kp.Iterative(rounds=FLAGS.repeats), round)
+            kp.cut(pruned, kp.Iterative(rounds=FLAGS.repeats).strength(round))
 
     else:
         layers = [layer for layer in pruned.layers if hasattr(layer, "pruning_obj")]
