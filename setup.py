@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 EXAMPLES = [
     "ai-edge-litert>=2.1",
     "importlib_resources",  # tensorflow-datasets 4.9.10 imports it and does not ask for it.
-    "keras>=3.15",  # The first whose model.export(path, format="litert") takes a path object.
+    "keras>=3.15",
     "matplotlib>=3.9",
     "scikit-learn>=1.5",
     "tensorflow>=2.21",
@@ -20,7 +20,7 @@ EXAMPLES = [
 # What the benchmark compares beside the runtimes that Keras runs on.
 BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
 # Every series of ruff has rules and a format of its own.
-TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "pytest>=8.0", "ruff==0.17.*"]
+TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytest>=8.0", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
@@ -34,7 +34,7 @@ setup(
     package_data={"keras_prune": ["py.typed"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
-    install_requires=["absl-py>=1.4", "keras>=3.11", "numpy>=2.0", "rich>=14.3"],
+    install_requires=["absl-py>=1.4", "keras>=3.15", "numpy>=2.0", "rich>=14.3"],
     extras_require={
         "jax": ["jax>=0.5", "flatbuffers>=24.3"],  # jax.export writes with flatbuffers.
         "torch": ["torch>=2.13"],

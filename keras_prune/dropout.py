@@ -34,7 +34,9 @@ class DropoutRate(PruningState):
         """The current rate, a float in [0, 1]."""
         stored = ops.convert_to_numpy(self.numbers)[0]
         exact = vars(self)["rate"]
-        return exact if np.float32(exact) == stored else float(stored)  # `tf.train.Checkpoint` restores variables alone.
+        return (
+            exact if np.float32(exact) == stored else float(stored)
+        )  # `tf.train.Checkpoint` restores variables alone.
 
     def follow(self, density: float) -> None:
         """Sets the rate for the share of connections left, `D_r = D_o x sqrt(C_r / C_o)`."""
@@ -51,7 +53,9 @@ class DropoutRate(PruningState):
             shape = tuple(n if wanted is None else wanted for n, wanted in zip(shape, layer.noise_shape, strict=True))
         rate, keep, scale = (ops.cast(self.numbers.value[i], inputs.dtype) for i in range(3))
         if backend == "jax":
-            survives = ops.less(keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator), self.numbers.value[1])
+            survives = ops.less(
+                keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator), self.numbers.value[1]
+            )
             outputs = inputs / ops.where(keep > 0, keep, ops.ones_like(keep))
         else:
             survives = keras.random.uniform(shape, dtype=inputs.dtype, seed=layer.seed_generator) >= rate

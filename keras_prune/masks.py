@@ -70,7 +70,7 @@ class PrunedWeight:
         """Returns the weight with zeros in place of pruned connections, as a tensor."""
         # In the stored dtype: the layer that reads the weight casts it.
         with behind_masks():
-            return ops.where(self.mask.value, self.variable.value, 0.0)
+            return _keras.require_gradient(ops.where(self.mask.value, self.variable.value, 0.0), self.variable)
 
     def unmasked(self):
         """Returns the weight as it is stored, as a tensor or variable of the backend."""
@@ -208,4 +208,3 @@ def zeros_as_mask(layer, variable) -> tuple[np.ndarray | None, str | None]:
         if stem != name and variable.name.startswith(stem) and isinstance(initializer, keras.initializers.Identity):
             return None, "its initializer Identity makes zeros"
     return value != 0, None
-

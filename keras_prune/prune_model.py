@@ -1,4 +1,4 @@
-"""Prune a model in place, and make it a plain one again."""
+"""Prune a model in place, and make it plain again."""
 
 import keras
 
@@ -28,8 +28,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
             weight alone comes before all that match a layer; weights without a match are not pruned); or a callable
             `layer -> Criterion or None`. Defaults to `None`, `StdThreshold(quality=1.0)`.
         keep_zeros: Boolean, whether zeros in the weights count as pruned, as in a model that was pruned before. Weights
-            that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out, and so are zeros that
-            may be chance, at most one in 100,000. Defaults to `True`.
+            that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out, and so are zeros
+            that may be chance, at most one in 100,000. Defaults to `True`.
 
     Returns:
         The model itself.

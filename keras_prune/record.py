@@ -165,11 +165,7 @@ def _record(model) -> dict:
             for position, layer in enumerate(layers)
             for weight in masks_of(layer)
         ],
-        "dropouts": [
-            position
-            for position, layer in enumerate(layers)
-            if isinstance(pruning_of(layer), DropoutRate)
-        ],
+        "dropouts": [position for position, layer in enumerate(layers) if isinstance(pruning_of(layer), DropoutRate)],
     }
 
 
