@@ -1,4 +1,4 @@
-"""Masks are attached to the layers of a model where they are, and taken off again."""
+"""Attach masks to the layers of a model, in place, and take them off again."""
 
 import functools
 from typing import NamedTuple

@@ -98,7 +98,7 @@ def uniform(model, compression: float) -> dict[str, TargetSparsity]:
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
-        A mapping from layer-name pattern to `TargetSparsity`.
+        A mapping from layer pattern to `TargetSparsity`.
 
     Example:
 
@@ -121,7 +121,7 @@ def erdos_renyi_kernel(model, compression: float) -> dict[str, TargetSparsity]:
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
-        A mapping from layer-name pattern to `TargetSparsity`; layers that stay dense are missing from it.
+        A mapping from layer pattern to `TargetSparsity`; layers that stay dense are missing from it.
 
     Example:
 
@@ -141,7 +141,7 @@ def global_magnitude(model, compression: float) -> dict[str, TargetSparsity]:
         compression: Float above 1, connections in all over connections kept.
 
     Returns:
-        A mapping from layer-name pattern to `TargetSparsity`; layers that stay dense are missing from it.
+        A mapping from layer pattern to `TargetSparsity`; layers that stay dense are missing from it.
 
     Example:
 

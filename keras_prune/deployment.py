@@ -115,7 +115,7 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     """Tells, before anything is trained, which layers a runtime makes smaller or faster if they are pruned.
 
     Args:
-        model: Built Keras model, plain or wrapped by `prune`. Its weights do not matter.
+        model: Built Keras model, plain or pruned. Its weights do not matter.
         runtime: `"litert"`, the interpreter of a `.tflite` file with its default delegate; or `"xnnpack"`, the sparse
             inference of convolutional networks that this delegate documents, for float32; on x86 it was never seen.
             Defaults to `"litert"`.

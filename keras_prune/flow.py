@@ -160,7 +160,7 @@ def trace(model, shared=frozenset()) -> dict[int, Stage]:
     """Returns the stages of a model by the `id` of their operation, nested models unopened.
 
     Args:
-        model: Plain Sequential or Functional model, fresh from `strip`.
+        model: Plain Sequential or Functional model, without masks.
         shared: Set of the `id`s of layers that other models call too. They stay as they are.
     """
     graph = Graph(model)

@@ -1,4 +1,4 @@
-"""The three-step loop as one call: train, cut, retrain, and again while the accuracy holds (Han et al. 2015)."""
+"""Prune and retrain a model in rounds, while the accuracy holds (Han et al. 2015)."""
 
 import contextlib
 import os
@@ -42,9 +42,10 @@ def iterative_prune(
 ):
     """Cuts and retrains round by round while the accuracy stays within a budget (paper, section 3 and Fig. 2).
 
-    Every round cuts all layers with one common quality parameter (layers with a `StdThreshold` of their own keep their
-    proportion to it, and their pattern), retrains with a fresh optimizer, and evaluates on the validation data. A
-    round that breaks the budget is retrained once more; if that does not win the accuracy back, the loop ends.
+    The model is pruned in place. Every round cuts all layers with one common quality parameter (layers with a
+    `StdThreshold` of their own keep their proportion to it, and their pattern), retrains with a fresh optimizer, and
+    evaluates on the validation data. A round that breaks the budget is retrained once more; if that does not win the
+    accuracy back, the loop ends.
 
     Args:
         model: Trained and compiled model, plain or pruned. It is changed: at the end it is the sparsest one within the
@@ -55,11 +56,11 @@ def iterative_prune(
         max_drop: Float, how far `monitor` may fall below its value for `model`. Defaults to `0.0`.
         monitor: String, a metric that the model was compiled with, of which more is better. Defaults to `"accuracy"`.
         learning_rate_fraction: Float, the learning rate of retraining as a fraction of the optimizer's present one.
-            Defaults to `0.1`, the paper's for LeNet. A callback that sets the learning rate has the last word.
+            Defaults to `0.1`, the paper's for LeNet. A callback that sets the learning rate overrides it.
         alternate: Boolean, whether to retrain twice in each round: the dense layers with the convolutions held fixed,
             then the reverse, as the paper does. Defaults to `False`.
-        directory: Folder in which every round is kept as a `.keras` file beside `rounds.json`. A killed run that is
-            started again with the same arguments goes on behind the last whole round. Defaults to `None`.
+        directory: Folder in which every round is kept as a `.keras` file beside `rounds.json`. If interrupted,
+            call the function again with the same arguments to resume after the last whole round. Defaults to `None`.
         seed: Integer, Keras's random seed is set to `seed` + round before each round: with it a continued run ends as
             one that was never killed. Defaults to `None`.
         **fit_arguments: What `model.fit` takes for every retraining, `validation_data` among it.

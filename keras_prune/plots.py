@@ -144,7 +144,7 @@ def mask(mask_or_layer, ax=None):
     Where connections are finer than the dots of the figure, a dot is as dark as the share of them that is left.
 
     Args:
-        mask_or_layer: `Prune` layer, plain layer with one prunable weight, or an array in which zeros are cut: shape
+        mask_or_layer: Layer with one prunable weight, pruned or plain, or an array in which zeros are cut: shape
             `(inputs, neurons)`, or `(..., filters)` for a convolution's kernel, whose patch is flattened.
         ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
 

@@ -1,4 +1,8 @@
-"""Rebuilding: a copy of a model, state and all, in which other layers stand in the place of its own."""
+"""Copy a model with its state, with other layers in the place of some of its own.
+
+Conversions that need other layers, smaller or sparse ones, copy a model, and so do exports of models with `Prune`
+wrappers. `prune` and `strip` do not.
+"""
 
 import contextlib
 import functools

@@ -62,7 +62,7 @@ def save_sparse(model, path, index_bits: int | str | None = None, value_dtype: s
     The surviving values are stored with relative indices (Han et al. 2015; `keras_prune.relative_index`), weights
     that would not shrink are stored dense. A model that `load_sparse` could not rebuild is refused. The file appears
     whole or not at all: whatever `path` held before is replaced at the very end. One weight at a time is held in memory
-    beside the model; a model that is still wrapped is stripped first, which takes a copy of it.
+    beside the model. Of a pruned model, the plain one is written, without masks and criteria.
 
     The zeros of a pruned model are +0. A weight that was multiplied by a mask holds -0 where it was negative, which
     is stored like any other value, as the file is exact: cut with `where(mask, weight, 0)`.

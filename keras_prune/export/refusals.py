@@ -9,7 +9,7 @@ def refuse_layers(model):
     """Refuses a model with layers that neither LiteRT nor XLA runs, wherever in it they are.
 
     Args:
-        model: Keras model without wrappers.
+        model: Keras model without masks and `Prune` wrappers.
 
     Raises:
         ValueError: If some of them are stateful or sparse.
@@ -36,7 +36,7 @@ def refuse_tflite_layers(model, weights: str):
     """Refuses a model with layers that TensorFlow's converter to TFLite cannot read, wherever in it they are.
 
     Args:
-        model: Keras model without wrappers.
+        model: Keras model without masks and `Prune` wrappers.
         weights: String, the format of the weights.
 
     Raises:

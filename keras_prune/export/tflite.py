@@ -53,7 +53,7 @@ def export_tflite(
     The file is written under another name, run by `ai-edge-litert` with its default delegate in a process of its
     own, compared with the Keras model, and only then put in its place: if anything fails, `path` holds what it held
     before. Inputs and outputs keep their names and dtypes; nested outputs are named by their places, `"a_0"` the first
-    of the list under `"a"`. A model that is still wrapped is stripped first.
+    of the list under `"a"`. A pruned model is exported as the plain one, without masks, and stays pruned.
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.

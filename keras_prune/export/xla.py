@@ -67,8 +67,8 @@ def export_xla(model, directory, formats=None, data=None, tolerance: float = 1e-
     Each is loaded and compared with the Keras model before it is put in its place; an ahead-of-time object can be run
     only by the program that it is linked into (examples/ahead_of_time has one). XLA computes with zeros as with any
     other number and stores them: what pruning saves here is what `remove_dead_neurons` takes away, or a compressed
-    archive. Nested outputs are named by their places, `"a_0"` the first of the list under `"a"`. A model that is still
-    wrapped is stripped first.
+    archive. Nested outputs are named by their places, `"a_0"` the first of the list under `"a"`. A pruned model
+    is exported as the plain one, without masks, and stays pruned.
 
     Args:
         model: Built Keras model, plain or pruned; a subclassed one takes `data`. It is not changed.

@@ -1,4 +1,4 @@
-"""From a pruned model to one that runs sparse."""
+"""Convert a pruned model to one with sparse layers."""
 
 import math
 
@@ -25,8 +25,7 @@ def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1
     inference: `predict`, `evaluate`, `save` and, on TensorFlow, `export`; its sparse layers do not train.
 
     Args:
-        model: Built Sequential or Functional model, pruned and stripped; one that is still wrapped is stripped first.
-            It is not changed.
+        model: Built model that Keras can rebuild from its config, pruned or plain. It is not changed.
         kernel: `"auto"` times every layer dense and with each sparse kernel, once, on this machine, and takes the
             fastest; `"csr"`, `"coo"` or `"ell"` converts every layer that can be converted (see `SparseDense`).
             Defaults to `"auto"`.

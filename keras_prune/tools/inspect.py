@@ -4,7 +4,7 @@
     python -m keras_prune.tools.inspect pruned.keras --json
     python -m keras_prune.tools.inspect dense.keras --runtime=litert      # before training: what pruning would bring
 
-Of a wrapped model the masks count; of a plain one, the weights that are not zero.
+Of a pruned model the masks count; of a plain one, the weights that are not zero.
 """
 
 import math
