@@ -91,7 +91,7 @@ def strip(model):
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")])
     >>> model = kp.prune(model, kp.TargetSparsity(0.75))
     >>> cuts = kp.cut(model)
-    >>> kp.strip(model) is model, int(keras.ops.count_nonzero(model.layers[0].kernel))
+    >>> kp.strip(model) is model, int(keras.ops.count_nonzero(model.layers[0].kernel.value))
     (True, 2)
     """
     require_model(model)

@@ -35,8 +35,8 @@ class Prune(keras.layers.Wrapper):
     >>> layer = kp.Prune(keras.layers.Dense(2, use_bias=False, name="fc"), kp.TargetSparsity(0.75))
     >>> layer(np.ones((1, 4))).shape == (1, 2)
     True
-    >>> [(cut.weight.path, cut.cut, cut.kept) for cut in kp.cut(layer)]
-    [('fc/kernel', 6, 2)]
+    >>> [(cut.weight.name, cut.cut, cut.kept) for cut in kp.cut(layer)]
+    [('kernel', 6, 2)]
     """
 
     def __init__(self, layer, criterion: Criterion | None = None, **kwargs):
