@@ -99,7 +99,9 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _tie(self, model):
         followed = self.adjust_dropout if isinstance(self.adjust_dropout, dict) else None
-        self._dropouts = pruned_dropouts(model, followed) if self.adjust_dropout else []
+        # A model that is not built yet has no weights to follow. It is looked at again at the end of the epoch.
+        is_known = self._weights or self._is_complete
+        self._dropouts = pruned_dropouts(model, followed) if self.adjust_dropout and is_known else []
         dropped = [rate.owner() for rate, _ in self._dropouts]
         self._labels = labels(model, [layer for layer, _ in weights_by_layer(self._weights)] + dropped)
 
