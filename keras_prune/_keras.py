@@ -117,6 +117,19 @@ def keep_strides(mask, variable) -> None:
             mask._value.data = mask._value.data.new_empty_strided(variable.shape, stride).copy_(mask._value.data)
 
 
+def require_gradient(masked, variable):
+    """Lets a masked weight require a gradient if the weight does, and returns it.
+
+    PyTorch chooses by it how `matmul` computes and rounds, even where no gradient is recorded.
+    """
+    if keras.backend.backend() == "torch" and not masked.requires_grad and variable.trainable:
+        import torch
+
+        if not torch.compiler.is_compiling():
+            masked.requires_grad_()
+    return masked
+
+
 def get_keras_mask(tensor):
     """Returns the mask that `Masking` or `Embedding(mask_zero=True)` attached to a tensor."""
     return getattr(tensor, "_keras_mask", None)

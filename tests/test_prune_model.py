@@ -502,7 +502,11 @@ def tied_layer():
             return ops.matmul(inputs, ops.transpose(self.embedding.embeddings))
 
     inputs, embedding = keras.Input((5,), dtype="int32"), layers.Embedding(9, 4, name="tied")
-    return keras.Model(inputs, Tied(embedding, name="head")(layers.Dense(4, "tanh")(embedding(inputs)))), TOKENS, ONE_HOT
+    return (
+        keras.Model(inputs, Tied(embedding, name="head")(layers.Dense(4, "tanh")(embedding(inputs)))),
+        TOKENS,
+        ONE_HOT,
+    )
 
 
 class ZerosAfterEveryBatch(keras.callbacks.Callback):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import arrays, assert_same, assert_zeros, criteria, density, kept, refill
+from helpers import TORCH, arrays, assert_same, assert_zeros, criteria, density, kept, refill
 from keras import layers, ops
 
 import keras_prune as kp
@@ -167,6 +167,17 @@ def test_outputs_are_the_same_to_the_bit_until_the_first_cut(name):
     plain = SEPARATE[name]()
     expected = plain(SEQUENCES)
     assert_same(kp.Prune(plain)(SEQUENCES), expected)
+
+
+@pytest.mark.skipif(not TORCH, reason="the other backends compute the same with and without gradients")
+@pytest.mark.parametrize("name", SEPARATE)
+def test_outputs_without_gradients_are_the_same_to_the_bit(name):
+    import torch
+
+    layer = SEPARATE[name]()
+    with torch.no_grad():
+        expected = layer(SEQUENCES)
+        assert_same(kp.Prune(layer)(SEQUENCES), expected)
 
 
 @pytest.mark.parametrize("name", ["dense", "bidirectional"])
