@@ -102,7 +102,7 @@ def test_a_finished_run_does_not_train_again(tmp_path):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the other backends build a model before fit begins"
 )
-def test_an_unbuilt_model_is_refused_rather_than_trained_from_the_start(tmp_path):
+def test_an_unbuilt_model_is_refused_if_there_is_a_backup(tmp_path):
     run(tmp_path)
     model = keras.Sequential([kp.Prune(keras.layers.Dense(3))])
     model.compile("sgd", "mse")
@@ -110,7 +110,7 @@ def test_an_unbuilt_model_is_refused_rather_than_trained_from_the_start(tmp_path
         model.fit(X, Y, verbose=0, callbacks=[kp.Backup(tmp_path)])
 
 
-def test_later_fits_of_a_restored_model_train_all_of_their_epochs(tmp_path):
+def test_later_fits_of_a_restored_model_train_all_their_epochs(tmp_path):
     def small():
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
         model.compile("sgd", "mse")
@@ -138,7 +138,7 @@ np.savez(sys.argv[2], *weights)
 
 
 @pytest.mark.slow
-def test_a_process_killed_many_times_at_random_moments_ends_as_one_that_was_not(tmp_path):
+def test_a_process_killed_many_times_ends_as_one_that_was_not(tmp_path):
     output = tmp_path / "killed.npz"
     root = pathlib.Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}

@@ -86,7 +86,7 @@ def test_keras_distribution_over_four_devices(way, replicas, single, tmp_path):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
-def test_the_whole_loop_and_its_report_run_inside_the_scope_of_a_strategy():
+def test_the_loop_and_its_report_run_in_the_scope_of_a_strategy():
     import tensorflow as tf
 
     x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")

@@ -92,7 +92,7 @@ def test_of_a_block_with_gaps_all_that_is_left_is_cut_or_kept(weight, mask, kind
 
 @FEW
 @given(weights, some_masks, blocks)
-def test_the_score_of_a_block_is_the_mean_or_the_largest_of_its_magnitudes(weight, mask, pattern):
+def test_the_score_of_a_block_is_its_mean_or_largest_magnitude(weight, mask, pattern):
     score, left = pattern.units(np.abs(weight), mask)
     reduce = {"mean": np.mean, "max": np.max}[pattern.score]
     kept = [np.where(gap, piece, 0) for piece, gap in zip(pieces(weight, pattern), pieces(mask, pattern), strict=True)]
@@ -112,7 +112,7 @@ def test_a_stronger_cut_takes_a_superset_of_the_blocks(weight, kind, pattern, on
 
 @FEW
 @given(weights, some_masks, sparsities, blocks, strengths)
-def test_target_sparsity_keeps_the_best_blocks_whose_connections_come_nearest_to_its_count(
+def test_target_sparsity_keeps_the_best_blocks_near_its_count(
     weight, mask, sparsity, pattern, strength
 ):
     smaller = mask_of(kp.TargetSparsity(sparsity, pattern), weight, mask, strength)
@@ -148,7 +148,7 @@ def test_no_more_than_n_of_m_inputs_stay(weight, kind, pattern, strength):
 
 @FEW
 @given(arrays.arrays("float32", (8, 5), elements=st.floats(-4, 4, width=16)), st.lists(strengths, max_size=3))
-def test_two_of_four_at_half_sparsity_keeps_the_two_largest_of_every_four_however_it_is_reached(weight, rounds):
+def test_two_of_four_keeps_the_two_largest_of_every_four(weight, rounds):
     criterion, mask = kp.TargetSparsity(0.5, kp.NOfM(kept=2, of=4)), np.ones(weight.shape, bool)
     for strength in [*sorted(rounds), 1.0]:
         mask = mask_of(criterion, weight, mask, strength)
@@ -194,7 +194,7 @@ def test_a_pruned_model_is_saved_with_its_patterns(tmp_path):
     np.testing.assert_array_equal(masks(loaded)[0], masks(model)[0])
 
 
-def test_inputs_of_a_convolution_are_those_of_its_patch_channels_fastest():
+def test_inputs_of_a_convolution_are_its_patch_channels_fastest():
     weight = np.ones((2, 2, 3, 4), "float32")
     weight[0, 0, 2, 1] = weight[0, 1, 0, 1] = 9.0  # The inputs 2 and 3 of twelve.
     weight[0, 1, 1, 1] = weight[1, 1, 2, 3] = 9.0  # The inputs 4 and 11.
@@ -216,13 +216,13 @@ def test_equal_blocks_survive_in_row_major_order():
     np.testing.assert_array_equal(mask, [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]])
 
 
-def test_equal_connections_of_a_group_survive_from_the_lower_input_on():
+def test_equal_connections_of_a_group_survive_in_input_order():
     mask = mask_of(kp.TargetSparsity(0.5, kp.NOfM(2, 4)), np.zeros((8, 1), "float32"))
     np.testing.assert_array_equal(np.flatnonzero(mask), [0, 1, 4, 5])
 
 
 @pytest.mark.parametrize("criterion", [kp.StdThreshold, kp.TargetSparsity, kp.RandomSparsity])
-def test_the_best_block_is_rescued_from_a_cut_that_would_leave_none(criterion):
+def test_the_best_block_is_kept_by_a_cut_that_would_leave_none(criterion):
     weight = np.ones((8, 4), "float32")
     weight[4:, 2] = 3.0
     weight[0, 0] = 6.0  # The largest connection, but not the largest mean.
@@ -280,7 +280,7 @@ def test_a_schedule_cuts_whole_blocks_at_every_strength():
     st.floats(2, 8),
     st.sampled_from([budgets.uniform, budgets.erdos_renyi_kernel, budgets.global_magnitude]),
 )
-def test_a_budget_of_blocks_comes_to_within_half_a_block_for_each_weight(seed, pattern, compression, budget):
+def test_a_budget_of_blocks_is_met_to_half_a_block_per_weight(seed, pattern, compression, budget):
     model = dense_chain(20, 17, 10, seed=seed, pattern=pattern)
     total = 20 * 17 + 17 * 10
     criteria = budget(model, compression)
@@ -292,7 +292,7 @@ def test_a_budget_of_blocks_comes_to_within_half_a_block_for_each_weight(seed, p
 
 @settings(FEW, max_examples=10)
 @given(st.integers(0, 1000), st.sampled_from([kp.Blocks((4, 1)), kp.NOfM(2, 4)]), st.floats(2.1, 15))
-def test_the_common_quality_keeps_as_many_units_as_fit_the_compression(seed, pattern, compression):
+def test_the_common_quality_keeps_what_fits_the_compression(seed, pattern, compression):
     model = dense_chain(20, 16, seed=seed, pattern=pattern)
     wanted = round(320 / compression)
     quality = kp.quality_for(model, compression)
@@ -324,7 +324,7 @@ def test_layers_keep_patterns_of_their_own_through_a_budget():
     assert [criteria[layer.name].pattern for layer in (first, second)] == [kp.Blocks((4, 1)), kp.Pattern()]
 
 
-def test_sensitivity_cuts_in_the_pattern_of_each_layer_and_hands_it_on():
+def test_sensitivity_cuts_in_the_pattern_of_each_layer():
     model = dense_chain(8, 4, pattern=kp.Blocks((4, 1)))
     model.compile(loss="mse", metrics=["accuracy"])
     x = np.ones((8, 8), "float32")

@@ -39,7 +39,7 @@ def test_the_loss_gains_the_penalty_of_connections_alone(pruned):
     assert model.losses == []
 
 
-def test_a_compiled_model_trains_with_it_at_once_and_without_it_again():
+def test_a_compiled_model_trains_with_a_new_penalty_at_once():
     model = build()
     model.compile(keras.optimizers.SGD(0.0), "mse")
     x, y = np.zeros((8, 5), "float32"), np.zeros((8, 3), "float32")
