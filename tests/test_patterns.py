@@ -112,9 +112,7 @@ def test_a_stronger_cut_takes_a_superset_of_the_blocks(weight, kind, pattern, on
 
 @FEW
 @given(weights, some_masks, sparsities, blocks, strengths)
-def test_target_sparsity_keeps_the_best_blocks_near_its_count(
-    weight, mask, sparsity, pattern, strength
-):
+def test_target_sparsity_keeps_the_best_blocks_near_its_count(weight, mask, sparsity, pattern, strength):
     smaller = mask_of(kp.TargetSparsity(sparsity, pattern), weight, mask, strength)
     wanted = weight.size - math.floor(weight.size * sparsity * strength + 0.5)
     score, left = (part.ravel() for part in pattern.units(np.abs(weight), mask))
