@@ -19,7 +19,7 @@ class DropoutRate(PruningState):
     def __init__(self, layer):
         super().__init__(layer)
         # The rate, the share that is kept, and what the kept entries are multiplied by. All three are computed from
-        # the rate in double precision, as Keras does it: the noise is the same to the bit.
+        # the rate in double precision, as Keras does it: the same entries are dropped.
         self.numbers = keras.Variable(np.zeros(3, "float32"), trainable=False, autocast=False, name="dropout_rate")
         self.set_rate(layer.rate)
 

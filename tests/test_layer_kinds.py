@@ -207,7 +207,8 @@ def test_pruned_dropout_draws_the_noise_of_keras():
         return keras.Sequential([keras.Input((8,)), layers.Dense(16), layers.Dropout(0.3, seed=1), layers.Dense(3)])
 
     x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
-    assert train(make(), x) == train(kp.prune(make()), x)
+    # XLA may multiply by the reciprocal of a constant rate, and divides by a variable one.
+    np.testing.assert_allclose(train(kp.prune(make()), x), train(make(), x), rtol=1e-6)
 
 
 def test_non_contiguous_weights_keep_their_outputs():
