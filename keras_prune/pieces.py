@@ -25,6 +25,10 @@ def on_host(array) -> np.ndarray:
     if keras.backend.backend() == "tensorflow":
         # `convert_to_numpy` copies, as a variable of TensorFlow does in `np.asarray`; a tensor does not.
         return np.asarray(ops.stop_gradient(array))
+    if keras.backend.backend() == "torch":
+        tensor = ops.stop_gradient(array)
+        if tensor.device.type == "cpu" and "bfloat16" not in str(tensor.dtype):
+            return tensor.numpy()  # `convert_to_numpy` copies. NumPy has no bfloat16.
     return ops.convert_to_numpy(array)
 
 

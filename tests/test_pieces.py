@@ -57,7 +57,7 @@ def test_a_cut_in_pieces_is_the_cut_of_the_whole(pattern, monkeypatch):
 def test_a_variable_is_read_on_the_host():
     layer = kp.Prune(keras.layers.Dense(3, kernel_initializer="ones"))
     layer.build((None, 4))
-    weight = layer.pruned_weights[0]
+    (weight,) = kp.layers.pruned_weights(layer)
     np.testing.assert_array_equal(on_host(weight.variable.value), np.ones((4, 3), "float32"))
     assert on_host(weight.mask.value).dtype == bool
     assert count(weight.mask.value) == 12
