@@ -16,15 +16,15 @@ from keras_prune.backup import Backup
 from keras_prune.budgets import quality_for
 from keras_prune.callbacks import PruningCallback
 from keras_prune.checks import require_model
-from keras_prune.connections import owned_connections
 from keras_prune.criteria import StdThreshold
 from keras_prune.evaluation import evaluate
+from keras_prune.masks import connections_of
+from keras_prune.phases import only_trainable, phases_of
 from keras_prune.prune_model import prune
 from keras_prune.rebuild import recompile
 from keras_prune.rounds import Round, RoundStore, state_of
 from keras_prune.schedules import OneShot
 from keras_prune.seeds import reseed
-from keras_prune.tree import layers_in
 from keras_prune.weights import prunable_weights, pruned_weights
 
 
@@ -103,8 +103,7 @@ def iterative_prune(
         batch_size=fit_arguments.get("batch_size"),
     )
     rounds = store.load(model)
-    layers = [layer for layer, _ in owned_connections(model)]
-    phases = [phase for phase in (_is_dense, _is_no_dense) if any(map(phase, layers))] if alternate else [None]
+    phases = phases_of(model, alternate)
     epochs = fit_arguments.get("epochs", 1) * len(phases)
 
     def measure():
@@ -116,7 +115,7 @@ def iterative_prune(
 
         def train(callbacks):
             for phase in phases:
-                with _only_trainable(model, phase):
+                with only_trainable(model, phase):
                     if reduced is not None:
                         model.optimizer.learning_rate = reduced
                     own = [*callbacks_given, _Advance(progress)]
@@ -135,17 +134,17 @@ def iterative_prune(
             if not rounds[-1].within_budget:
                 break
             started = time.time()
-            go_back = state_of(model)
-            recompile(model, model)
-            if seed is not None:
-                reseed(model, seed + index)
-            quality = quality_for(model, aim) if is_compression else aim
-            with _common_quality(model, quality):
-                value = train([PruningCallback(OneShot(), verbose=0)])
-            if not value >= required:  # NaN, too.
-                value = train([])
-            rounds.append(Round(_compression(model), quality, value, value >= required, time.time() - started))
-            store.save(model, rounds)
+            with _state_kept(model, learning_rate) as go_back:
+                recompile(model, model)
+                if seed is not None:
+                    reseed(model, seed + index)
+                quality = quality_for(model, aim) if is_compression else aim
+                with _common_quality(model, quality):
+                    value = train([PruningCallback(OneShot(), verbose=0)])
+                if not value >= required:  # NaN, too.
+                    value = train([])
+                rounds.append(Round(_compression(model), quality, value, value >= required, time.time() - started))
+                store.save(model, rounds)
             _tell(progress, rounds, monitor)
             if not value >= required:
                 go_back()
@@ -160,14 +159,14 @@ def _checked_callbacks(model, monitor, fit_arguments) -> list:
     require_model(model)
     if not model.compiled or fit_arguments.get("validation_data") is None:
         raise ValueError(
-            "iterative_prune retrains a compiled model and judges it on data of its own: call model.compile(...) and "
-            f"pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
+            "iterative_prune retrains a compiled model and evaluates it on validation data: call model.compile(...) "
+            f"and pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
     callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
     if any(isinstance(callback, (Backup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
         raise ValueError(
-            "A callback that resumes the fit that was killed would bring one round into the next: pass directory "
+            "A callback that resumes a killed fit would carry one round into the next: pass directory "
             f"instead, which keeps every round. Received: callbacks={callbacks_given}"
         )
     if monitor == "loss":
@@ -227,6 +226,19 @@ def _require_common_quality(model) -> None:
 
 
 @contextlib.contextmanager
+def _state_kept(model, learning_rate):
+    """Yields a function that restores the model of now. A round that fails or is interrupted restores it, too."""
+    go_back = state_of(model)
+    try:
+        yield go_back
+    except BaseException:
+        go_back()
+        if learning_rate is not None:
+            model.optimizer.learning_rate = learning_rate
+        raise
+
+
+@contextlib.contextmanager
 def _common_quality(model, quality):
     """Multiplies the quality of every weight while the context lasts."""
     criteria = [(weight, weight.criterion) for weight in pruned_weights(model)]
@@ -239,40 +251,9 @@ def _common_quality(model, quality):
             weight.criterion = criterion
 
 
-@contextlib.contextmanager
-def _only_trainable(model, phase):
-    """Freezes the layers with connections for which `phase` is false while the context lasts. Optimizers are fresh."""
-    if phase is None:
-        yield
-        return
-    frozen = [layer for layer, _ in owned_connections(model) if layer.trainable and not phase(layer)]
-    # Layers inside them that are frozen for themselves, which the flag of the outer one would thaw.
-    stay = [inner for layer in frozen for inner in layers_in(layer) if not inner.trainable]
-    for layer in frozen:
-        layer.trainable = False
-    recompile(model, model)
-    try:
-        yield
-    finally:
-        for layer in frozen:
-            layer.trainable = True
-        for inner in stay:
-            inner.trainable = False
-        # An optimizer knows the variables that were trainable when it was built; what follows trains others.
-        recompile(model, model)
-
-
-def _is_dense(layer) -> bool:
-    return isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
-
-
-def _is_no_dense(layer) -> bool:
-    return not _is_dense(layer)
-
-
 def _compression(model) -> float:
-    weights = pruned_weights(model)
-    return sum(weight.size for weight in weights) / sum(weight.kept for weight in weights)
+    kept, total = connections_of(pruned_weights(model))
+    return total / kept
 
 
 def _fingerprint(model) -> int:

@@ -13,6 +13,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_prune import _keras
 from keras_prune.attachment import apply_masks
 from keras_prune.checks import require_built
 from keras_prune.graph import has_graph, is_graph, leaf_layers
@@ -57,7 +58,7 @@ def rebuild(model, convert):
 
     def _clone(layer):
         if is_graph(layer):
-            return _clone_graph(layer, clone)
+            return clone_graph(layer, clone)
         if isinstance(layer, keras.Model):
             return _clone_subclassed(layer, clone, variables)
         if isinstance(layer, keras.Layer):
@@ -70,7 +71,10 @@ def rebuild(model, convert):
     for old, new in variables:
         _carry_over(old, new)
     if model.compiled:
-        recompile(rebuilt, model)
+        try:
+            recompile(rebuilt, model)
+        except ValueError as error:
+            warnings.warn(f"The copy of {model.name!r} is not compiled, compile it again. {error}", stacklevel=4)
     return rebuilt
 
 
@@ -92,15 +96,14 @@ def _refuse_tied_weights(model) -> None:
 def recompile(model, like) -> None:
     """Compiles `model` with what `like` was compiled with, its optimizer and metrics as good as new."""
     try:
-        model.compile(**keras.tree.map_structure(_without_state, dict(like._compile_config.config)))
+        model.compile(**keras.tree.map_structure(_without_state, _keras.compile_arguments(like)))
     except (TypeError, ValueError) as error:
-        warnings.warn(
-            f"The model {like.name!r} of class {type(like).__name__} comes back without being compiled: compile it "
-            "again. What it was compiled with cannot be made anew, such as a metric whose get_config() does not give "
-            "the arguments of its constructor, or a compile method with arguments of its own. It failed with: "
-            f"{' '.join(str(error).split())}",
-            stacklevel=5,
-        )
+        raise ValueError(
+            "A fresh optimizer and fresh metrics are made from their configs, so get_config() must give the arguments "
+            "of their constructors, and `compile` must take no others than Keras's. "
+            f"Received: model={like.name!r} of class {type(like).__name__}, for which this failed: "
+            f"{' '.join(str(error).split())}"
+        ) from error
 
 
 def _without_state(setting):
@@ -155,8 +158,8 @@ def _copy_of(variable, shape, dtype):
     return ops.copy(variable.value)
 
 
-def _clone_graph(model, clone):
-    """Copies a Sequential or Functional model around the copies of its layers."""
+def clone_graph(model, clone):
+    """Rebuilds a Sequential or Functional model around `clone(layer)` for each of its layers, not compiled."""
     compiled = model.compiled
     model.compiled = False  # Or `clone_model` would look for losses and metrics by their registered names.
     try:
@@ -177,7 +180,7 @@ def _clone_graph(model, clone):
     if has_graph(model):
         for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(copy.inputs), strict=True):
             # `clone_model` gives an input that was not named by hand another name.
-            new._keras_history.operation.name = old._keras_history.operation.name
+            _keras.origin_of(new)[0].name = _keras.origin_of(old)[0].name
     return copy
 
 

@@ -500,3 +500,40 @@ def test_models_that_cannot_be_retrained_are_refused():
     for strength in ({"compressions": [2]}, {"qualities": [1]}):
         with pytest.raises(ValueError, match=r"StdThreshold.*layer 'hidden' with criterion=TargetSparsity"):
             kp.iterative_prune(without_thresholds, **strength, **FIT)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Interrupts the second call of `fit`, as Ctrl-C does."""
+
+    calls = 0
+
+    def on_train_begin(self, logs=None):
+        self.calls += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.calls == 2:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_round_restores_the_model():
+    interrupted, one_round = twins(2)
+    kp.iterative_prune(one_round, compressions=[2], max_drop=1, seed=0, **FIT)
+    with pytest.raises(KeyboardInterrupt):
+        kp.iterative_prune(interrupted, compressions=[2, 4], max_drop=1, seed=0, callbacks=[Interrupt()], **FIT)
+    assert_same(interrupted.get_weights(), one_round.get_weights())
+    assert_same(masks(interrupted), masks(one_round))
+    assert float(array(interrupted.optimizer.learning_rate)) == pytest.approx(0.1)
+
+
+class OwnRate(keras.optimizers.SGD):
+    """An optimizer whose constructor needs an argument that its config does not have."""
+
+    def __init__(self, rate, **kwargs):
+        super().__init__(learning_rate=rate, **{key: value for key, value in kwargs.items() if key == "name"})
+
+
+def test_an_optimizer_that_cannot_be_made_anew_stops_before_a_cut():
+    model = small_model(optimizer=OwnRate)
+    with pytest.raises(ValueError, match="get_config"):
+        kp.iterative_prune(model, compressions=[2], max_drop=1, **FIT)
+    assert all(weight.density == 1 for weight in pruned_weights(model))
