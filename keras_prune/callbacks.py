@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from keras_prune.attachment import attach_dropouts
-from keras_prune.cutting import cut_weights, weights_to_cut
+from keras_prune.cutting import cut_weights, follow_connections, weights_to_cut
 from keras_prune.graph import pruned_dropouts
 from keras_prune.hook import override, restore
+from keras_prune.masks import connections_of
 from keras_prune.prune_model import forget_compiled_functions
 from keras_prune.record import plain_class
 from keras_prune.schedules import Schedule
@@ -150,13 +151,14 @@ class PruningCallback(keras.callbacks.Callback):
         return plain_class(self.model).get_weights(self.model)
 
     def _set_weights(self, weights):
-        """Sets the weights of the model inside `fit`, where they bring the connections back that they had."""
+        """Sets the weights of the model inside `fit`, and restores the connections that they had."""
         plain_class(self.model).set_weights(self.model, weights)
         for weight in self._weights:
             # Pruned connections are stored as zeros, so what is not zero was there.
             weight.mask.assign(ops.logical_or(weight.mask.value, weight.variable.value != 0))
-        for rate, source in self._dropouts:
-            rate.follow(sum(weight.kept for weight in source) / sum(weight.size for weight in source))
+        follow_connections(self._dropouts)
+        # Now, not at the end of the epoch: an interrupted `fit` leaves this method on the model until the next one.
+        self._warn_of_more_connections()
 
     def _apply_masks(self):
         for weight in self._weights:
@@ -253,7 +255,7 @@ class PruningCallback(keras.callbacks.Callback):
         print(f"{line}.", flush=True)
 
     def _connections(self) -> tuple[int, int]:
-        return sum(weight.kept for weight in self._weights), sum(weight.size for weight in self._weights)
+        return connections_of(self._weights)
 
     def _measurements(self) -> dict[str, float]:
         kept = {id(weight): weight.kept for weight in self._weights}  # Counted once: on a GPU it takes a transfer.

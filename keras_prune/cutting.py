@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_prune.graph import pruned_dropouts
-from keras_prune.masks import LayerCut, PrunedWeight
+from keras_prune.masks import LayerCut, PrunedWeight, connections_of
 from keras_prune.slots import optimizers_of, reset_slots
 from keras_prune.weights import pruned_weights
 
@@ -89,6 +89,12 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
     cuts = [weight.cut(strength) for weight in weights]
     for optimizer in optimizers:
         reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for one in cuts])
-    for rate, source in dropouts:
-        rate.follow(sum(weight.kept for weight in source) / sum(weight.size for weight in source))
+    follow_connections(dropouts)
     return cuts
+
+
+def follow_connections(dropouts) -> None:
+    """Sets the rate of each dropout for the connections that are left in the layer that it follows."""
+    for rate, source in dropouts:
+        kept, total = connections_of(source)
+        rate.follow(kept / total)

@@ -34,9 +34,8 @@ class DropoutRate(PruningState):
         """The current rate, a float in [0, 1]."""
         stored = ops.convert_to_numpy(self.numbers)[0]
         exact = vars(self)["rate"]
-        return (
-            exact if np.float32(exact) == stored else float(stored)
-        )  # `tf.train.Checkpoint` restores variables alone.
+        # `tf.train.Checkpoint` restores variables alone.
+        return exact if np.float32(exact) == stored else float(stored)
 
     def follow(self, density: float) -> None:
         """Sets the rate for the share of connections left, `D_r = D_o x sqrt(C_r / C_o)`."""

@@ -121,6 +121,11 @@ class LayerCut(NamedTuple):
     rescued: bool
 
 
+def connections_of(weights) -> tuple[int, int]:
+    """Returns how many connections of pruned weights survive, and how many there were: `(kept, total)`."""
+    return sum(weight.kept for weight in weights), sum(weight.size for weight in weights)
+
+
 class Masks(PruningState):
     """The masks of the weights that a layer owns, as its attribute `pruning`."""
 
@@ -134,9 +139,8 @@ class Masks(PruningState):
         return list(vars(self)["entries"])
 
     def add(self, variable, criterion: Criterion, mask: np.ndarray | None = None) -> PrunedWeight:
-        """Makes the mask of a weight that the layer owns. Its name does not hold the weight's name, which the pattern
-        of a layout may look for."""
-        index = len(self.pruned_weights)
+        """Makes the mask of a weight that the layer owns, all ones unless `mask` is given."""
+        index = len(self.pruned_weights)  # Not the weight's name, which a pattern of a layout may look for.
         with _scope_of(variable):
             mask_variable = keras.Variable(
                 "ones" if mask is None else mask,
@@ -179,7 +183,7 @@ class Masks(PruningState):
 
 
 def _scope_of(variable):
-    """The name scope of a variable's mask, so that each has a path of its own."""
+    """The name scope of a variable's mask, which gives each mask its own path."""
     stack = contextlib.ExitStack()
     for name in [*variable.path.split("/")[:-1], "pruning"]:
         stack.enter_context(keras.name_scope(name))

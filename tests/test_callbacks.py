@@ -358,3 +358,20 @@ def test_the_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
     assert history["share"] == pytest.approx([0.5, rate], abs=0.02)
     if adjust:
         assert history["dropout/drop"] == pytest.approx([0.5, 0.15], abs=1e-6)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Interrupts `fit` at the end of the second epoch, as Ctrl-C does."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_set_weights_after_an_interrupted_fit_warns():
+    model = pruned_model()
+    dense = model.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, kp.OneShot(at=1), Interrupt())
+    with pytest.warns(UserWarning, match="The restored weights are less sparse"):
+        model.set_weights(dense)
