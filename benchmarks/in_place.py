@@ -1,19 +1,18 @@
 """Measures what pruning in place costs: `prune` and `strip` of VGG-16, a training step, and embeddings.
 
-    KERAS_BACKEND=jax python experiments/in_place.py          # adds to docs/results/in_place.json
-    python experiments/in_place.py --table                    # Markdown, from the measurements alone
+    KERAS_BACKEND=jax python benchmarks/in_place.py          # adds to docs/results/in_place.json
+    python benchmarks/in_place.py --table                    # Markdown, from the measurements alone
 
 Plain and pruned models take turns in one process: an epoch of `fit` each, 17 times, of which the first two are thrown
 away. Ratios are taken within a turn; the interval of their median is by order statistics (about 95%).
 """
 
 import gc
-import json
 import math
 import os
-import pathlib
 import time
 
+import measurements
 import numpy as np
 from absl import app, flags
 
@@ -91,11 +90,12 @@ def time_vgg(keras, kp):
     for _ in range(5):
         for name, keep_zeros in (("prune", True), ("prune_without_scan", False)):
             gc.collect()
-            before = memory(reset=True)
+            measurements.reset_high_water()
+            before = measurements.memory("VmHWM")
             started = time.perf_counter()
             kp.prune(model, keep_zeros=keep_zeros)
             found[name].append(time.perf_counter() - started)
-            found["bytes_a_weight"].append((memory() - before) / size)
+            found["bytes_a_weight"].append((measurements.memory("VmHWM") - before) / size)
             started = time.perf_counter()
             kp.strip(model)
             found["strip"].append(time.perf_counter() - started)
@@ -104,22 +104,13 @@ def time_vgg(keras, kp):
     return {name: float(np.median(values)) for name, values in found.items()} | {"bytes_a_weight": most}
 
 
-def memory(reset=False):
-    """Returns the most memory that this process has held since the last reset, in bytes (Linux)."""
-    if reset:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
 def measure():
     """Measures on the backend of Keras, and adds that to the results."""
     import keras
 
     import keras_prune as kp
 
-    path = pathlib.Path(FLAGS.results)
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = measurements.read(FLAGS.results)
     found = results.setdefault(keras.backend.backend(), {"steps": {}})
     found["cores"], found["keras"] = os.cpu_count(), keras.__version__
     for name in [*FLAGS.models, *FLAGS.embeddings]:
@@ -128,8 +119,7 @@ def measure():
     if FLAGS.vgg:
         found["vgg"] = time_vgg(keras, kp)
         print(found["vgg"], flush=True)
-    path.with_suffix(".partial").write_text(json.dumps(results, indent=1))
-    os.replace(path.with_suffix(".partial"), path)
+    measurements.write(FLAGS.results, results)
 
 
 def table(results):
@@ -157,7 +147,7 @@ def table(results):
 def main(_):
     if not FLAGS.table:
         measure()
-    print(table(json.loads(pathlib.Path(FLAGS.results).read_text())))
+    print(table(measurements.read(FLAGS.results)))
 
 
 if __name__ == "__main__":

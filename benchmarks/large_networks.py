@@ -48,12 +48,6 @@ flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
 flags.DEFINE_string("one", None, "Measure this `network/phase` here and print it; for the script's own processes.")
 
 
-def memory(field):
-    """Returns what this process holds (`VmRSS`) or held at most since the last reset (`VmHWM`), in bytes."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
 class Process:
     """Measures steps against what the process holds at first, with the libraries loaded and no model."""
 
@@ -63,16 +57,16 @@ class Process:
         import keras_prune  # noqa: F401
 
         keras.ops.add(keras.ops.ones(2), 1)  # The backend starts at its first operation.
-        self.baseline = memory("VmRSS")
+        self.baseline = measurements.memory("VmRSS")
 
     def measure(self, step):
         """Returns what a function without arguments returns, and what it took."""
         gc.collect()
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-        before, started = memory("VmRSS"), time.perf_counter()
+        measurements.reset_high_water()
+        before, started = measurements.memory("VmRSS"), time.perf_counter()
         result = step()
         seconds = time.perf_counter() - started
-        peak = memory("VmHWM")
+        peak = measurements.memory("VmHWM")
         return result, {
             "seconds": seconds,
             "baseline": self.baseline,

@@ -1,4 +1,4 @@
-"""The JSON file in which a benchmark keeps its measurements, whole at any moment: they take hours to repeat."""
+"""What benchmarks share: the JSON file of their measurements, never half-written, and the most memory held."""
 
 import json
 import pathlib
@@ -17,3 +17,14 @@ def write(path, measured: dict) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def memory(field: str) -> int:
+    """Returns what this process holds (`VmRSS`) or held at most since the last reset (`VmHWM`), in bytes (Linux)."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def reset_high_water() -> None:
+    """Lets `memory("VmHWM")` start from what the process holds now."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")

@@ -11,7 +11,6 @@ Plain and pruned model take turns in one process: an epoch of `fit` each, again 
 import gc
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -119,14 +118,6 @@ def time_steps(name):
     return {kind: values[1:] for kind, values in times.items()}
 
 
-def high_water(reset=False):
-    """Returns the most memory that this process has held since the last reset, in bytes (Linux)."""
-    if reset:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
 def update_masks():
     """Returns seconds and peak extra bytes of one mask update over VGG-16, and the seconds of copying its weights."""
     plain, pruned, _ = pair("vgg16")
@@ -159,11 +150,12 @@ def update_masks():
         copies = [np.array(kernel) for kernel in kernels]
         times["copy"].append(time.perf_counter() - started)
         del copies
-        before = high_water(reset=True)
+        measurements.reset_high_water()
+        before = measurements.memory("VmHWM")
         started = time.perf_counter()
         update(round)
         times["update"].append(time.perf_counter() - started)
-        times["extra_bytes"].append(high_water() - before)
+        times["extra_bytes"].append(measurements.memory("VmHWM") - before)
     weights = sum(int(np.prod(kernel.shape)) for kernel in kernels)
     return {"weights": weights, "mask_bytes": masks, **{kind: values[1:] for kind, values in times.items()}}
 

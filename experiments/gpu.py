@@ -8,7 +8,7 @@
     python experiments/gpu.py --document=docs/gpu.md --output=docs/results/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
-run keeps what it has. A failure is recorded with its reason, and the rest goes on.
+run keeps what it has. A failure is recorded with its reason, and the rest is still measured.
 """
 
 import importlib.util

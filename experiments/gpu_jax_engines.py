@@ -54,7 +54,7 @@ class JaxDense(gpu_engine.Engine):
     def prepare(self, copies, products):
         import jax
 
-        # Inputs of their own keep XLA from sharing results. `joins` keeps it from joining products.
+        # Separate inputs keep XLA from sharing results. `joins` keeps it from joining products.
         weights = [jax.tree.map(copied, self.weight) for _ in range(copies)]
         self.arguments = weights, [copied(self.x) for _ in range(products)]
         call = jax.jit(lambda weights, inputs: [self.product(weights[i % copies], x) for i, x in enumerate(inputs)])
@@ -168,7 +168,7 @@ ENGINES = (JaxDense, JaxTF32, JaxBfloat16, JaxBCSR, JaxBCOO, JaxGroups, JaxGroup
 
 
 def copied(array):
-    """Returns an array in a buffer of its own."""
+    """Returns a copy of an array in a new buffer."""
     import jax.numpy as jnp
 
     return jnp.array(array, copy=True)

@@ -192,7 +192,7 @@ def rounds(engines, counts, refused):
 
 
 def healthy(engine):
-    """Ends the process if an engine has left the GPU unusable, so that the next process can go on without it."""
+    """Ends the process if an engine has left the GPU unusable, so that the next process can continue without it."""
     if FLAGS.device != "gpu" or "torch" not in sys.modules:
         return
     import torch

@@ -49,15 +49,15 @@ def remove_layer(layer, name: str) -> None:
     delattr(layer, name)
 
 
-def forget_variables(layer, variables) -> None:
+def forget_variables(layer, paths: set[str]) -> None:
     """Takes variables of inner layers out of a layer's PyTorch parameters, in which Keras lists all of them."""
-    if keras.backend.backend() == "torch":
-        for variable in variables:
-            layer._post_untrack_variable(variable)
+    parameters = vars(layer).get("_modules", {}).get("_torch_params")
+    for path in paths.intersection(parameters or ()):
+        parameters.pop(path)
 
 
 def is_functional_call(model) -> bool:
-    """Whether a model runs its graph of layers, and has no `call` of its own. `Functional` has no public name."""
+    """Whether a model runs its graph of layers, because its class does not define `call`."""
     return type(model).call in (Functional.call, keras.Sequential.call, keras.layers.Layer.call)
 
 
@@ -142,7 +142,7 @@ def set_keras_mask(tensor, mask) -> None:
 
 
 def unpickle(model_class, buffer):
-    """Returns the function and arguments with which Keras unpickles a model."""
+    """Returns the function that unpickles a model in Keras, and its arguments."""
     return model_class._unpickle_model, (buffer,)
 
 
@@ -151,8 +151,8 @@ def save_to_buffer(model, buffer) -> None:
     saving_lib._save_model_to_fileobj(model, buffer, "h5")
 
 
-def is_graph(model) -> bool:
-    """Whether a model is of Keras's own Sequential or Functional class, which has no public name."""
+def has_keras_class(model) -> bool:
+    """Whether a model is of Keras's Sequential or Functional class itself. `Functional` has no public name."""
     return type(model) in (Functional, keras.Sequential)
 
 

@@ -96,7 +96,7 @@ def _masks(layer) -> Masks:
 
 def attach_dropouts(root) -> bool:
     """Gives the dropouts in a model or layer a rate that can change. Returns whether one of them had none."""
-    # The exact class: a subclass, such as SpatialDropout, draws its noise in a way of its own.
+    # The exact class: a subclass, such as SpatialDropout, draws its noise differently.
     dropouts = [layer for layer in layers_in(root) if type(layer) is keras.layers.Dropout and layer.rate > 0]
     dropouts = [layer for layer in dropouts if pruning_of(layer) is None]
     for layer in dropouts:

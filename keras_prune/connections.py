@@ -39,8 +39,3 @@ def owned_connections(root) -> list[tuple[keras.layers.Layer, list]]:
         if variables:
             owned[id(layer)] = (layer, variables)
     return list(reversed(owned.values()))
-
-
-def prunable_variables(root) -> list:
-    """Returns the variables in a layer or model whose entries are connections, frozen ones included."""
-    return [variable for _, variables in owned_connections(root) for variable in variables]

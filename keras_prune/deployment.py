@@ -147,7 +147,7 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     │ fc2   │ Dense  │     5,000 │     4x1 │    30% zeros │   85% zeros │
     └───────┴────────┴───────────┴─────────┴──────────────┴─────────────┘
     not faster: conv - the file stores no zeros of it, but LiteRT makes it dense when it loads the file
-    >>> model = kp.prune(model, lambda layer: kp.TargetSparsity(0.9, plan.patterns[layer.name]), keep_zeros=False)
+    >>> model = kp.prune(model, lambda layer: kp.TargetSparsity(0.9, plan.patterns[layer.name]))
     """
     if runtime not in ("litert", "xnnpack"):
         raise ValueError(

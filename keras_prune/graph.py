@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_prune import _keras
-from keras_prune.connections import prunable_variables
+from keras_prune.connections import owned_connections
 from keras_prune.dropout import DropoutRate
 from keras_prune.masks import PrunedWeight
 from keras_prune.tree import is_pruning_state, layers_in, models_in
@@ -85,7 +85,7 @@ def is_weight_layer(layer) -> bool:
     """Whether a layer has connections, pruned or not."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return False  # An operation such as x + 1, or a nested model.
-    return bool(prunable_variables(layer))
+    return bool(owned_connections(layer))
 
 
 class Graph:

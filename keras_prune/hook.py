@@ -78,7 +78,7 @@ def _trace_anew(layer) -> None:
     rematerialized = layer.rematerialized_call
 
     def rematerialized_call(call, *args, **kwargs):
-        return rematerialized(functools.partial(call), *args, **kwargs)  # An object of its own at each call.
+        return rematerialized(functools.partial(call), *args, **kwargs)  # A new object at each call.
 
     override(layer, "rematerialized_call", rematerialized_call)
 

@@ -5,6 +5,7 @@ import keras
 from keras_prune import _keras
 from keras_prune.attachment import Attached, apply_masks, attach
 from keras_prune.checks import require_model
+from keras_prune.rebuild import clone_graph
 from keras_prune.record import as_pruned, forget
 from keras_prune.selection import Selection
 from keras_prune.tree import models_in
@@ -36,7 +37,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
 
     Raises:
         ValueError: If `model` is not a Keras 3 model or has nothing to prune, if a pattern matches no layer, or if a
-            layer has an attribute `pruning` of its own.
+            layer already has an attribute `pruning`.
 
     Example:
 
@@ -79,7 +80,7 @@ def strip(model):
         model: Model that went through `prune`, or has `Prune` wrappers. Any other model is returned as it is.
 
     Returns:
-        The model itself. Only a Sequential or Functional model with `Prune` wrappers is made anew, around the same
+        The model itself. Only a Sequential or Functional model with `Prune` wrappers is rebuilt around the same
         layers; in a model of another class the wrappers stay, without masks.
 
     Raises:
@@ -134,7 +135,7 @@ def _tell_of_zeros(attached: Attached) -> None:
 
 def _without_wrappers(model):
     """Returns a Sequential or Functional model that has wrappers around the layers inside them, else the model."""
-    if not (_keras.is_graph(model) and wrappers_in(model)):
+    if not (_keras.has_keras_class(model) and wrappers_in(model)):
         return model
     kept: dict[int, keras.Model] = {}
 
@@ -143,15 +144,7 @@ def _without_wrappers(model):
             return kept.setdefault(id(layer), _without_wrappers(layer))
         return wrapped_layer(layer)
 
-    compiled = model.compiled
-    model.compiled = False  # Or Keras would look the losses up by their registered names.
-    try:
-        unwrapped = keras.models.clone_model(model, clone_function=unwrap)
-    finally:
-        model.compiled = compiled
-    for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(unwrapped.inputs), strict=True):
-        # `clone_model` gives an input that was not named by hand another name.
-        _keras.origin_of(new)[0].name = _keras.origin_of(old)[0].name
-    if compiled:
+    unwrapped = clone_graph(model, unwrap)
+    if model.compiled:
         unwrapped.compile(**_keras.compile_arguments(model))
     return unwrapped

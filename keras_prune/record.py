@@ -51,7 +51,7 @@ class PrunedModel:
 
     @property
     def layers(self):
-        # A model that has weights of its own has masks of its own, which are a layer inside it.
+        # A model that owns weights also owns their masks, which are a layer inside it.
         return [layer for layer in super().layers if not is_pruning_state(layer)]
 
     def get_weights(self):
@@ -125,10 +125,12 @@ def plain_class(model) -> type:
 def plain(model):
     """Lets a model be as it was before pruning while the context lasts, zeros included: classes, layers, hooks."""
     pruned = [(one, type(one)) for one in models_in(model)]
-    taken = [take_off(layer) for layer in layers_in(model)]
-    for one, _ in pruned:
-        one.__class__ = plain_class(one)
+    taken = []
     try:
+        for layer in layers_in(model):
+            taken.append(take_off(layer))
+        for one, _ in pruned:
+            one.__class__ = plain_class(one)
         yield model
     finally:
         for one, kind in pruned:
@@ -139,10 +141,10 @@ def plain(model):
 
 def forget(model) -> None:
     """Takes masks, hooks and records off a model for good."""
-    variables = [variable for layer in layers_in(model) for variable in _state_variables(layer)]
+    paths = {variable.path for layer in layers_in(model) for variable in _state_variables(layer)}
     for layer in layers_in(model):
         take_off(layer)
-        _keras.forget_variables(layer, variables)
+        _keras.forget_variables(layer, paths)
     for one in models_in(model):
         one.__class__ = plain_class(one)
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from keras_prune import _keras
 from keras_prune.activations import nonzero_shares
 from keras_prune.counts import connections, flop
 from keras_prune.graph import (
@@ -238,7 +239,7 @@ def _ends(model) -> set[int]:
     if not isinstance(model, keras.Model):
         return {id(model)}
     outputs = keras.tree.flatten(model.outputs) if has_graph(model) else []
-    return set().union(*(_ends(tensor._keras_history.operation) for tensor in outputs))
+    return set().union(*(_ends(_keras.origin_of(tensor)[0]) for tensor in outputs))
 
 
 def _skipped(model, groups, names) -> dict[str, str]:

@@ -99,15 +99,17 @@ def labels(model, layers) -> dict[int, str]:
     """
     parents = parents_of(model)
     found: dict[int, str] = {}
+    taken: set[str] = set()
     for layer in layers:
         parts = (layer.path or layer.name).removeprefix(f"{model.name}/").split("/")
         # A `Prune` wrapper has the name of the layer inside it.
         label = "/".join(part for part, outer in zip(parts, [None, *parts], strict=False) if part != outer)
-        if label in found.values():
+        if label in taken:
             inside = [one for one in layers_around(layer, parents) if isinstance(one, keras.Model)]
             label = f"{inside[0].name if inside else model.name}/{label}"
         number = 1
-        while (label if number == 1 else f"{label}_{number}") in found.values():
+        while (label if number == 1 else f"{label}_{number}") in taken:
             number += 1
         found[id(layer)] = label if number == 1 else f"{label}_{number}"
+        taken.add(found[id(layer)])
     return found

@@ -78,7 +78,7 @@ class Prune(keras.layers.Wrapper):
         has_weights = bool(self.layer.weights)
         if type(self.layer).build is keras.Layer.build:
             if not has_weights:
-                # A layer without a `build` of its own makes its weights when it is first called.
+                # A layer that does not define `build` makes its weights when it is first called.
                 inputs = lambda shape: keras.Input(batch_shape=shape, dtype=self.layer.input_dtype)  # noqa: E731
                 self.layer(*keras.tree.map_shape_structure(inputs, args or tuple(kwargs.values())))
         elif not self.layer.built:

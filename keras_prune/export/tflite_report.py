@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from rich.table import Table
 
-from keras_prune.connections import prunable_variables
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.graph import is_weight_layer, leaf_layers
 from keras_prune.text import names_by_reason, table_with_lines
+from keras_prune.weights import prunable_weights
 
 # All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
 _SPARSE_KERNELS = {"float32": "float32 zeros in blocks of 4", "int8": "'full_int8' zeros in blocks of 16"}
@@ -117,7 +117,7 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
     aligned = [(weight.op, weight.shape) for weight in dense] == [(weight.op, weight.shape) for weight in stored]
     free = list(range(len(dense))) if aligned else []
     for layer in leaf_layers(model):
-        variables = prunable_variables(layer) if is_weight_layer(layer) else []
+        variables = [weight.variable for weight in prunable_weights(layer)] if is_weight_layer(layer) else []
         for variable in variables:
             kernel = keras.ops.convert_to_numpy(variable.value) != 0
             place = min(
