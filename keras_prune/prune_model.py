@@ -8,7 +8,7 @@ from keras_prune.checks import require_model
 from keras_prune.rebuild import clone_graph
 from keras_prune.record import as_pruned, forget
 from keras_prune.selection import Selection
-from keras_prune.tree import models_in
+from keras_prune.tree import models_in, paths_in
 from keras_prune.wrappers import Prune, wrapped_layer, wrappers_in
 
 
@@ -53,7 +53,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     [StdThreshold(quality=1.2), TargetSparsity(sparsity=0.75)]
     """
     require_model(model)
-    selection = Selection(criterion)
+    paths = {key: f"{model.name}/{path}" for key, path in paths_in(model).items()}
+    selection = Selection(criterion, paths)
 
     def check(found, unbuilt):
         if unbuilt:

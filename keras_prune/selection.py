@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 
-import keras
-
 from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity
 
 
@@ -15,13 +13,16 @@ class Selection:
         criterion: A `Criterion` for every weight; a mapping from a regular expression, matched against whole names,
             paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable
             `layer -> Criterion or None`; or `None`, the default criterion.
+        paths: Dict from the `id` of a layer to its path, from the name of the model on. A layer that is made later has
+            `layer.path`.
 
     Raises:
         ValueError: If it is none of these.
     """
 
-    def __init__(self, criterion):
+    def __init__(self, criterion, paths: dict[int, str]):
         self.received = criterion
+        self.paths = paths
         self.mapping: dict[str, Criterion | None] = {}
         self.matched: set[str] = set()
         self.named: dict[str, list[str]] = {}  # The names that patterns could have matched, for the error.
@@ -51,12 +52,10 @@ class Selection:
         """
         if not isinstance(self.received, Mapping):
             return True, self.choose(layer)
-        models = [f"{one.name}/" for one in around if isinstance(one, keras.Model)]
-        of_weight = {prefix + end for end in _ends(variable.path)[1:] for prefix in ("", *models)}
-        of_layers = set()
-        for one in (layer, *around):
-            of_layers |= {prefix + end for end in _ends(one.path or one.name) for prefix in ("", *models)} | {one.name}
-        self.named[variable.path] = sorted({layer.name, layer.path or layer.name})
+        own = self._names(layer)
+        of_weight = {f"{name}/{variable.name}" for name in own} | {*_ends(variable.path)[1:]}
+        of_layers = own.union(*map(self._names, around))
+        self.named[variable.path] = sorted({layer.name, self.paths.get(id(layer), layer.name).split("/", 1)[-1]})
         matches = {
             pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]
             for pattern in self.mapping
@@ -68,6 +67,9 @@ class Selection:
         for pattern in of_weight_alone or of_either:
             return True, self.mapping[pattern]
         return False, None
+
+    def _names(self, layer) -> set[str]:
+        return {layer.name, *_ends(layer.path or layer.name), *_ends(self.paths.get(id(layer), layer.name))}
 
     def require_matches(self) -> None:
         """Raises a `ValueError` for a pattern of the mapping that no weight was found for."""

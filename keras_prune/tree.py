@@ -48,6 +48,21 @@ def layers_around(layer, parents) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
+def paths_in(root) -> dict[int, str]:
+    """Returns, by `id`, the path of each layer inside `root`: the names from the layer in `root` down to it.
+
+    `layer.path` starts with the model in which Keras built the layer first, and with what scopes a failed export left
+    open.
+    """
+    paths = {id(root): ""}
+    for layer in layers_in(root):
+        for child in _keras.layers_of(layer):
+            # A `Prune` wrapper has the name of the layer inside it.
+            same = child.name == layer.name and layer is not root
+            paths.setdefault(id(child), paths[id(layer)] if same else f"{paths[id(layer)]}/{child.name}".lstrip("/"))
+    return paths
+
+
 class PruningState(keras.layers.Layer):
     """Base class of the layers that hold masks and dropout rates, as the attribute `pruning` of another layer.
 

@@ -1,5 +1,6 @@
 """The weights of a model that are pruned, or could be, and the names of the layers that own them."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops
 from keras_prune.connections import owned_connections
 from keras_prune.criteria import Criterion
 from keras_prune.masks import Masks, PrunedWeight, zeros_as_mask
-from keras_prune.tree import layers_around, layers_in, parents_of
+from keras_prune.tree import layers_in, paths_in
 
 
 def pruned_weights(root) -> list[PrunedWeight]:
@@ -90,26 +91,18 @@ def weights_by_layer(weights) -> list[tuple[keras.layers.Layer, list]]:
 def labels(model, layers) -> dict[int, str]:
     """Returns a name for each layer that no other one has, by `id`: its path inside the model.
 
-    Layers of two models that were built apart may have one path. The name of the model that holds a layer then comes
-    first.
+    Layers of one path, which a model of a user's class may have, are numbered.
 
     Args:
         model: The model around the layers.
         layers: Layers.
     """
-    parents = parents_of(model)
+    paths = paths_in(model)
     found: dict[int, str] = {}
     taken: set[str] = set()
     for layer in layers:
-        parts = (layer.path or layer.name).removeprefix(f"{model.name}/").split("/")
-        # A `Prune` wrapper has the name of the layer inside it.
-        label = "/".join(part for part, outer in zip(parts, [None, *parts], strict=False) if part != outer)
-        if label in taken:
-            inside = [one for one in layers_around(layer, parents) if isinstance(one, keras.Model)]
-            label = f"{inside[0].name if inside else model.name}/{label}"
-        number = 1
-        while (label if number == 1 else f"{label}_{number}") in taken:
-            number += 1
-        found[id(layer)] = label if number == 1 else f"{label}_{number}"
+        path = paths[id(layer)] or layer.name
+        names = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+        found[id(layer)] = next(name for name in names if name not in taken)
         taken.add(found[id(layer)])
     return found

@@ -321,3 +321,13 @@ def test_what_is_no_model_is_refused(model):
 def test_a_model_without_connections_is_refused():
     with pytest.raises(ValueError, match="needs layers with connections"):
         kp.report(keras.Sequential([keras.Input((8,)), layers.ReLU()]))
+
+
+def test_rows_are_named_by_their_place_in_the_model():
+    base = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="fc")], name="base")
+    inputs = keras.Input((4,))
+    nested = keras.Model(inputs, layers.Dense(2, name="head")(base(inputs)))
+    # Not by `layer.path`, which starts with the model in which Keras built the layer first.
+    cut_out = keras.Sequential([keras.Input((4,)), *base.layers, layers.Dense(2, name="head")])
+    assert [row.name for row in kp.report(nested).rows] == ["base/fc", "head"]
+    assert [row.name for row in kp.report(cut_out).rows] == ["fc", "head"]
