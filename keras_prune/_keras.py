@@ -6,6 +6,7 @@ All were read in Keras 3.15, the oldest version that the package accepts.
 import contextlib
 
 import keras
+from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import initialize_all_variables
 from keras.src.models.functional import Functional
@@ -117,16 +118,19 @@ def keep_strides(mask, variable) -> None:
             mask._value.data = mask._value.data.new_empty_strided(variable.shape, stride).copy_(mask._value.data)
 
 
-def require_gradient(masked, variable):
-    """Lets a masked weight require a gradient if the weight does, and returns it.
+def where_kept(mask, variable):
+    """Returns a weight with zeros where its mask is `False`, as a tensor.
 
-    PyTorch chooses by it how `matmul` computes and rounds, even where no gradient is recorded.
+    Each layer does this at each eager call on PyTorch, where `ops.where` takes five times as long as `torch.where`.
     """
-    if keras.backend.backend() == "torch" and not masked.requires_grad and variable.trainable:
-        import torch
+    if keras.backend.backend() != "torch":
+        return ops.where(mask.value, variable.value, 0.0)
+    import torch
 
-        if not torch.compiler.is_compiling():
-            masked.requires_grad_()
+    masked = torch.where(mask.value, variable.value, 0.0)
+    # PyTorch chooses by it how `matmul` computes and rounds, even where no gradient is recorded.
+    if not masked.requires_grad and variable.trainable and not torch.compiler.is_compiling():
+        masked.requires_grad_()
     return masked
 
 

@@ -70,7 +70,7 @@ class PrunedWeight:
         """Returns the weight with zeros in place of pruned connections, as a tensor."""
         # In the stored dtype: the layer that reads the weight casts it.
         with behind_masks():
-            return _keras.require_gradient(ops.where(self.mask.value, self.variable.value, 0.0), self.variable)
+            return _keras.where_kept(self.mask, self.variable)
 
     def unmasked(self):
         """Returns the weight as it is stored, as a tensor or variable of the backend."""
