@@ -8,6 +8,6 @@ collect_ignore = []
 if keras.backend.backend() != "tensorflow":
     collect_ignore.append("keras_prune/export/tflite.py")
 if keras.backend.backend() == "torch":
-    collect_ignore += ["keras_prune/export/xla.py", "keras_prune/sparse/conversion.py", "keras_prune/sparse/layers.py"]
+    collect_ignore += [f"keras_prune/{name}.py" for name in ("export/xla", "sparse/conversion", "sparse/sparse_dense")]
 if find_spec("scipy") is None:
     collect_ignore.append("keras_prune/benchmark/runner.py")

@@ -41,7 +41,7 @@ setup(
         "plots": ["matplotlib>=3.9"],
         "benchmark": BENCHMARK,
         "examples": EXAMPLES,
-        # The rival of benchmarks/overhead.py, which wants absl-py 1 and Keras 2: for an environment of its own.
+        # The rival of experiments/overhead.py, which wants absl-py 1 and Keras 2: for an environment of its own.
         "tfmot": ["tensorflow>=2.21", "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"],
         "test": TEST,
         "dev": [*TEST, "build"],

@@ -33,7 +33,7 @@ flags.DEFINE_string("train_split", "train[:90%]", "Images to train on, the last 
 flags.DEFINE_string("eval_split", "train[90%:]", "Images to evaluate on at the end; of the complete data, test.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
 flags.DEFINE_string("output_dir", "output/cifar10", "Where the models of every seed are kept.")
-flags.DEFINE_string("results_dir", "docs/results", "Where the measurements are kept.")
+flags.DEFINE_string("results_dir", "docs/data", "Where the measurements are kept.")
 flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
 
 
@@ -123,10 +123,12 @@ def figures(network):
     ]
     sparsities = [1 - 1 / one["compression"] for one in seeds[0]["rounds"][1:count]]
     scan = seeds[0]["sensitivity"]
-    curves = {name: [kp.Point(**point) for point in points] for name, points in scan["curves"].items()}
+    curves = {name: [kp.results.Point(**point) for point in points] for name, points in scan["curves"].items()}
     drawn = {
         "rounds": plots.trade_off({network: (sparsities, changes)}),
-        "sensitivity": plots.sensitivity(kp.Sensitivity(curves, scan["reference"], scan["monitor"], kp.StdThreshold)),
+        "sensitivity": plots.sensitivity(
+            kp.results.Sensitivity(curves, scan["reference"], scan["monitor"], kp.StdThreshold)
+        ),
     }
     folder = pathlib.Path(FLAGS.figures_dir)
     folder.mkdir(parents=True, exist_ok=True)

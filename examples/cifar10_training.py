@@ -144,7 +144,7 @@ def dense_model(network, width, seed, settings, data, held_out, directory):
             validation_batch_size=500,
             shuffle=False,
             verbose=2,
-            callbacks=[schedule, log, kp.Backup(directory / "backup", seed=1000 * seed)],
+            callbacks=[schedule, log, kp.PruningBackup(directory / "backup", seed=1000 * seed)],
         )
         model.save(file.with_name("partial.keras"))
         file.with_name("partial.keras").rename(file)

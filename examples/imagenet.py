@@ -129,7 +129,7 @@ def train_dense(model, train, held_out, directory):
         steps = keras.callbacks.LearningRateScheduler(
             lambda epoch: FLAGS.learning_rate * 0.1 ** (4 * epoch // epochs), verbose=1
         )
-        backup = kp.Backup(directory / "dense", seed=FLAGS.seed)
+        backup = kp.PruningBackup(directory / "dense", seed=FLAGS.seed)
         model.fit(train, epochs=epochs, validation_data=held_out, verbose=2, shuffle=False, callbacks=[steps, backup])
 
 

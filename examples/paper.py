@@ -60,7 +60,7 @@ flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own de
 flags.DEFINE_float("l2", None, "Factor of the sum of squares of the weights in the loss; by default the network's.")
 flags.DEFINE_float("l1", 5e-6, "Factor of the sum of magnitudes, for --experiment=regularization.", lower_bound=0)
 flags.DEFINE_string("output_dir", "output/paper", "Where the rounds of every seed are kept.")
-flags.DEFINE_string("results_dir", "docs/results", "Where the measurements are kept.")
+flags.DEFINE_string("results_dir", "docs/data", "Where the measurements are kept.")
 flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
 
 

@@ -88,7 +88,7 @@ def main(_):
     model, backbone = build(classes)
 
     kp.prune(model, criterion)
-    train(model, FLAGS.learning_rate, kp.OneShot(at=FLAGS.head_epochs - 1), FLAGS.head_epochs, data, held_out)
+    train(model, FLAGS.learning_rate, kp.OneShot(start=FLAGS.head_epochs - 1), FLAGS.head_epochs, data, held_out)
 
     model.get_layer(backbone).trainable = True
     kp.prune(model, criterion)

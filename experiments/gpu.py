@@ -4,8 +4,8 @@
     python experiments/gpu.py --sections=layers --output=gpu.json
     python experiments/gpu.py --small --output=/tmp/gpu.json       # tiny shapes, on a CPU too
     python experiments/gpu.py --table --output=gpu.json            # Markdown, from the measurements alone
-    python experiments/gpu.py --add=gpu.json --remark="second run" --output=docs/results/gpu.json
-    python experiments/gpu.py --document=docs/gpu.md --output=docs/results/gpu.json
+    python experiments/gpu.py --add=gpu.json --remark="second run" --output=docs/data/gpu.json
+    python experiments/gpu.py --document=docs/gpu.md --output=docs/data/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
 run keeps what it has. A failure is recorded with its reason, and the rest is still measured.

@@ -67,7 +67,7 @@ def check(build, tolerance):
     y = random.integers(10, size=256)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     # The cut is at epoch 1; the epochs after it train what is left.
-    cut = kp.PruningCallback(kp.OneShot(at=1), verbose=0)
+    cut = kp.PruningCallback(kp.OneShot(start=1), verbose=0)
     model.fit(x, y, batch_size=32, epochs=4, callbacks=[cut], verbose=0)
 
     sparsity, zeros = float(kp.report(model).sparsity), zero_share(model)

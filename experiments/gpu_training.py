@@ -73,7 +73,7 @@ def measure(build, shape, steps):
         keras.utils.set_random_seed(0)
         models[kind] = build() if kind == "plain" else kp.prune(build(), kp.TargetSparsity(0.9))
         models[kind].compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    cuts = {kind: [kp.PruningCallback(kp.OneShot(at=0), verbose=0)] for kind in ("pruned", "callback")}
+    cuts = {kind: [kp.PruningCallback(kp.OneShot(start=0), verbose=0)] for kind in ("pruned", "callback")}
     fit = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
     times = {kind: [] for kind in models}
     for number in range(4 if FLAGS.small else ROUNDS):

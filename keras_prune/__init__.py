@@ -1,72 +1,42 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
-from keras_prune import budgets, layers
-from keras_prune.backup import Backup
-from keras_prune.benchmark.advice import deployment_advice
-from keras_prune.budgets import quality_for
-from keras_prune.callbacks import PruningCallback
-from keras_prune.criteria import Criterion, RandomSparsity, StdThreshold, TargetSparsity
-from keras_prune.cutting import cut
-from keras_prune.deployment import DeploymentPlan, LayerPlan, deployment_plan
-from keras_prune.export.tflite import export_tflite
-from keras_prune.export.xla import export_xla
-from keras_prune.iterative import iterative_prune
-from keras_prune.neurons import DeadNeurons, dead_neurons, remove_dead_neurons
-from keras_prune.patterns import Blocks, NOfM, Pattern
-from keras_prune.prune_model import prune, strip
-from keras_prune.regularizers import regularize
-from keras_prune.report import Report, report
-from keras_prune.rounds import Round
-from keras_prune.schedules import Iterative, OneShot, PolynomialDecay, Schedule
-from keras_prune.sensitivity import Point, Sensitivity, sensitivity
-from keras_prune.sparse.conversion import to_sparse
-from keras_prune.sparse.layers import SparseDense
-from keras_prune.storage import load_sparse, save_sparse, storage_sizes
-from keras_prune.wrappers import Prune
+# These hold classes that Keras must know before it can load a pruned model. All else is imported at its first use.
+import keras_prune.models.prune_model
+import keras_prune.rules.criteria
+import keras_prune.sparse.sparse_dense  # noqa: F401
+from keras_prune._lazy import lazy_attributes
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Backup",
-    "Blocks",
-    "Criterion",
-    "DeadNeurons",
-    "DeploymentPlan",
-    "Iterative",
-    "LayerPlan",
-    "NOfM",
-    "OneShot",
-    "Pattern",
-    "Point",
-    "PolynomialDecay",
-    "Prune",
-    "PruningCallback",
-    "RandomSparsity",
-    "Report",
-    "Round",
-    "Schedule",
-    "Sensitivity",
-    "SparseDense",
-    "StdThreshold",
-    "TargetSparsity",
-    "budgets",
-    "cut",
-    "dead_neurons",
-    "deployment_advice",
-    "deployment_plan",
-    "export_tflite",
-    "export_xla",
-    "iterative_prune",
-    "layers",
-    "load_sparse",
-    "prune",
-    "quality_for",
-    "regularize",
-    "remove_dead_neurons",
-    "report",
-    "save_sparse",
-    "sensitivity",
-    "storage_sizes",
-    "strip",
-    "to_sparse",
-]
+__all__, __getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "keras_prune.analysis.report": ["report"],
+        "keras_prune.analysis.sensitivity": ["sensitivity"],
+        "keras_prune.benchmark.advice": ["compare_runtimes"],
+        "keras_prune.budgets": ["", "quality_for"],
+        "keras_prune.deployment.deployment_plan": ["deployment_plan"],
+        "keras_prune.export.tflite": ["export_tflite"],
+        "keras_prune.export.xla": ["export_xla"],
+        "keras_prune.layers": [""],
+        "keras_prune.layers.prune": ["Prune"],
+        "keras_prune.models.prune_model": ["prune", "strip"],
+        "keras_prune.models.regularize": ["regularize"],
+        "keras_prune.networks": [""],
+        "keras_prune.neurons": [""],
+        "keras_prune.neurons.dead_neurons": ["dead_neurons", "remove_dead_neurons"],
+        "keras_prune.plots": [""],
+        "keras_prune.results": [""],
+        "keras_prune.rules.criteria": ["Criterion", "RandomSparsity", "StdThreshold", "TargetSparsity"],
+        "keras_prune.rules.patterns": ["Blocks", "NOfM", "Pattern"],
+        "keras_prune.rules.schedules": ["Iterative", "OneShot", "Polynomial", "Schedule"],
+        "keras_prune.sparse": [""],
+        "keras_prune.sparse.conversion": ["to_sparse"],
+        "keras_prune.storage": [""],
+        "keras_prune.storage.sparse_file": ["load_sparse", "save_sparse"],
+        "keras_prune.training.backup": ["PruningBackup"],
+        "keras_prune.training.cut": ["cut"],
+        "keras_prune.training.iterative_prune": ["iterative_prune"],
+        "keras_prune.training.pruning_callback": ["PruningCallback"],
+    },
+)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_prune.criteria import Criterion, StdThreshold, TargetSparsity, surviving_std
-from keras_prune.patterns import Pattern
-from keras_prune.ranking import keep_largest
-from keras_prune.weights import labels, prunable_weights, weights_by_layer
+from keras_prune.layers.weights import labels, prunable_weights, weights_by_layer
+from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity, surviving_std
+from keras_prune.rules.patterns import Pattern
+from keras_prune.rules.top_k import keep_largest
 
 
 def quality_for(model, compression: float) -> float:

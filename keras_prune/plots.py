@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from matplotlib.colors import LinearSegmentedColormap
 
-from keras_prune.weights import prunable_weights
+from keras_prune.layers.weights import prunable_weights
 
 STYLE = {
     "figure.dpi": 200,
@@ -75,7 +75,7 @@ def sensitivity(scan, ax=None):
     """Draws how the network takes the cut of each layer alone, without retraining (Han et al. 2015, Fig. 6).
 
     Args:
-        scan: What `keras_prune.sensitivity` returns.
+        scan: What `keras_prune.analysis.sensitivity` returns.
         ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
 
     Raises:
@@ -84,7 +84,7 @@ def sensitivity(scan, ax=None):
     Example:
 
     >>> from keras_prune import plots
-    >>> from keras_prune.sensitivity import Point, Sensitivity
+    >>> from keras_prune.analysis.sensitivity import Point, Sensitivity
     >>> plt.switch_backend("Agg")
     >>> scan = Sensitivity({"conv1": [Point(1.0, 0.3, 0.97), Point(2.0, 0.1, 0.6)]}, 0.98, "accuracy", None)
     >>> plots.sensitivity(scan).get_ylabel()

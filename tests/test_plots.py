@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import keras_prune as kp
-from keras_prune.sensitivity import Point, Sensitivity
+from keras_prune.analysis.sensitivity import Point, Sensitivity
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

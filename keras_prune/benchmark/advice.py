@@ -6,7 +6,7 @@ from keras_prune.benchmark.engines import ENGINES
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import model_workloads
-from keras_prune.rebuild import plain_model
+from keras_prune.models.rebuild import plain_model
 
 _ENGINES = {engine.name: engine for engine in ENGINES}
 
@@ -83,7 +83,7 @@ def advice(results: Results) -> Advice:
     return Advice(choices, results)
 
 
-def deployment_advice(model, batch_size: int = 1, device: str = "cpu:0") -> Advice:
+def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advice:
     """Measures a model, and its dense layers each on its own, with every engine that is installed, and says what to do.
 
     Whole models run on TensorFlow, LiteRT and, with KERAS_BACKEND=jax, on JAX; the other runtimes know single layers.
@@ -106,7 +106,7 @@ def deployment_advice(model, batch_size: int = 1, device: str = "cpu:0") -> Advi
     >>> import keras
     >>> import keras_prune as kp
     >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4, name="fc")], name="tiny")
-    >>> advice = kp.deployment_advice(model)  # doctest: +SKIP
+    >>> advice = kp.compare_runtimes(model)  # doctest: +SKIP
     >>> print(advice)  # doctest: +SKIP
     tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly faster.
     tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly faster.

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.graph import leaf_layers
-from keras_prune.sparse.layers import SparseDense
+from keras_prune.models.graph import leaf_layers
+from keras_prune.sparse.sparse_dense import SparseDense
 
 
 class UnsupportedModelError(ValueError):

@@ -9,8 +9,8 @@ import platform
 import keras
 from rich.table import Table
 
+from keras_prune.analysis.tables import table_with_lines
 from keras_prune.benchmark.engine import threads
-from keras_prune.text import table_with_lines
 
 _LIBRARIES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "scipy", "mkl", "numpy")
 

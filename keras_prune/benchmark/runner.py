@@ -12,7 +12,7 @@ from keras_prune.benchmark.engine import UnsupportedModelError
 from keras_prune.benchmark.engines import ENGINES, available
 from keras_prune.benchmark.results import Measurement, Results, this_machine
 from keras_prune.benchmark.workloads import Workload
-from keras_prune.timing import interleave
+from keras_prune.sparse.timing import interleave
 
 
 def benchmark(

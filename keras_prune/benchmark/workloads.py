@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_prune.benchmark.engine import UnsupportedModelError
-from keras_prune.counts import connections
-from keras_prune.graph import has_graph, leaf_layers
+from keras_prune.layers.weights import prunable_weights
+from keras_prune.models.flops import connections
+from keras_prune.models.graph import has_graph, leaf_layers
 from keras_prune.networks import TABLES
-from keras_prune.weights import prunable_weights
 
 # The dense layers of the paper's Tables 4 and 5: `(inputs, outputs)`.
 LAYERS = {

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_prune.sparse.layers import SparseDense
+from keras_prune.sparse.sparse_dense import SparseDense
 
 
 def refuse_layers(model):

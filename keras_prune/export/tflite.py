@@ -29,7 +29,7 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.rebuild import plain_model
+from keras_prune.models.rebuild import plain_model
 
 # Of the largest output. Eight bits round a weight by up to 0.4 % of the largest of its channel, activations likewise.
 _TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1}

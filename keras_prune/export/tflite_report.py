@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from keras_prune.analysis.tables import names_by_reason, table_with_lines
 from keras_prune.export.tflite_file import StoredWeight
-from keras_prune.graph import is_weight_layer, leaf_layers
-from keras_prune.text import names_by_reason, table_with_lines
-from keras_prune.weights import prunable_weights
+from keras_prune.layers.weights import prunable_weights
+from keras_prune.models.graph import is_weight_layer, leaf_layers
 
 # All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
 _SPARSE_KERNELS = {"float32": "float32 zeros in blocks of 4", "int8": "'full_int8' zeros in blocks of 16"}

@@ -7,7 +7,7 @@ import textwrap
 import keras
 import numpy as np
 
-from keras_prune.graph import is_graph
+from keras_prune.models.graph import is_graph
 
 _SAMPLES = 8
 

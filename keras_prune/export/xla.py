@@ -25,7 +25,7 @@ from keras_prune.export.verification import (
     sample_runs,
     with_graph,
 )
-from keras_prune.rebuild import plain_model
+from keras_prune.models.rebuild import plain_model
 
 _FORMATS = {"tensorflow": ("saved_model", "stablehlo", "ahead_of_time"), "jax": ("stablehlo",)}
 _NAMES = {"saved_model": "saved_model", "ahead_of_time": "ahead_of_time", "stablehlo": "model.stablehlo"}

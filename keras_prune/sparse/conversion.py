@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.graph import is_weight_layer, leaf_layers
-from keras_prune.pieces import on_host
-from keras_prune.rebuild import plain_model, rebuild
-from keras_prune.sparse.layers import SparseDense, require_kernel
+from keras_prune.models.graph import is_weight_layer, leaf_layers
+from keras_prune.models.rebuild import plain_model, rebuild
+from keras_prune.rules.chunks import on_host
 from keras_prune.sparse.matrices import MATRICES
-from keras_prune.timing import interleave
+from keras_prune.sparse.sparse_dense import SparseDense, require_kernel
+from keras_prune.sparse.timing import interleave
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 

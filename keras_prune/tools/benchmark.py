@@ -23,7 +23,7 @@ from keras_prune.benchmark.advice import advice
 from keras_prune.benchmark.engines import ENGINES
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import layer_workloads, model_workloads
-from keras_prune.prune_model import strip
+from keras_prune.models.prune_model import strip
 from keras_prune.tools.command_line import load_model, run, written_aside
 
 FLAGS = flags.FLAGS

@@ -16,8 +16,8 @@ from absl import flags
 
 from keras_prune.export.tflite import export_tflite
 from keras_prune.export.xla import export_xla
-from keras_prune.graph import has_graph
-from keras_prune.storage import save_sparse
+from keras_prune.models.graph import has_graph
+from keras_prune.storage.sparse_file import save_sparse
 from keras_prune.tools.command_line import load_model, run
 
 FLAGS = flags.FLAGS

@@ -11,8 +11,8 @@ import math
 
 from absl import flags
 
-from keras_prune.deployment import deployment_plan
-from keras_prune.report import Report, report
+from keras_prune.analysis.report import Report, report
+from keras_prune.deployment.deployment_plan import deployment_plan
 from keras_prune.tools.command_line import load_model, run
 
 FLAGS = flags.FLAGS

@@ -14,14 +14,14 @@ connections, accuracy has to be won back by training: see keras_prune.PruningCal
 from absl import flags
 
 from keras_prune import budgets
-from keras_prune.criteria import StdThreshold, TargetSparsity
-from keras_prune.cutting import cut_weights
-from keras_prune.patterns import Blocks, NOfM
-from keras_prune.prune_model import prune, strip
-from keras_prune.report import report
+from keras_prune.analysis.report import report
+from keras_prune.layers.weights import pruned_weights
+from keras_prune.models.prune_model import prune, strip
+from keras_prune.rules.criteria import StdThreshold, TargetSparsity
+from keras_prune.rules.patterns import Blocks, NOfM
 from keras_prune.tools.command_line import load_model, run, written_aside
 from keras_prune.tools.inspect import as_values
-from keras_prune.weights import pruned_weights
+from keras_prune.training.cut import cut_weights
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("quality", None, "Cut below this times the standard deviation of each layer's weights.")

@@ -9,7 +9,7 @@ from helpers import array, assert_same, refill
 
 import keras_prune as kp
 from keras_prune import networks
-from keras_prune.weights import prunable_weights
+from keras_prune.layers.weights import prunable_weights
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
@@ -132,14 +132,14 @@ def test_auto_times_every_layer_and_says_what_it_chose_and_why(capsys):
     assert [line.partition(":")[0] for line in printed] == ["fc1", "fc2"]
     for line, layer in zip(printed, sparse.layers, strict=True):
         chosen = line.split(": ")[1].split(",")[0]
-        assert chosen == (layer.kernel if isinstance(layer, kp.SparseDense) else "dense")
+        assert chosen == (layer.kernel if isinstance(layer, kp.sparse.SparseDense) else "dense")
         assert re.search(r" us against .* at batch 4; (20.1 % of 384|19.4 % of 72) connections", line)
 
 
 def test_auto_leaves_a_layer_dense_that_the_clock_favours(monkeypatch):
     from keras_prune.sparse import conversion
 
-    for fastest, expected in (("dense", keras.layers.Dense), ("coo", kp.SparseDense)):
+    for fastest, expected in (("dense", keras.layers.Dense), ("coo", kp.sparse.SparseDense)):
         times = {"dense": 2.0, "csr": 2.0, "coo": 2.0, "ell": 2.0, fastest: 1.0}
         monkeypatch.setattr(
             conversion, "interleave", lambda calls, times=times: {name: np.array([times[name]]) for name in calls}
@@ -187,7 +187,7 @@ def test_sparse_model_leaves_pruned_model_as_it_was(make):
     expected, kind = array(model(inputs)), type(model)
     before = [(weight.path, weight.kept, weight.criterion) for weight in kp.layers.pruned_weights(model)]
     sparse = kp.to_sparse(model, "csr", verbose=0)
-    converted = [layer for layer in sparse._flatten_layers() if isinstance(layer, kp.SparseDense)]
+    converted = [layer for layer in sparse._flatten_layers() if isinstance(layer, kp.sparse.SparseDense)]
     nonzero = [np.count_nonzero(one.variable) for one in prunable_weights(model)]
     assert [layer.connections for layer in converted] == nonzero
     assert not kp.layers.pruned_weights(sparse)
@@ -207,7 +207,7 @@ def test_nested_and_branching_models_are_converted():
     sparse = kp.to_sparse(model, "csr", verbose=0)
     inputs = random_inputs(3, 6)
     np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
-    assert sum(isinstance(layer, kp.SparseDense) for layer in sparse._flatten_layers()) == 2
+    assert sum(isinstance(layer, kp.sparse.SparseDense) for layer in sparse._flatten_layers()) == 2
 
 
 def test_a_compiled_model_is_evaluated_as_before():
@@ -224,7 +224,7 @@ def test_a_network_cut_twelvefold_takes_at_most_a_quarter_of_the_memory():
     kp.cut(model)
     sparse = kp.to_sparse(model, "csr", verbose=0)
     dense_bytes = sum(4 * int(np.prod(weight.shape)) for weight in model.weights)
-    layers = [layer for layer in sparse.layers if isinstance(layer, kp.SparseDense)]
+    layers = [layer for layer in sparse.layers if isinstance(layer, kp.sparse.SparseDense)]
     assert sum(layer.weight_bytes for layer in layers) <= dense_bytes / 4
     held = sum(array.nbytes for layer in layers for array in layer.matrix.read())
     assert held == sum(layer.matrix.weight_bytes for layer in layers)

@@ -1,0 +1,113 @@
+"""Prunes and exports every architecture of keras.applications, and writes down what became of each.
+
+    python experiments/export_architectures.py
+
+Each network is built with random weights, four fifths of every kernel are cut, its normalisation is given the
+statistics of the pruned network on noise, so that signals get through, and `export_tflite` writes it. Every network
+runs in a process of its own; those in the JSON file already are left out, so that a stopped run continues.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import measurements
+import numpy as np
+from absl import app, flags
+from architectures import architectures
+
+import keras_prune as kp
+from keras_prune.models.graph import leaf_layers
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("json", "docs/data/export_architectures.json", "Where the results are and go.")
+flags.DEFINE_list("names", None, "The architectures to export; all if not given.")
+flags.DEFINE_float("sparsity", 0.8, "Share of each kernel's connections to cut.", 0, 1)
+flags.DEFINE_bool("table", False, "Print the results that there are as a table in Markdown, and export nothing.")
+flags.DEFINE_string("one", None, "Export this one here and print what became of it; for the script's own processes.")
+
+
+def pruned(name):
+    """Returns a pruned network whose outputs depend on its inputs."""
+    keras.utils.set_random_seed(0)
+    model = kp.prune(architectures()[name](), kp.TargetSparsity(FLAGS.sparsity))
+    kp.cut(model)
+    normalisations = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in normalisations:
+        layer.momentum = 0.0  # One batch gives all of the statistics.
+    if normalisations:
+        model(np.random.default_rng(1).random((8, *model.input_shape[1:]), "float32"), training=True)
+    return model
+
+
+def export(name):
+    """Returns what became of one architecture."""
+    start = time.time()
+    model = pruned(name)
+    inputs = np.random.default_rng(0).random((8, *model.input_shape[1:]), "float32")
+    outputs = keras.ops.convert_to_numpy(model(inputs, training=False))
+    result = {
+        "parameters": kp.report(model).weights,
+        # How much the outputs depend on the inputs: a file with the weights of another network would differ by more.
+        "spread": float(np.max(np.ptp(outputs, axis=0)) / np.max(np.abs(outputs))),
+    }
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            report = kp.export_tflite(model, os.path.join(folder, "model.tflite"), data=inputs, tolerance=1e-3)
+    except ValueError as error:
+        return result | {"refused": str(error), "seconds": round(time.time() - start)}
+    return result | {
+        "bytes": report.bytes,
+        "dense_bytes": report.dense_bytes,
+        "gzip_bytes": report.gzip_bytes,
+        "relative_difference": report.relative_difference,
+        "not_sparse": report.not_sparse,
+        "kernels": len(report.rows),
+        "kernels_sparse": sum(row.stored is not None and row.stored.sparse for row in report.rows),
+        "kernels_not_found": [row.name for row in report.rows if row.stored is None],
+        "ops": len(report.ops),
+        "seconds": round(time.time() - start),
+    }
+
+
+def table(results):
+    """Returns the results as a table in Markdown."""
+    lines = ["| architecture | connections | dense file | gzip of it | file | smaller | difference |", "|" + "---|" * 7]
+    for name, result in results.items():
+        connections = f"{result['parameters'] / 1e6:.1f} M"
+        if "refused" in result:
+            lines.append(f"| {name} | {connections} | refused: {result['refused']} |||||")
+            continue
+        dense, gzip, size = (f"{result[key] / 1e6:.1f} MB" for key in ("dense_bytes", "gzip_bytes", "bytes"))
+        smaller = f"{result['dense_bytes'] / result['bytes']:.1f}x"
+        cells = [name, connections, dense, gzip, size, smaller, f"{result['relative_difference']:.0e}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(_):
+    if FLAGS.one:
+        print(json.dumps(export(FLAGS.one)))
+        return
+    results = measurements.read(FLAGS.json)
+    if FLAGS.table:
+        print(table(results))
+        return
+    for name in FLAGS.names or architectures():
+        if name in results:
+            continue
+        command = [sys.executable, __file__, f"--one={name}", f"--sparsity={FLAGS.sparsity}"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            raise SystemExit(f"{name} ended with status {done.returncode}: {done.stderr[-3000:]}")
+        results[name] = json.loads(done.stdout.splitlines()[-1])
+        print(name, results[name], flush=True)
+        measurements.write(FLAGS.json, results)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,125 @@
+"""One dense layer in every pattern of zeros and every format of weights: does the TFLite file prove right, how large
+is it, and how fast does LiteRT run it?
+
+    python experiments/export_formats.py --inputs=9216 --outputs=4096 --density=0.09
+
+Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and the file
+with `sparse=False` takes its place. Files stay in a folder and results in a JSON file, so that a stopped run continues
+and a second run only takes the times: medians of single inputs on one thread, all files in the folder in turns.
+"""
+
+import pathlib
+import re
+import time
+
+import keras
+import measurements
+import numpy as np
+from absl import app, flags
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_prune as kp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("inputs", 1024, "Inputs of the layer; a multiple of 16.", lower_bound=16)
+flags.DEFINE_integer("outputs", 1024, "Outputs of the layer.", lower_bound=1)
+flags.DEFINE_float("density", 0.09, "Share of connections kept, but for 2:4, which keeps half.", 0, 1)
+flags.DEFINE_list("patterns", ["unstructured", "4x1", "16x1", "2:4"], "Patterns of zeros.")
+flags.DEFINE_list("weights", ["float32", "float16", "dynamic_int8", "full_int8"], "Formats of weights.")
+flags.DEFINE_string("folder", "output/export_formats", "Where the files go.")
+flags.DEFINE_integer("runs", 100, "How many times each file is timed.", lower_bound=1)
+flags.DEFINE_string("json", None, "Where the results are and go; docs/data/export_formats_INPUTSxOUTPUTS.json.")
+
+
+def mask(pattern, random):
+    """Returns which connections of a kernel of shape (inputs, outputs) are kept."""
+    if pattern == "2:4":
+        order = random.random((FLAGS.inputs // 4, 4, FLAGS.outputs), "float32").argsort(axis=1)
+        return (order < 2).reshape(FLAGS.inputs, FLAGS.outputs)
+    block = 1 if pattern == "unstructured" else int(pattern.removesuffix("x1"))
+    blocks = random.random((FLAGS.inputs // block, FLAGS.outputs), "float32") < FLAGS.density
+    return np.repeat(blocks, block, axis=0)
+
+
+def layer(pattern):
+    """Returns a model of one layer, with zeros in a pattern; all of its weights without one."""
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((FLAGS.inputs, FLAGS.outputs), "float32") / np.sqrt(FLAGS.inputs)
+    model = keras.Sequential([keras.Input((FLAGS.inputs,)), keras.layers.Dense(FLAGS.outputs, name="fc")])
+    kept = np.where(mask(pattern, random), kernel, 0) if pattern else kernel
+    model.set_weights([kept.astype("float32"), random.standard_normal(FLAGS.outputs)])
+    return model
+
+
+class File:
+    """A file that LiteRT has loaded, to be timed."""
+
+    def __init__(self, path):
+        self.interpreter = Interpreter(str(path), num_threads=1)
+        self.interpreter.allocate_tensors()
+        values = np.random.default_rng(0).random((1, FLAGS.inputs), "float32")
+        self.interpreter.set_tensor(self.interpreter.get_input_details()[0]["index"], values)
+        self.times = []
+
+    def run(self):
+        start = time.perf_counter()
+        self.interpreter.invoke()
+        self.times.append(time.perf_counter() - start)
+
+
+def take_times(files):
+    """Returns the median of every file in milliseconds."""
+    for _ in range(FLAGS.runs + 5):
+        for file in files.values():
+            file.run()
+    return {name: round(1e3 * float(np.median(file.times[5:])), 4) for name, file in files.items()}
+
+
+def export(model, weights, path):
+    """Exports one model and returns what became of it."""
+    data = np.random.default_rng(1).random((32, FLAGS.inputs), "float32")
+    result = {}
+    try:
+        report = kp.export_tflite(model, path, weights, sparse=True, data=data)
+    except ValueError as error:
+        result["refused"] = re.search(r"but (.*)\. Leave", str(error), re.DOTALL)[1]
+        report = kp.export_tflite(model, path, weights, sparse=False, data=data)
+    (row,) = report.rows
+    return result | {
+        "bytes": report.bytes,
+        "dense_bytes": report.dense_bytes,
+        "gzip_bytes": report.gzip_bytes,
+        "encoding": row.encoding,
+        "sparse_kernel": row.sparse_kernel,
+        "relative_difference": report.relative_difference,
+    }
+
+
+def main(_):
+    shape = f"{FLAGS.inputs}x{FLAGS.outputs}"
+    results_path = FLAGS.json or f"docs/data/export_formats_{shape}.json"
+    results = measurements.read(results_path)
+    folder = pathlib.Path(FLAGS.folder) / shape
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def path_of(name):
+        return folder / f"{name.replace(':', 'of').replace(' ', '_')}.tflite"
+
+    for pattern in ["dense", *FLAGS.patterns]:
+        model = None
+        for weights in FLAGS.weights:
+            name = f"{pattern} {weights}"
+            if name not in results or not path_of(name).exists():
+                model = model or layer(None if pattern == "dense" else pattern)
+                results[name] = export(model, weights, path_of(name))
+                measurements.write(results_path, results)
+                print(name, results[name], flush=True)
+    files = {name: File(path_of(name)) for name in results if path_of(name).exists()}
+    for name, milliseconds in take_times(files).items():
+        results[name]["milliseconds"] = milliseconds
+        print(name, milliseconds)
+    measurements.write(results_path, results)
+
+
+if __name__ == "__main__":
+    app.run(main)

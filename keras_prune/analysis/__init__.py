@@ -1,0 +1,1 @@
+"""Reports, sensitivity scans and the measurements behind them."""

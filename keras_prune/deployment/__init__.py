@@ -1,0 +1,1 @@
+"""Plans of what a runtime gains from pruning."""

@@ -1,0 +1,149 @@
+"""The part of a convolutional network that XNNPACK can run sparsely, and what keeps it from it.
+
+The rules are XNNPACK's own ("Sparse inference" in the README of TensorFlow Lite's XNNPACK delegate, and the checks in
+XNNPACK's `subgraph.c`), in words of Keras: a 3x3 convolution of stride 2 with 3 input channels starts the subgraph, a
+mean over space ends it, and between them stand pointwise and depthwise convolutions, additions and multiplications of
+feature maps, and some activations. Convolutions of stride 2 take their padding from a `ZeroPadding2D` in front.
+"""
+
+import keras
+
+from keras_prune.layers.prune import wrapped_layer
+from keras_prune.models.graph import Graph, has_graph
+
+_ACTIVATIONS = {"linear", "relu", "relu6", "elu", "leakyrelu", "sigmoid", "silu", "hardsilu", "hardsigmoid"}
+# What is not there any more in an exported file, or has become part of the convolution in front.
+_GONE = (
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+
+_NESTED = "nested models are followed each on its own, not from one into another"
+
+
+def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
+    """Follows a model from the convolutions that can start a sparse subgraph to the means that end it.
+
+    Args:
+        model: Built Keras model. Nested models count as layers that stop the subgraph.
+
+    Returns:
+        The 1x1 convolutions whose zeros XNNPACK would skip, and a mapping from layer name to the reason for every layer
+        that stops the subgraph; where one does, no zeros are skipped.
+    """
+    if not has_graph(model):
+        return [], {model.name: "only Sequential and Functional models can be followed"}
+    graph, convolutions = Graph(model), convolutions_of(model)
+    if not convolutions:
+        return [], {model.name: "it has no Conv2D layer"}
+    starts, stops = [layer for layer in convolutions if not _why_no_start(layer, graph)], {}
+    if not starts:
+        starts, stops = convolutions[:1], {convolutions[0].name: _why_no_start(convolutions[0], graph)}
+    inside = {id(layer): layer for layer in starts}
+
+    def enter(operation):
+        if id(operation) in inside:
+            return []
+        nested = isinstance(operation, keras.Model)
+        reason = _NESTED if nested else _why_it_stops(operation, graph)
+        if reason:
+            stops.setdefault(operation.name, reason)
+            return []
+        inside[id(operation)] = operation
+        return [operation]
+
+    forward = list(starts)
+    for layer in forward:
+        consumers = [] if _is_mean(layer, graph) else graph.consumers.get(id(layer), [])
+        if not consumers and not _is_mean(layer, graph):
+            reason = "the model ends here, without a GlobalAveragePooling2D before its end"
+            stops.setdefault(layer.name, f"{reason}; what stands behind a nested model is not followed")
+        for consumer in consumers:
+            forward += enter(consumer)
+    # Where branches meet, all of them must come from inside, such as the squeezed one that scales a feature map.
+    backward = [layer for layer in forward if layer not in starts]
+    for layer in backward:
+        for producer in graph.producers.get(id(layer), []):
+            backward += enter(producer)
+    pointwise = [layer for layer in convolutions if id(layer) in inside and _is_pointwise(wrapped_layer(layer))]
+    return ([] if stops else pointwise), stops
+
+
+def convolutions_of(model) -> list:
+    """Returns the Conv2D layers of a model, not those of nested models."""
+    return [layer for layer in model.layers if type(wrapped_layer(layer)) is keras.layers.Conv2D]
+
+
+def _why_no_start(layer, graph) -> str:
+    inner = wrapped_layer(layer)
+    channels = _shape_before(layer, graph)[-1]
+    if inner.kernel_size != (3, 3) or inner.strides != (2, 2) or channels != 3:
+        return (
+            "the subgraph starts with a 3x3 convolution of stride 2 with 3 input channels, and this is "
+            f"{_size(inner)} of stride {inner.strides[0]} with {channels}"
+        )
+    return _why_no_convolution(layer, graph, padding=1)
+
+
+def _why_it_stops(operation, graph) -> str:
+    """Returns why XNNPACK cannot run an operation in a sparse subgraph; nothing if it can."""
+    inner = wrapped_layer(operation)
+    kind = type(inner).__name__
+    if isinstance(inner, keras.layers.DepthwiseConv2D):
+        known = inner.kernel_size in ((3, 3), (5, 5)) and inner.strides in ((1, 1), (2, 2))
+        if known and inner.depth_multiplier == 1:
+            return _why_no_convolution(operation, graph, padding=inner.kernel_size[0] // 2)
+        return f"depthwise it takes 3x3 and 5x5 of stride 1 or 2, and this is {_size(inner)} of {inner.strides[0]}"
+    if type(inner) is keras.layers.Conv2D:
+        if _is_pointwise(inner):
+            return _why_no_convolution(operation, graph, padding=0)
+        return f"inside it takes 1x1 convolutions of stride 1, and this is {_size(inner)} of {inner.strides[0]}"
+    if kind in ("Add", "Multiply"):  # Layers and operators such as x + y.
+        ranks = {len(graph.shapes[id(producer)]) for producer in graph.producers[id(operation)]}
+        return "" if ranks == {4} else f"it takes {kind} of feature maps only"
+    name = inner.activation.__name__ if isinstance(inner, keras.layers.Activation) else kind
+    bilinear = isinstance(inner, keras.layers.UpSampling2D) and inner.interpolation == "bilinear"
+    # Of a ZeroPadding2D, the convolution behind it is asked how much it pads.
+    fits = bilinear or isinstance(inner, (*_GONE, keras.layers.ZeroPadding2D)) or _is_mean(operation, graph)
+    return "" if fits or _is_activation(name) else f"inside it takes no {name}"
+
+
+def _why_no_convolution(layer, graph, padding) -> str:
+    inner = wrapped_layer(layer)
+    if inner.data_format != "channels_last" or set(inner.dilation_rate) != {1} or getattr(inner, "groups", 1) != 1:
+        return "it takes convolutions without dilation and groups, channels last"
+    if not _is_activation(getattr(inner.activation, "__name__", "")):
+        return f"it takes no activation {inner.activation}"
+    sides, asked = {0}, f"padding='valid' behind ZeroPadding2D({padding})"
+    producers = graph.producers.get(id(layer), [])
+    if isinstance(producers[0], keras.layers.ZeroPadding2D):
+        sides = {side for pair in producers[0].padding for side in pair}
+    if inner.padding == "same" and inner.strides != (1, 1):
+        return f"the padding of a stride of 2 must be {padding} on each side, so make it {asked}"
+    if inner.padding == "same":
+        sides = {side + inner.kernel_size[0] // 2 for side in sides}
+    return "" if sides == {padding} else f"its padding must be {padding} on each side, as of {asked}"
+
+
+def _is_pointwise(layer) -> bool:
+    return type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides == (1, 1)
+
+
+def _is_mean(operation, graph) -> bool:
+    mean = type(operation).__name__ == "Mean" and len(graph.shapes[id(operation)]) == 2
+    return mean or isinstance(operation, keras.layers.GlobalAveragePooling2D)
+
+
+def _is_activation(name) -> bool:
+    return name.lower().replace("_", "") in _ACTIVATIONS
+
+
+def _shape_before(layer, graph) -> tuple:
+    return graph.shapes[id(graph.producers[id(layer)][0])]
+
+
+def _size(layer) -> str:
+    return "x".join(map(str, layer.kernel_size))

@@ -1,0 +1,41 @@
+"""Connections: which weights of a layer can be pruned."""
+
+import keras
+
+from keras_prune import _keras
+from keras_prune.layers.traversal import layers_in
+
+# Weights of two or more dimensions that are still no connections between neurons: the bias of a GRU or of multi-head
+# attention, the scale of a normalisation over several axes, the slopes of a PReLU.
+_NOT_CONNECTIONS = ("bias", "gamma", "beta", "alpha", "scale")
+
+
+def connection_variables(layer) -> list:
+    """Returns the variables that a layer holds itself and whose entries are connections, frozen ones included."""
+    # Keras cannot mask the parameters of a PyTorch module, which reads them past its variables.
+    if isinstance(layer, keras.layers.TorchModuleWrapper) or _keras.is_quantized(layer):
+        return []
+    return [
+        variable
+        for variable in _keras.variables_made_trainable(layer)
+        if len(variable.shape) >= 2
+        and "float" in str(variable.dtype)
+        and not variable.name.endswith(_NOT_CONNECTIONS)
+        and not variable.name.startswith("lora_")
+    ]
+
+
+def owned_connections(root) -> list[tuple[keras.layers.Layer, list]]:
+    """Returns every layer in `root` that owns connections, with those variables.
+
+    A variable that several layers hold is owned by the innermost of them: `SpectralNormalization` lists the kernel of
+    the layer inside it.
+    """
+    owned = {}
+    seen = set()
+    for layer in reversed(layers_in(root)):
+        variables = [variable for variable in connection_variables(layer) if id(variable) not in seen]
+        seen.update(map(id, variables))
+        if variables:
+            owned[id(layer)] = (layer, variables)
+    return list(reversed(owned.values()))

@@ -1,0 +1,214 @@
+"""Masks: the state that pruning adds to a layer."""
+
+import contextlib
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_prune import _keras
+from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
+from keras_prune.layers.traversal import PruningState
+from keras_prune.rules.chunks import count, on_host, rows_of
+from keras_prune.rules.criteria import Criterion
+
+
+class PrunedWeight:
+    """One weight of a layer with its mask, all of them Keras variables. Make it by `prune` or `Prune`.
+
+    Attributes:
+        layer: The layer that owns the weight.
+        variable: The weight.
+        mask: Boolean variable of the same shape, `True` where a connection survives.
+        threshold: Float32 variable of shape `()`, that of the last cut.
+        criterion: The `Criterion` that selects what is cut.
+    """
+
+    def __init__(self, layer, variable, mask, threshold, criterion: Criterion):
+        self.layer = layer
+        self.variable = variable
+        self.mask = mask
+        self.threshold = threshold
+        self.criterion = criterion
+
+    def __repr__(self):
+        return f"<PrunedWeight path={self.path}, density={self.density:.4g}, criterion={self.criterion}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the weight, such as `"kernel"`."""
+        return self.variable.name
+
+    @property
+    def path(self) -> str:
+        """Path of the weight, such as `"sequential/dense/kernel"`."""
+        return self.variable.path
+
+    @property
+    def size(self) -> int:
+        """How many connections there were."""
+        return math.prod(self.variable.shape)
+
+    @property
+    def kept(self) -> int:
+        """How many connections survive."""
+        return count(self.mask.value)
+
+    @property
+    def density(self) -> float:
+        """The share of the connections that survive."""
+        return self.kept / self.size
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no cut takes anything away, because the weight is not trained."""
+        return not self.variable.trainable
+
+    def masked(self):
+        """Returns the weight with zeros in place of pruned connections, as a tensor."""
+        # In the stored dtype: the layer that reads the weight casts it.
+        with behind_masks():
+            return _keras.where_kept(self.mask, self.variable)
+
+    def unmasked(self):
+        """Returns the weight as it is stored, as a tensor or variable of the backend."""
+        with behind_masks():
+            return self.variable.value
+
+    def require_finite(self) -> None:
+        """Raises a `ValueError` if the weight holds NaN or infinity: no threshold could be taken."""
+        if not ops.all(ops.isfinite(self.variable.value)):
+            raise ValueError(
+                "A cut ranks connections by their magnitude and needs finite weights. NaN or infinity usually mean "
+                "that training has diverged: lower the learning rate. "
+                f"Received: layer={self.layer.name}, weight={self.name}"
+            )
+
+    def cut(self, strength: float) -> "LayerCut":
+        """Prunes the connections that the criterion selects, and zeroes them in the stored weight."""
+        before = self.kept
+        selected = self.criterion(self.variable.value, self.mask.value, strength)
+        self.mask.assign(selected.mask)
+        self.threshold.assign(selected.threshold)
+        self.apply_mask()
+        kept = self.kept
+        return LayerCut(self, before - kept, kept, bool(selected.rescued))
+
+    def show_survivors(self) -> None:
+        """Lets the regularizer of the weight see what survives alone."""
+        regularizer = self.variable.regularizer
+        if regularizer is not None and not isinstance(regularizer, OnSurvivors):
+            self.variable.regularizer = OnSurvivors(regularizer, self.mask)
+
+    def show_all(self) -> None:
+        """Gives the weight the regularizer back that it had before pruning."""
+        if isinstance(self.variable.regularizer, OnSurvivors):
+            self.variable.regularizer = self.variable.regularizer.regularizer
+
+    def apply_mask(self) -> None:
+        """Sets the stored weight to zero where there is no connection."""
+        self.variable.assign(self.masked())
+
+
+class LayerCut(NamedTuple):
+    """What a cut did to one weight: `cut` went, `kept` are left; `rescued` if the rule would have left none."""
+
+    weight: PrunedWeight
+    cut: int
+    kept: int
+    rescued: bool
+
+
+def connections_of(weights) -> tuple[int, int]:
+    """Returns how many connections of pruned weights survive, and how many there were: `(kept, total)`."""
+    return sum(weight.kept for weight in weights), sum(weight.size for weight in weights)
+
+
+class Masks(PruningState):
+    """The masks of the weights that a layer owns, as its attribute `pruning`."""
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        vars(self)["entries"] = []  # Past the tracker of Keras, which would save the weights a second time.
+
+    @property
+    def pruned_weights(self) -> list[PrunedWeight]:
+        """The pruned weights of the layer, in the order of its variables."""
+        return list(vars(self)["entries"])
+
+    def add(self, variable, criterion: Criterion, mask: np.ndarray | None = None) -> PrunedWeight:
+        """Makes the mask of a weight that the layer owns, all ones unless `mask` is given."""
+        index = len(self.pruned_weights)  # Not the weight's name, which a pattern of a layout may look for.
+        with _scope_of(variable):
+            mask_variable = keras.Variable(
+                "ones" if mask is None else mask,
+                shape=tuple(variable.shape),
+                dtype="bool",
+                trainable=False,
+                autocast=False,
+                name=f"mask_{index}",
+            )
+            threshold = keras.Variable(
+                "zeros", shape=(), dtype="float32", trainable=False, autocast=False, name=f"threshold_{index}"
+            )
+        _keras.keep_strides(mask_variable, variable)
+        # As attributes: `tf.train.Checkpoint` saves no others.
+        setattr(self, f"mask_{index}", mask_variable)
+        setattr(self, f"threshold_{index}", threshold)
+        weight = PrunedWeight(self.owner(), variable, mask_variable, threshold, criterion)
+        vars(self)["entries"].append(weight)
+        return weight
+
+    def save_own_variables(self, store):
+        for index, weight in enumerate(self.pruned_weights):
+            store[f"mask_{index}"] = weight.mask
+            store[f"threshold_{index}"] = weight.threshold
+
+    def load_own_variables(self, store):
+        names = set(store.keys())
+        if names:
+            expected = {f"{kind}_{i}" for kind in ("mask", "threshold") for i in range(len(self.pruned_weights))}
+            if names != expected:
+                raise ValueError(
+                    f"The file has the masks of other weights in layer {self.owner().name!r}. Prune the same "
+                    f"weights before you load it. Expected: {sorted(expected)}. Received: {sorted(names)}"
+                )
+            for name in names:
+                getattr(self, name).assign(store[name])
+        # The weights of the layer are loaded already. Those of a plain model have no masks, and these stay.
+        for weight in self.pruned_weights:
+            weight.apply_mask()
+
+
+def _scope_of(variable):
+    """The name scope of a variable's mask, which gives each mask its own path."""
+    stack = contextlib.ExitStack()
+    for name in [*variable.path.split("/")[:-1], "pruning"]:
+        stack.enter_context(keras.name_scope(name))
+    return stack
+
+
+# Random numbers in float32 are zero about once in 10 million.
+_CHANCE = 1e-5
+
+
+def zeros_as_mask(layer, variable) -> tuple[np.ndarray | None, str | None]:
+    """Returns the mask in which the zeros of a weight count as pruned, or `None` with the reason why they do not.
+
+    A weight without zeros, or with so few that they may be chance, has neither.
+    """
+    value = on_host(variable.value)
+    nonzero = sum(int(np.count_nonzero(value[rows] != 0)) for rows in rows_of(value.shape))
+    if value.size - nonzero <= value.size * _CHANCE:
+        return None, None
+    if nonzero == 0:
+        return None, "all its entries are zero"
+    if isinstance(variable.constraint, keras.constraints.NonNeg):
+        return None, "its constraint NonNeg makes zeros"
+    for name, initializer in vars(layer).items():
+        stem = name.removesuffix("_initializer")
+        if stem != name and variable.name.startswith(stem) and isinstance(initializer, keras.initializers.Identity):
+            return None, "its initializer Identity makes zeros"
+    return value != 0, None

@@ -1,0 +1,108 @@
+"""The weights of a model that are pruned, or could be, and the names of the layers that own them."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_prune.layers.connections import owned_connections
+from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
+from keras_prune.layers.traversal import layers_in, paths_in
+from keras_prune.rules.criteria import Criterion
+
+
+def pruned_weights(root) -> list[PrunedWeight]:
+    """Returns the pruned weights of a model or layer with their masks, in the order of its layers.
+
+    Args:
+        root: Model or layer, pruned or not.
+
+    Returns:
+        A list of `PrunedWeight`, each with `path`, `variable`, `mask`, `threshold` and `criterion`.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="fc")])
+    >>> model = kp.prune(model, kp.TargetSparsity(0.75))
+    >>> cuts = kp.cut(model)
+    >>> [(weight.name, weight.density, weight.criterion) for weight in kp.layers.pruned_weights(model)]
+    [('kernel', 0.25, TargetSparsity(sparsity=0.75))]
+    """
+    return [weight for layer in layers_in(root) for weight in masks_of(layer)]
+
+
+def masks_of(layer) -> list[PrunedWeight]:
+    """Returns the pruned weights that a layer owns."""
+    state = pruning_of(layer)
+    return state.pruned_weights if isinstance(state, Masks) else []
+
+
+def pruning_of(layer) -> Any:
+    """Returns the attribute `pruning` of a layer object, or `None`. PyTorch keeps attributes that are layers apart."""
+    return vars(layer).get("pruning") or vars(layer).get("_modules", {}).get("pruning")
+
+
+class PrunableWeight(NamedTuple):
+    """One weight whose entries are connections.
+
+    Attributes:
+        layer: The layer that owns the weight.
+        variable: The weight.
+        pruned: Its `PrunedWeight`; `None` in a plain model.
+    """
+
+    layer: keras.layers.Layer
+    variable: Any
+    pruned: PrunedWeight | None
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """The criterion of a pruned weight."""
+        return self.pruned.criterion if self.pruned else None
+
+    def mask(self):
+        """Returns which connections survive, a boolean array. The zeros of a plain weight count as pruned."""
+        if self.pruned:
+            return self.pruned.mask.value
+        mask, _ = zeros_as_mask(self.layer, self.variable)
+        return ops.ones(self.variable.shape, "bool") if mask is None else ops.convert_to_tensor(mask)
+
+
+def prunable_weights(root) -> list[PrunableWeight]:
+    """Returns the weights in a model or layer whose entries are connections, frozen ones included."""
+    pruned = {id(weight.variable): weight for weight in pruned_weights(root)}
+    return [
+        PrunableWeight(layer, variable, pruned.get(id(variable)))
+        for layer, variables in owned_connections(root)
+        for variable in variables
+    ]
+
+
+def weights_by_layer(weights) -> list[tuple[keras.layers.Layer, list]]:
+    """Groups weights by the layer that owns them: `[(layer, its weights)]`."""
+    groups: dict[int, tuple] = {}
+    for weight in weights:
+        groups.setdefault(id(weight.layer), (weight.layer, []))[1].append(weight)
+    return list(groups.values())
+
+
+def labels(model, layers) -> dict[int, str]:
+    """Returns a name for each layer that no other one has, by `id`: its path inside the model.
+
+    Layers of one path, which a model of a user's class may have, are numbered.
+
+    Args:
+        model: The model around the layers.
+        layers: Layers.
+    """
+    paths = paths_in(model)
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for layer in layers:
+        path = paths[id(layer)] or layer.name
+        names = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+        found[id(layer)] = next(name for name in names if name not in taken)
+        taken.add(found[id(layer)])
+    return found

@@ -1,0 +1,1 @@
+"""Prune models in place, and follow, rebuild and describe them."""

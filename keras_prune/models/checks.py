@@ -1,0 +1,35 @@
+"""Checks of what users pass as a model."""
+
+import keras
+
+from keras_prune.layers.traversal import models_in
+from keras_prune.models.graph import has_graph, is_graph
+
+
+def require_model(model) -> None:
+    """Raises a `ValueError` that says what was given instead of a Keras 3 model."""
+    if isinstance(model, keras.Model):
+        return
+    module = type(model).__module__
+    if module.startswith(("tf_keras", "tensorflow.python.keras")):
+        raise ValueError(
+            "keras_prune needs a Keras 3 model, and this is a Keras 2 model. Build it with `import keras` and, where "
+            f"it comes from `tf.keras`, without TF_USE_LEGACY_KERAS=1. Received: model of class {module}."
+            f"{type(model).__name__}"
+        )
+    raise ValueError(
+        "Expected a Keras 3 model, such as keras.Sequential([...]). For a single layer, use keras_prune.Prune(layer). "
+        f"Received: model={model!r} of class {module}.{type(model).__name__}"
+    )
+
+
+def require_built(model) -> None:
+    """Raises a `ValueError` if a model is not a Keras 3 model or has no weights yet."""
+    require_model(model)
+    for submodel in models_in(model):
+        if not (has_graph(submodel) if is_graph(submodel) else submodel.weights):
+            raise ValueError(
+                "The model has no weights yet. Give it a keras.Input((...)) as its first layer, call "
+                "model.build(input_shape) or, if it is a subclassed model, call it on a batch of data first. "
+                f"Received: unbuilt model {submodel.name!r}"
+            )

@@ -1,0 +1,47 @@
+"""How many connections a layer has, and how many operations they take."""
+
+import math
+
+import keras
+
+from keras_prune.rules.chunks import count
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_TRANSPOSED_CONVOLUTIONS = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+def connections(weights) -> tuple[int, int]:
+    """Returns how many connections of prunable weights survive, and how many there are: `(kept, total)`."""
+    kept = sum(weight.pruned.kept if weight.pruned else count(weight.variable.value) for weight in weights)
+    return kept, sum(math.prod(weight.variable.shape) for weight in weights)
+
+
+def flop(layer, weights: int) -> int | None:
+    """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
+    config = layer.get_build_config() or {}
+    # A recurrent layer that is given its initial state was built with several shapes.
+    shape = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")
+    if isinstance(layer, keras.layers.Embedding):
+        return 0  # It looks rows up.
+    if shape is None:
+        return None
+    if isinstance(layer, _CONVOLUTIONS):
+        shape = layer.compute_output_shape(shape)
+    elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)) and len(shape) == 3:
+        shape = (*shape[:2], None)
+    elif not isinstance(layer, (keras.layers.Dense, *_TRANSPOSED_CONVOLUTIONS)):
+        return None
+    positions = shape[2:] if getattr(layer, "data_format", "") == "channels_first" else shape[1:-1]
+    return None if None in positions else 2 * weights * math.prod(positions)

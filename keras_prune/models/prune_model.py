@@ -1,0 +1,151 @@
+"""Prune a model in place, and make it plain again."""
+
+import keras
+
+from keras_prune import _keras
+from keras_prune.layers.attachment import Attached, apply_masks, attach
+from keras_prune.layers.prune import Prune, wrapped_layer, wrappers_in
+from keras_prune.layers.traversal import models_in, paths_in
+from keras_prune.models.checks import require_model
+from keras_prune.models.rebuild import clone_graph
+from keras_prune.models.record import as_pruned, forget
+from keras_prune.models.selection import Selection
+
+
+def prune(model, criterion=None, keep_zeros: bool = True):
+    """Enables pruning for a model, in place: same layers, same outputs until the first cut.
+
+    Every trainable weight of two or more dimensions gets a mask; biases and normalization scales do not. Frozen layers
+    (`trainable=False`) are left alone. The masks and criteria are saved with the model in a `.keras` file. Layers that
+    are not built yet get their masks when they are. Compiled models stay compiled, and keep their optimizer.
+
+    A model that is pruned already keeps its masks. The weights that `criterion` speaks of get another criterion.
+
+    Args:
+        model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
+        criterion: A `Criterion` for every weight; or a mapping from a regular expression, matched against the whole
+            name or path of a layer or the layers around it, or the path of a weight, to a `Criterion`, a float (the
+            sparsity of that layer) or `None` (not pruned; the first match counts, but a pattern that matches the
+            weight alone comes before all that match a layer; weights without a match are not pruned); or a callable
+            `layer -> Criterion or None`. Defaults to `None`, `StdThreshold(quality=1.0)`.
+        keep_zeros: Boolean, whether zeros in the weights count as pruned, as in a model that was pruned before. Weights
+            that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out, and so are zeros
+            that may be chance, at most one in 100,000. Defaults to `True`.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ValueError: If `model` is not a Keras 3 model or has nothing to prune, if a pattern matches no layer, or if a
+            layer already has an attribute `pruning`.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([
+    ...     keras.Input((784,)),
+    ...     keras.layers.Dense(300, "relu", name="fc1"),
+    ...     keras.layers.Dense(10, name="head"),
+    ... ])
+    >>> kp.prune(model, {"fc.*": kp.StdThreshold(1.2), "head": 0.75}) is model
+    True
+    >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
+    [StdThreshold(quality=1.2), TargetSparsity(sparsity=0.75)]
+    """
+    require_model(model)
+    paths = {key: f"{model.name}/{path}" for key, path in paths_in(model).items()}
+    selection = Selection(criterion, paths)
+
+    def check(found, unbuilt):
+        if unbuilt:
+            return
+        selection.require_matches()
+        if not found:
+            raise ValueError(
+                "The model has nothing to prune: no trainable layer with a weight of two or more dimensions has a "
+                f"criterion. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
+            )
+
+    with _keras.strategy_scope(model):
+        attached = attach(model, _not_of_wrappers(model, selection), keep_zeros, check=check)
+    as_pruned(model)
+    forget_compiled_functions(model)
+    _tell_of_zeros(attached)
+    return model
+
+
+def strip(model):
+    """Makes a pruned model plain again, in place: the zeros stay, masks and all else that `prune` added go.
+
+    Args:
+        model: Model that went through `prune`, or has `Prune` wrappers. Any other model is returned as it is.
+
+    Returns:
+        The model itself. Only a Sequential or Functional model with `Prune` wrappers is rebuilt around the same
+        layers; in a model of another class the wrappers stay, without masks.
+
+    Raises:
+        ValueError: If `model` is not a Keras 3 model.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")])
+    >>> model = kp.prune(model, kp.TargetSparsity(0.75))
+    >>> cuts = kp.cut(model)
+    >>> kp.strip(model) is model, int(keras.ops.count_nonzero(model.layers[0].kernel.value))
+    (True, 2)
+    """
+    require_model(model)
+    apply_masks(model)
+    forget(model)
+    forget_compiled_functions(model)
+    return _without_wrappers(model)
+
+
+def forget_compiled_functions(model) -> None:
+    """Lets `fit`, `evaluate`, `predict` and `generate` trace the model anew."""
+    for one in models_in(model):
+        for name in ("train_function", "test_function", "predict_function", "generate_function"):
+            if getattr(one, name, None) is not None:
+                setattr(one, name, None)
+
+
+def _not_of_wrappers(model, selection):
+    """Lets weights inside `Prune` wrappers keep their criterion, unless a mapping names them."""
+
+    def select(layer, variable, around):
+        if not selection.mapping and any(isinstance(one, Prune) for one in around):
+            return False, None
+        return selection(layer, variable, around)
+
+    return select
+
+
+def _tell_of_zeros(attached: Attached) -> None:
+    if attached.zeros:
+        total = sum(weight.size for weight in attached.weights)
+        print(
+            f"prune: {attached.zeros:,} of {total:,} connections are zero and count as pruned. Pass keep_zeros=False "
+            "to train them again.",
+            flush=True,
+        )
+    for path, reason in attached.all_zeros.items():
+        print(f"prune: the zeros of {path} do not count as pruned, since {reason}.", flush=True)
+
+
+def _without_wrappers(model):
+    """Returns a Sequential or Functional model that has wrappers around the layers inside them, else the model."""
+    if not (_keras.has_keras_class(model) and wrappers_in(model)):
+        return model
+    kept: dict[int, keras.Model] = {}
+
+    def unwrap(layer):
+        if isinstance(layer, keras.Model):
+            return kept.setdefault(id(layer), _without_wrappers(layer))
+        return wrapped_layer(layer)
+
+    unwrapped = clone_graph(model, unwrap)
+    if model.compiled:
+        unwrapped.compile(**_keras.compile_arguments(model))
+    return unwrapped

@@ -1,0 +1,192 @@
+"""The record on a pruned model, by which it is saved and loaded.
+
+Layers keep their plain configs. What is saved beside the config of the plain model is which of its weights are pruned,
+and by which criteria. The masks are in the weights file, at the layers.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import warnings
+
+import keras
+
+from keras_prune import _keras
+from keras_prune.layers.attachment import apply_masks, attach, put_back, take_off
+from keras_prune.layers.connections import connection_variables
+from keras_prune.layers.dropout import DropoutRate
+from keras_prune.layers.hook import refuse_quantization
+from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
+from keras_prune.layers.weights import masks_of, pruning_of
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class PrunedModel:
+    """Mixed into the class of a model by `prune`, under the name of that class."""
+
+    plain_class: type
+
+    def __new__(cls, *args, **kwargs):
+        # `clone_model`, for one, makes another model of the class, whose layers are plain.
+        return cls.plain_class(*args, **kwargs)
+
+    def get_config(self):
+        record = _record(self)
+        with plain(self):
+            config = keras.saving.serialize_keras_object(self)
+        config.pop("compile_config", None)
+        return {"model": config, "pruned": record}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the plain model and prunes the weights of the record."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        _attach_recorded(model, config["pruned"], custom_objects)
+        return as_pruned(model)
+
+    def save_own_variables(self, store):
+        apply_masks(self)  # Before the turn of the layers: no file is denser than its masks.
+        super().save_own_variables(store)
+
+    @property
+    def layers(self):
+        # A model that owns weights also owns their masks, which are a layer inside it.
+        return [layer for layer in super().layers if not is_pruning_state(layer)]
+
+    def get_weights(self):
+        apply_masks(self)  # Some optimizers, such as Muon, move stored zeros.
+        return super().get_weights()
+
+    def set_weights(self, weights):
+        super().set_weights(weights)
+        apply_masks(self)
+
+    def save(self, filepath, *args, **kwargs):
+        if os.fspath(filepath).endswith((".h5", ".hdf5")):
+            self._save_plain("An .h5 file", super().save, filepath, *args, **kwargs)
+        else:
+            super().save(filepath, *args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        apply_masks(self)
+        with plain(self):
+            return self.export(*args, **kwargs)
+
+    def _save_plain(self, what, save, *args, **kwargs):
+        warnings.warn(
+            f"{what} holds the plain model: the zeros are in it, masks and criteria are not. Save to a .keras file to "
+            "keep them, or prune the loaded model, which takes the zeros as cut.",
+            stacklevel=3,
+        )
+        apply_masks(self)
+        with plain(self):
+            save(*args, **kwargs)
+
+    def __reduce__(self):
+        buffer = io.BytesIO()
+        _keras.save_to_buffer(self, buffer)
+        return _keras.unpickle(self.plain_class, buffer)
+
+
+def _save_to_preset(self, *args, **kwargs):
+    self._save_plain("A preset", lambda: self.save_to_preset(*args, **kwargs))
+
+
+@functools.cache
+def _pruned_class(plain_class) -> type:
+    members = {"plain_class": plain_class, "__module__": __name__, "__doc__": plain_class.__doc__}
+    if hasattr(plain_class, "save_to_preset"):
+        members["save_to_preset"] = _save_to_preset
+    pruned_class = type(plain_class.__name__, (PrunedModel, plain_class), members)
+    # All are saved under one name, behind which `PrunedModel.from_config` finds the class. The base class is registered
+    # again, because KerasHub looks for a preset's class among the subclasses that are registered.
+    register = keras.saving.register_keras_serializable(package="keras_prune", name="PrunedModel")
+    register(pruned_class)
+    register(PrunedModel)
+    return pruned_class
+
+
+def as_pruned(model):
+    """Gives a model its record, and returns it."""
+    if not isinstance(model, PrunedModel):
+        model.__class__ = _pruned_class(type(model))
+        if pruning_of(model) is None:
+            refuse_quantization(model)
+    return model
+
+
+def plain_class(model) -> type:
+    """Returns the class of a model without its record."""
+    return model.plain_class if isinstance(model, PrunedModel) else type(model)
+
+
+@contextlib.contextmanager
+def plain(model):
+    """Lets a model be as it was before pruning while the context lasts, zeros included: classes, layers, hooks."""
+    pruned = [(one, type(one)) for one in models_in(model)]
+    taken = []
+    try:
+        for layer in layers_in(model):
+            taken.append(take_off(layer))
+        for one, _ in pruned:
+            one.__class__ = plain_class(one)
+        yield model
+    finally:
+        for one, kind in pruned:
+            one.__class__ = kind
+        for layer, methods, state in taken:
+            put_back(layer, methods, state)
+
+
+def forget(model) -> None:
+    """Takes masks, hooks and records off a model for good."""
+    paths = {variable.path for layer in layers_in(model) for variable in _state_variables(layer)}
+    for layer in layers_in(model):
+        take_off(layer)
+        _keras.forget_variables(layer, paths)
+    for one in models_in(model):
+        one.__class__ = plain_class(one)
+
+
+def _state_variables(layer) -> list:
+    state = pruning_of(layer)
+    return state.variables if isinstance(state, keras.layers.Layer) else []
+
+
+def _record(model) -> dict:
+    layers = layers_in(model)
+    return {
+        "weights": [
+            {
+                "layer": position,
+                "class": type(layer).__name__,
+                "weight": [id(v) for v in connection_variables(layer)].index(id(weight.variable)),
+                "criterion": keras.saving.serialize_keras_object(weight.criterion),
+            }
+            for position, layer in enumerate(layers)
+            for weight in masks_of(layer)
+        ],
+        "dropouts": [position for position, layer in enumerate(layers) if isinstance(pruning_of(layer), DropoutRate)],
+    }
+
+
+def _attach_recorded(model, record, custom_objects) -> None:
+    layers = layers_in(model)
+    criteria = {}
+    for entry in record["weights"]:
+        layer = layers[entry["layer"]] if entry["layer"] < len(layers) else None
+        if type(layer).__name__ != entry["class"]:
+            raise ValueError(
+                "The model has other layers than when it was saved: its constructor and build must make the same "
+                f"ones. Expected: {entry['class']} as layer {entry['layer']}. "
+                f"Received: model {model.name!r} with {len(layers)} layers and {type(layer).__name__} in its place"
+            )
+        criterion = keras.saving.deserialize_keras_object(entry["criterion"], custom_objects)
+        criteria[id(layer), entry["weight"]] = criterion
+
+    def select(layer, variable, around):
+        index = [id(v) for v in connection_variables(layer)].index(id(variable))
+        return True, criteria.get((id(layer), index))
+
+    attach(model, select, keep_zeros=False, frozen=True)

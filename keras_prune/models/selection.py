@@ -1,0 +1,108 @@
+"""Which criterion each weight of a model is given by `prune`."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity
+
+
+class Selection:
+    """Finds the criterion of a weight.
+
+    Args:
+        criterion: A `Criterion` for every weight; a mapping from a regular expression, matched against whole names,
+            paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable
+            `layer -> Criterion or None`; or `None`, the default criterion.
+        paths: Dict from the `id` of a layer to its path, from the name of the model on. A layer that is made later has
+            `layer.path`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+
+    def __init__(self, criterion, paths: dict[int, str]):
+        self.received = criterion
+        self.paths = paths
+        self.mapping: dict[str, Criterion | None] = {}
+        self.matched: set[str] = set()
+        self.named: dict[str, list[str]] = {}  # The names that patterns could have matched, for the error.
+        self.choose: Callable = lambda layer: None
+        if criterion is None:
+            criterion = StdThreshold()
+        if isinstance(criterion, Criterion):
+            self.choose = lambda layer: criterion
+        elif isinstance(criterion, Mapping):
+            self.mapping = {self._pattern(key): self._criterion(value, key) for key, value in criterion.items()}
+        elif callable(criterion):
+            self.choose = lambda layer: self._criterion(criterion(layer), layer.name)
+        else:
+            raise ValueError(
+                "`criterion` must be a Criterion such as TargetSparsity(0.9), a mapping from layer-name pattern to "
+                "Criterion or sparsity, or a callable from layer to Criterion or None. "
+                f"Received: criterion={criterion!r}"
+            )
+
+    def __call__(self, layer, variable, around) -> tuple[bool, Criterion | None]:
+        """Returns whether the weight is spoken of, and its criterion.
+
+        Args:
+            layer: The layer that owns the weight.
+            variable: The weight.
+            around: The layers around `layer`.
+        """
+        if not isinstance(self.received, Mapping):
+            return True, self.choose(layer)
+        own = self._names(layer)
+        of_weight = {f"{name}/{variable.name}" for name in own} | {*_ends(variable.path)[1:]}
+        of_layers = own.union(*map(self._names, around))
+        self.named[variable.path] = sorted({layer.name, self.paths.get(id(layer), layer.name).split("/", 1)[-1]})
+        matches = {
+            pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]
+            for pattern in self.mapping
+        }
+        # A pattern that matches the weight alone comes first, and `.*` in its turn.
+        of_weight_alone = [pattern for pattern, (weight, layers) in matches.items() if weight and not layers]
+        of_either = [pattern for pattern, found in matches.items() if any(found)]
+        self.matched.update(of_either)
+        for pattern in of_weight_alone or of_either:
+            return True, self.mapping[pattern]
+        return False, None
+
+    def _names(self, layer) -> set[str]:
+        return {layer.name, *_ends(layer.path or layer.name), *_ends(self.paths.get(id(layer), layer.name))}
+
+    def require_matches(self) -> None:
+        """Raises a `ValueError` for a pattern of the mapping that no weight was found for."""
+        names = list(dict.fromkeys(name for found in self.named.values() for name in found))
+        for pattern in self.mapping:
+            if pattern not in self.matched:
+                raise ValueError(
+                    f"Pattern {pattern!r} does not match any prunable layer. A pattern must match the full name or "
+                    f"path. Prunable layers: {names}. Received: criterion={self.received}"
+                )
+
+    def _pattern(self, pattern) -> str:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"{pattern!r} is not a regular expression for layer names, such as 'conv.*': {error}. "
+                f"re.escape(name) makes one of a name. Received: criterion={self.received}"
+            ) from error
+        return pattern
+
+    def _criterion(self, value, name) -> Criterion | None:
+        if isinstance(value, float):
+            return TargetSparsity(value)
+        if isinstance(value, (Criterion, type(None))):
+            return value
+        raise ValueError(
+            "The criterion of a layer must be a Criterion, a sparsity in (0, 1) or None. "
+            f"Received: criterion={value!r} for layer {name!r}"
+        )
+
+
+def _ends(path) -> list[str]:
+    """Returns the ends of a path, the shortest first: `["c", "b/c", "a/b/c"]`."""
+    parts = path.split("/")
+    return ["/".join(parts[-number:]) for number in range(1, len(parts) + 1)]

@@ -1,0 +1,20 @@
+"""What the functions of the package return. You read these objects, and never make one yourself."""
+
+from keras_prune._lazy import lazy_attributes
+
+__all__, __getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "keras_prune.analysis.report": ["Report", "Row"],
+        "keras_prune.analysis.sensitivity": ["Point", "Sensitivity"],
+        "keras_prune.benchmark.advice": ["Advice", "Choice"],
+        "keras_prune.deployment.deployment_plan": ["DeploymentPlan", "LayerPlan"],
+        "keras_prune.export.tflite_report": ["TFLiteReport"],
+        "keras_prune.export.xla": ["XLAReport"],
+        "keras_prune.layers.masks": ["LayerCut", "PrunedWeight"],
+        "keras_prune.neurons.dead_neurons": ["DeadNeurons", "LayerNeurons"],
+        "keras_prune.rules.criteria": ["Cut"],
+        "keras_prune.storage.codecs": ["WeightStorage"],
+        "keras_prune.training.round_store": ["Round"],
+    },
+)

@@ -1,0 +1,1 @@
+"""Prune during training: the callback, the loop of rounds, backups."""

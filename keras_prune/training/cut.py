@@ -1,0 +1,100 @@
+"""Prune a model now: masks, optimizer slots and dropout rates."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_prune.layers.masks import LayerCut, PrunedWeight, connections_of
+from keras_prune.layers.weights import pruned_weights
+from keras_prune.models.graph import pruned_dropouts
+from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
+
+
+def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
+    """Prunes the connections that the criteria of a model select, now.
+
+    In a custom training loop, call it once before every epoch (or step) with what a schedule says. It then does what
+    `PruningCallback` does inside `fit`: the pruned connections are zeroed in the stored weights, their optimizer slots
+    go back to the initial value, and dropout rates follow. It reads and writes the variables of the model: a loop on
+    JAX that carries its state along assigns it to the variables before, and reads it from them afterwards. The
+    optimizer of another library keeps its momentum.
+
+    Args:
+        model: Built model that went through `prune`, or a layer that has masks.
+        strength: Float in (0, 1], how much of the criteria's aim to apply, such as `schedule(epoch)`. With
+            `None`, which a schedule gives where nothing is due, nothing is pruned, and stored weights that an optimizer
+            has moved are set back to zero. Defaults to `1.0`.
+        optimizer: The Keras optimizer of the loop. Defaults to `None`, those of the model.
+
+    Returns:
+        A list with a `LayerCut` for every pruned weight; an empty list when nothing is due.
+
+    Raises:
+        ValueError: If the model has nothing to prune, or a weight holds NaN or infinity.
+
+    Example:
+
+    >>> import keras
+    >>> import keras_prune as kp
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="fc")])
+    >>> model = kp.prune(model, kp.TargetSparsity(0.75))
+    >>> schedule = kp.OneShot(start=1)
+    >>> for epoch in range(3):
+    ...     cuts = kp.cut(model, schedule(epoch))  # ... and the steps of the epoch.
+    ...     print(epoch, kp.report(model).sparsity)
+    0 0.0
+    1 0.75
+    2 0.75
+    """
+    weights = weights_to_cut(model)
+    if strength is None:
+        for weight in weights:
+            weight.apply_mask()
+        return []
+    optimizers = optimizers_of(model) if optimizer is None else [optimizer]
+    dropouts = pruned_dropouts(model) if isinstance(model, keras.Model) else []
+    return cut_weights(weights, strength, optimizers, dropouts)
+
+
+def weights_to_cut(model) -> list[PrunedWeight]:
+    """Returns the pruned weights of a model that are trained, of which there must be one."""
+    weights = [weight for weight in pruned_weights(model) if not weight.frozen]
+    if weights:
+        return weights
+    if isinstance(model, keras.Model) and not all(layer.built for layer in model.layers):
+        unbuilt = [layer.name for layer in model.layers if not layer.built]
+        raise ValueError(
+            "A cut needs layers that have their weights, and a subclassed model makes them at its first step. Call "
+            f"the model on a batch of data before. Received: model={model.name!r} with unbuilt layers {unbuilt}"
+        )
+    raise ValueError(
+        "The model has no trainable weights with pruning enabled. Call keras_prune.prune(model, criterion) first. "
+        f"Received: model={getattr(model, 'name', model)!r}"
+    )
+
+
+def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dropouts) -> list[LayerCut]:
+    """Prunes weights at a strength; the optimizers' slots and the rates of `dropouts` go with them.
+
+    Args:
+        weights: Pruned weights.
+        strength: Float in (0, 1].
+        optimizers: Keras optimizers of the model.
+        dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
+    """
+    for weight in weights:
+        weight.require_finite()  # All weights before the first is touched: a cut happens whole or not at all.
+    for optimizer in optimizers:
+        reset_slots(optimizer, [])  # Of no connection yet: an optimizer that fails does so while all is whole.
+    cuts = [weight.cut(strength) for weight in weights]
+    for optimizer in optimizers:
+        reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for one in cuts])
+    follow_connections(dropouts)
+    return cuts
+
+
+def follow_connections(dropouts) -> None:
+    """Sets the rate of each dropout for the connections that are left in the layer that it follows."""
+    for rate, source in dropouts:
+        kept, total = connections_of(source)
+        rate.follow(kept / total)

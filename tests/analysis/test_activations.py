@@ -1,0 +1,131 @@
+"""The measured share of non-zero outputs is the true one however the data comes, and the layers stay as they were."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_prune.analysis.activations import nonzero_shares
+
+X = np.random.default_rng(0).normal(size=(10, 6)).astype("float32")
+
+
+def two_layers():
+    return keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name="a"), layers.Dense(4, "relu", name="b")])
+
+
+def true_shares(model, x=X):
+    """The shares of a chain of layers, layer by layer."""
+    shares = []
+    for layer in model.layers:
+        x = layer(x)
+        shares.append(np.count_nonzero(ops.convert_to_numpy(x)) / ops.convert_to_numpy(x).size)
+    return shares
+
+
+def measured_shares(model, data, **kwargs):
+    shares = nonzero_shares(model, model.layers, data, **kwargs)
+    return [shares[id(layer)] for layer in model.layers]
+
+
+class Batches:
+    """What a data loader looks like from outside: it can be walked through, and no more."""
+
+    def __init__(self, pack):
+        self.pack = pack
+
+    def __iter__(self):
+        yield from (self.pack(X[:4]), self.pack(X[4:]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 256])
+def test_shares_are_those_of_all_inputs_whatever_the_batch_size(batch_size):
+    model = two_layers()
+    assert 0 < true_shares(model)[0] < 1
+    assert measured_shares(model, X, batch_size=batch_size) == true_shares(model)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda x: x,
+        lambda x: (x,),
+        lambda x: (x, x[:, :1]),
+        lambda x: (x, x[:, :1], x[:, 0]),
+        lambda x: [x, x[:, :1]],  # As PyTorch's DataLoader gives them.
+    ],
+)
+@pytest.mark.filterwarnings("error:The structure of `inputs`")
+def test_of_a_batch_the_inputs_alone_are_used(pack):
+    model = two_layers()
+    assert measured_shares(model, Batches(pack)) == true_shares(model)
+
+
+def test_a_tf_data_set_and_a_py_dataset_are_walked_through_once():
+    class Pairs(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return X[5 * index : 5 * index + 5], X[5 * index : 5 * index + 5, :1]
+
+    model = two_layers()
+    assert measured_shares(model, Pairs()) == true_shares(model)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        assert measured_shares(model, tf.data.Dataset.from_tensor_slices((X, X[:, :1])).batch(4)) == true_shares(model)
+
+
+@pytest.mark.parametrize("pack", [lambda a, b: [a, b], lambda a, b: (a, b), lambda a, b: {"left": a, "right": b}])
+def test_several_inputs_come_as_a_structure_of_arrays(pack):
+    left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
+    layer = layers.Dense(5, "relu")
+    model = keras.Model(pack(left, right), layers.Concatenate()([layer(left), right]))
+    expected = np.count_nonzero(ops.convert_to_numpy(layer(X))) / 50
+    assert nonzero_shares(model, [layer], pack(X, -X), batch_size=3)[id(layer)] == expected
+
+
+def test_every_call_of_a_shared_layer_counts():
+    inputs = keras.Input((6,))
+    shared = layers.ReLU()
+    model = keras.Model(inputs, layers.Concatenate()([shared(inputs), shared(layers.Rescaling(-1.0)(inputs))]))
+    assert nonzero_shares(model, [shared], X) == {id(shared): 0.5}
+
+
+def test_layers_of_nested_models_are_watched_too():
+    inner = two_layers()
+    model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(2)])
+    shares = nonzero_shares(model, inner.layers, X)
+    assert [shares[id(layer)] for layer in inner.layers] == true_shares(inner)
+
+
+def test_dropout_does_not_count_as_zeros():
+    model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.9)])
+    assert measured_shares(model, X) == [1.0]
+
+
+def test_the_layers_are_afterwards_as_they_were():
+    model = two_layers()
+    before = [dict(vars(layer)) for layer in model.layers]
+    measured_shares(model, X)
+    assert [vars(layer).keys() for layer in model.layers] == [attributes.keys() for attributes in before]
+    assert all("call" not in vars(layer) for layer in model.layers)
+
+
+def test_the_layers_are_as_they_were_when_the_data_fails():
+    def broken():
+        yield X
+        raise OSError("the disk is gone")
+
+    model = two_layers()
+    with pytest.raises(OSError, match="the disk is gone"):
+        measured_shares(model, broken())
+    assert all("call" not in vars(layer) for layer in model.layers)
+    assert measured_shares(model, X) == true_shares(model)
+
+
+@pytest.mark.parametrize("data", [X[:0], [], {}, iter([])])
+def test_without_any_input_there_is_nothing_to_measure(data):
+    with pytest.raises(ValueError, match="at least one input"):
+        measured_shares(two_layers(), data)

@@ -1,0 +1,333 @@
+"""The report has the paper's columns and arithmetic, and is the same before and after `strip`."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_prune as kp
+from keras_prune import networks
+from keras_prune.analysis.report import Report, Row
+from keras_prune.models.flops import flop
+from keras_prune.models.graph import Graph
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 2)).astype("float32")
+X = np.random.default_rng(1).normal(size=(12, 8)).astype("float32")
+
+
+def last_digit(printed):
+    """The value of the last digit that the paper prints: 1e5 for 3.7M, 1e3 for 470K."""
+    unit = 1
+    while printed >= 1 and printed % (10 * unit) == 0:
+        unit *= 10
+    return unit
+
+
+@functools.cache
+def paper_network(name):
+    """Each layer with its weights, and how many activations the next layer reads; none of them takes memory."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = getattr(networks, name)()
+    # Else the next scope to end would initialize the variables: VGG-16's take 0.5 GB.
+    keras.utils.clear_session()
+    found = [layer for layer in model.layers if layer.weights]
+    graph = Graph(model)
+    sizes = [graph.activations_behind(layer) for layer in found]
+    return [(layer, math.prod(layer.kernel.shape)) for layer in found], sizes
+
+
+def small_convolutional_model():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10, "relu", name="fc1"),
+            layers.Dropout(0.5, name="drop"),
+            layers.Dense(3, name="fc2"),
+        ]
+    )
+
+
+def cut(model):
+    kp.cut(model)
+    return model
+
+
+def share_of_nonzeros(tensor):
+    return np.mean(ops.convert_to_numpy(tensor) != 0)
+
+
+@pytest.mark.parametrize("name", list(networks.TABLES))
+def test_weights_and_operations_are_those_that_the_paper_prints(name):
+    *printed_rows, printed_total = networks.TABLES[name]
+    weight_layers, _ = paper_network(name)
+    measured = [(layer.name, weights, flop(layer, weights)) for layer, weights in weight_layers]
+    assert [row.layer for row in printed_rows] == [layer for layer, _, _ in measured]
+    total = ("total", *(sum(column) for column in zip(*((w, f) for _, w, f in measured), strict=True)))
+    for (_, weights, operations), printed in zip([*measured, total], [*printed_rows, printed_total], strict=True):
+        assert abs(weights - printed.weights) < last_digit(printed.weights)
+        assert abs(operations - printed.flop) < last_digit(printed.flop)
+
+
+@pytest.mark.parametrize("name", list(networks.TABLES))
+def test_the_totals_weigh_as_in_the_paper(name):
+    *printed_rows, printed_total = networks.TABLES[name]
+    weight_layers, sizes = paper_network(name)
+    rows = [
+        Row(p.layer, w, round(w * p.density / 100), int(p.flop), p.activation / 100, p.flop_density / 100, None)
+        for p, (_, w) in zip(printed_rows, weight_layers, strict=True)
+    ]
+    report = Report(rows, {}, sizes)
+    assert 100 * report.activation == pytest.approx(printed_total.activation, abs=1)
+    assert 100 * report.density == pytest.approx(printed_total.density, abs=1)
+    assert 100 * report.flop_density == pytest.approx(printed_total.flop_density, abs=1)
+
+
+def test_a_share_of_operations_is_the_layers_weights_times_the_activations_before_it():
+    model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.5)))
+    rows = {row.name: row for row in kp.report(model, IMAGES).rows}
+    hidden = ops.relu(model.get_layer("conv")(IMAGES))
+    dense = model.get_layer("fc1")(ops.reshape(ops.max_pool(hidden, 2, 2), (6, -1)))
+    assert rows["conv"].activation == pytest.approx(share_of_nonzeros(hidden))  # Before the pooling.
+    assert rows["fc1"].activation == pytest.approx(share_of_nonzeros(dense))
+    assert rows["conv"].flop_density == 0.5  # The model's own input counts as dense.
+    assert rows["fc1"].flop_density == pytest.approx(0.5 * share_of_nonzeros(hidden))
+    assert rows["fc2"].flop_density == pytest.approx(0.5 * share_of_nonzeros(dense))
+    assert rows["fc2"].activation == 1
+
+
+def test_the_last_layer_counts_as_dense_though_its_activation_gives_zeros():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.ReLU()], name="inner")
+    flat = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), layers.Dense(3), layers.ReLU()])
+    nested = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), inner])
+    for model in (flat, nested):
+        first, last = kp.report(model, X).rows
+        assert first.activation < 1
+        assert last.activation == 1
+
+
+def test_rows_are_the_same_before_and_after_strip():
+    model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.7)))
+    before, after = kp.report(model, IMAGES), kp.report(kp.strip(model), IMAGES)
+    assert [row._replace(dropout=None) for row in before.rows] == after.rows
+    for total in ("weights", "kept", "flop", "activation", "flop_density", "compression"):
+        assert getattr(before, total) == getattr(after, total)
+    assert before.compression == pytest.approx(1 / 0.3, rel=0.01)
+
+
+def test_report_of_a_stripped_model_pruned_again_is_unchanged():
+    model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.7)))
+    before = kp.report(model, IMAGES)
+    after = kp.report(kp.prune(kp.strip(model)), IMAGES)
+    assert before.compression > 3
+    assert [row._replace(dropout=None) for row in after.rows] == [row._replace(dropout=None) for row in before.rows]
+    assert (after.storage, after.skipped) == (before.storage, before.skipped)
+
+
+def test_a_row_says_the_present_rate_of_the_dropout_behind_its_layer():
+    model = kp.prune(small_convolutional_model(), kp.TargetSparsity(0.75))
+    assert [row.dropout for row in kp.report(model).rows] == [None, 0.5, None]
+    model.get_layer("drop").pruning.follow(0.25)
+    assert [row.dropout for row in kp.report(model).rows] == [None, 0.25, None]
+    assert "0.25" in str(kp.report(model)).splitlines()[5]
+
+
+def test_without_data_the_activations_are_unknown_and_count_as_dense():
+    report = kp.report(cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.5))))
+    assert {row.activation for row in report.rows} == {None} == {report.activation}
+    assert {row.flop_density for row in report.rows} == {0.5} == {report.flop_density}
+
+
+def test_everything_left_out_is_named_with_its_reason():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 8)),
+            layers.Conv1D(4, 3, name="frozen", trainable=False),
+            layers.Dropout(0.1, name="behind_frozen"),
+            layers.Conv1D(4, 3, name="pruned"),
+            layers.SpatialDropout1D(0.1, name="spatial"),
+            layers.Dropout(0.0, name="without_a_rate"),
+            layers.Flatten(),
+            layers.Dense(4, name="not_asked_for"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    assert kp.report(model).skipped == {}  # A plain model: nothing was asked for.
+    report = kp.report(kp.prune(model, {"pruned|head": kp.StdThreshold()}))
+    assert report.skipped == {
+        "frozen": "it is frozen (trainable=False)",
+        "not_asked_for": "it has no criterion",
+        "behind_frozen": "'frozen', whose outputs it drops, is not pruned",
+        "spatial": "the rate of a SpatialDropout1D cannot change while training",
+    }
+    assert "left out: frozen - it is frozen (trainable=False)" in str(report).splitlines()
+
+
+def test_dropouts_of_hand_written_wrappers_are_known():
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dropout(0.2, name="of_the_inputs"),
+            kp.Prune(layers.Dense(4, name="fc")),
+            layers.Dropout(0.5, name="drop"),
+            kp.Prune(layers.Dense(2, name="head")),
+        ]
+    )
+    kp.prune(model)
+    report = kp.report(model)
+    assert [row.dropout for row in report.rows] == [0.5, None]
+    assert report.skipped == {"of_the_inputs": "it drops or reads the model's own inputs"}
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first = kp.Prune(layers.Dense(4, "relu", name="first"))
+        self.drop = layers.Dropout(0.5, name="drop")
+        self.inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu", name="second")], name="inner")
+
+    def call(self, inputs):
+        return self.inner(self.drop(self.first(inputs)))
+
+
+def test_of_a_subclassed_model_what_can_be_followed_is_measured():
+    model = Subclassed()
+    outputs = model(X)
+    report = kp.report(model, X)
+    assert [(row.name, row.flop, row.activation) for row in report.rows] == [
+        ("first", 2 * 8 * 4, None),
+        ("inner/second", 2 * 4 * 3, pytest.approx(share_of_nonzeros(outputs))),
+    ]
+    assert report.skipped["drop"] == "the layers of a subclassed model cannot be followed"
+
+
+def test_layers_of_one_name_in_two_nested_models_keep_their_own_numbers():
+    def branch(units, rate, name):
+        inner = [keras.Input((8,)), layers.Dense(units, "relu", name="fc"), layers.Dropout(rate), layers.Dense(2)]
+        return keras.Sequential(inner, name=name)
+
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Add()([branch(30, 0.1, "wide")(inputs), branch(4, 0.4, "narrow")(inputs)]))
+    report = kp.report(kp.prune(model), X)
+    rows = {row.name: row for row in report.rows}
+    wide, narrow = rows["wide/fc"], rows["narrow/fc"]
+    assert (wide.weights, narrow.weights) == (240, 32)
+    assert (wide.dropout, narrow.dropout) == (pytest.approx(0.1), pytest.approx(0.4))
+    sizes = [30, 2, 4, 2]
+    assert report.activation == pytest.approx(np.average([row.activation for row in report.rows], weights=sizes))
+
+
+def test_rows_are_the_owners_of_weights_by_their_path():
+    model = keras.Sequential([keras.Input((6, 8)), layers.LSTM(4, name="lstm"), layers.Dense(2, name="head")])
+    assert [(row.name, row.weights) for row in kp.report(model).rows] == [("lstm/lstm_cell", 192), ("head", 8)]
+
+
+def test_a_shared_layer_is_one_row_with_the_operations_of_one_call():
+    shared, inputs = layers.Dense(8, name="shared"), keras.Input((8,))
+    (row,) = kp.report(keras.Model(inputs, shared(shared(inputs)))).rows
+    assert (row.weights, row.flop) == (64, 128)
+
+
+class OwnLayer(layers.Layer):
+    def build(self, inputs_shape, state_shape=None):
+        self.kernel = self.add_weight(shape=(inputs_shape[-1], 2), name="kernel")
+
+    def call(self, inputs, state=None):
+        return ops.matmul(inputs, self.kernel)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "operations"),
+    [
+        ((6, 8), lambda: layers.Dense(4), 2 * 6 * 8 * 4),
+        ((6, 8), lambda: layers.Conv1D(4, 3), 2 * 4 * (3 * 8 * 4)),
+        ((6, 8), lambda: layers.Conv1D(4, 3, strides=2, padding="same", groups=2), 2 * 3 * (3 * 4 * 4)),
+        ((6, 6, 8), lambda: layers.DepthwiseConv2D(3), 2 * 16 * (9 * 8)),
+        ((6, 6, 8), lambda: layers.SeparableConv2D(4, 3), 2 * 16 * (9 * 8 + 8 * 4)),
+        ((6, 6, 8), lambda: layers.Conv2DTranspose(4, 3, strides=2), 2 * 36 * (9 * 8 * 4)),
+        ((4, 4, 4, 2), lambda: layers.Conv3D(3, 2), 2 * 27 * (8 * 2 * 3)),
+        ((6, 8), lambda: layers.LSTM(4), 2 * 6 * (8 * 16 + 4 * 16)),
+        ((6, 8), lambda: layers.GRU(4, return_sequences=True), 2 * 6 * (8 * 12 + 4 * 12)),
+        ((6, 8), lambda: layers.Bidirectional(layers.SimpleRNN(4)), 2 * 6 * (8 * 4 + 4 * 4)),
+        ((6,), lambda: layers.Embedding(10, 4), 0),
+        ((None, 8), lambda: layers.Dense(4), None),
+        ((None, 8), lambda: layers.LSTM(4), None),
+        ((5, 6, 6, 2), lambda: layers.ConvLSTM2D(3, 3), None),
+        ((6, 8), lambda: layers.EinsumDense("abc,cd->abd", output_shape=(None, 4)), None),
+        ((6, 8), OwnLayer, None),
+    ],
+)
+def test_operations_are_twice_the_weights_times_the_positions_or_unknown(shape, layer, operations):
+    model = keras.Sequential([keras.Input(shape), layer()])
+    for either in (model, kp.prune(model)):
+        assert {row.flop for row in kp.report(either).rows} == {operations}
+    assert str(kp.report(model)).count(" - ") >= (operations is None)
+
+
+def test_a_recurrent_layer_that_is_given_its_state_has_known_operations():
+    inputs, state, carry = keras.Input((5, 8)), keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([inputs, state, carry], layers.LSTM(4)(inputs, initial_state=[state, carry]))
+    assert kp.report(model).flop == 2 * 5 * (8 * 16 + 4 * 16)
+
+
+def test_the_place_of_the_channels_does_not_matter():
+    kinds = (layers.Conv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
+    for kind in kinds:
+        last = keras.Sequential([keras.Input((6, 7, 2)), kind(3, 3, data_format="channels_last")])
+        first = keras.Sequential([keras.Input((2, 6, 7)), kind(3, 3, data_format="channels_first")])
+        assert kp.report(first).flop == kp.report(last).flop > 0
+
+
+def test_a_loaded_model_has_the_same_report(tmp_path):
+    model = small_convolutional_model()
+    model.save(tmp_path / "model.keras")
+    assert str(kp.report(keras.models.load_model(tmp_path / "model.keras"), IMAGES)) == str(kp.report(model, IMAGES))
+
+
+def test_names_and_numbers_are_printed_whole():
+    names = ["a_layer_whose_name_is_long_" * 4, "conv[a]", ":smile:"]
+    units = [20_000, 1_000, 2]
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            *(layers.Dense(u, name=n, kernel_initializer="ones") for u, n in zip(units, names, strict=True)),
+        ]
+    )
+    text = str(kp.report(model))
+    assert "…" not in text
+    for expected in (*names[1:], "20,000,000", "40,000,000", "20,162,000 of 20,162,000"):
+        assert expected in text
+    assert names[0] in "".join(line.split("│")[1].strip() for line in text.splitlines() if "│" in line)
+
+
+def test_a_model_without_a_weight_left_is_compressed_without_bound():
+    report = kp.report(keras.Sequential([keras.Input((8,)), layers.Dense(3, kernel_initializer="zeros")]))
+    assert (report.kept, report.density, report.sparsity, report.compression) == (0, 0, 1, math.inf)
+    assert "0 of 24 connections" in str(report)
+
+
+@pytest.mark.parametrize("model", ["model.keras", layers.Dense(3), None])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(ValueError, match=r"describes a Keras 3 model. Received: model="):
+        kp.report(model)
+
+
+def test_a_model_without_connections_is_refused():
+    with pytest.raises(ValueError, match="needs layers with connections"):
+        kp.report(keras.Sequential([keras.Input((8,)), layers.ReLU()]))
+
+
+def test_rows_are_named_by_their_place_in_the_model():
+    base = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="fc")], name="base")
+    inputs = keras.Input((4,))
+    nested = keras.Model(inputs, layers.Dense(2, name="head")(base(inputs)))
+    # Not by `layer.path`, which starts with the model in which Keras built the layer first.
+    cut_out = keras.Sequential([keras.Input((4,)), *base.layers, layers.Dense(2, name="head")])
+    assert [row.name for row in kp.report(nested).rows] == ["base/fc", "head"]
+    assert [row.name for row in kp.report(cut_out).rows] == ["fc", "head"]

@@ -1,0 +1,539 @@
+"""A model is pruned and stripped in place: same object, layers and outputs; masks and zeros come and go."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import JAX, TENSORFLOW, array, assert_same, assert_zeros, criteria, density, kept, masks, refill
+from keras import layers, ops
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+HALF, MOST = kp.TargetSparsity(0.5), kp.TargetSparsity(0.9)
+
+
+def small_model(**first):
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, "relu", name="hidden", **first),
+            layers.Dropout(0.5, name="drop"),
+            layers.Dense(3, name="head"),
+        ]
+    )
+
+
+def half_zero_model():
+    model = small_model()
+    kernel = array(model.layers[0].kernel).copy()
+    kernel[:, ::2] = 0
+    model.layers[0].kernel.assign(kernel)
+    return model
+
+
+class UnregisteredLayer(layers.Layer):
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 8), name="kernel")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.kernel)
+
+
+class UnregisteredCriterion(kp.Criterion):
+    def select(self, weight, mask, strength):
+        return ops.logical_and(mask, weight > 0), 0.0
+
+
+def test_layers_and_criteria_need_not_be_registered():
+    own = UnregisteredLayer(name="own")
+    model = kp.prune(keras.Sequential([keras.Input((8,)), own, layers.Dense(3)]), UnregisteredCriterion())
+    kp.cut(model)
+    expected = model(X)
+    assert (array(own.kernel) >= 0).all()
+    assert kp.strip(model).layers[0] is own
+    assert_same(model(X), expected)
+
+
+def test_prune_and_strip_return_the_model_they_are_given():
+    model = small_model()
+    kind, parts, weights = type(model), list(model.layers), list(model.weights)
+    assert kp.prune(model) is model
+    assert isinstance(model, kind)
+    assert kp.strip(model) is model
+    assert type(model) is kind
+    assert all(one is other for one, other in zip([*model.layers, *model.weights], [*parts, *weights], strict=True))
+
+
+def test_a_pruned_model_counts_and_gives_the_weights_of_the_plain_one():
+    model = small_model()
+    before = (model.count_params(), [variable.path for variable in model.weights], model.get_weights())
+    kp.prune(model)
+    assert (model.count_params(), [variable.path for variable in model.weights]) == before[:2]
+    assert_same(model.get_weights(), before[2])
+
+
+def test_strip_gives_back_regularizers():
+    model = kp.prune(small_model(kernel_regularizer="l1"), HALF)
+    kernel = model.get_layer("hidden").kernel
+    assert type(kernel.regularizer) is not keras.regularizers.L1
+    kp.cut(model)
+    assert kp.strip(model).get_layer("hidden").kernel.regularizer is model.get_layer("hidden").kernel_regularizer
+
+
+def mean_square(truth, prediction):
+    return ops.mean(ops.square(truth - prediction))
+
+
+def test_a_compiled_model_stays_compiled_with_its_optimizer():
+    model = small_model()
+    model.compile(keras.optimizers.Adam(0.01), mean_square, metrics=["mae"], run_eagerly=TENSORFLOW)
+    model.fit(X, Y, verbose=0)
+    optimizer, slots = model.optimizer, [array(one) for one in model.optimizer.variables]
+    expected = model.evaluate(X, Y, verbose=0)
+    for change in (kp.prune, kp.strip):
+        change(model)
+        assert model.optimizer is optimizer
+        assert_same(optimizer.variables, slots)
+        assert model.evaluate(X, Y, verbose=0) == pytest.approx(expected)
+    kp.prune(model, HALF)
+    model.fit(X, Y, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(), verbose=0)])
+    assert_zeros(model, 0.5)
+    assert int(optimizer.iterations) == 2
+
+
+def test_a_model_that_trained_before_prune_computes_with_its_masks():
+    model = small_model()
+    model.compile("sgd", "mse", run_eagerly=False)
+    model.fit(X, Y, verbose=0)
+    model.predict(X, verbose=0)
+    kp.cut(kp.prune(model, HALF))
+    expected = model.predict(X, verbose=0)
+    refill(model)
+    np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=1e-6)
+    model.fit(X, Y, epochs=2, verbose=0)
+    kp.cut(model, None)
+    assert_zeros(model, 0.5)
+
+
+def lambda_and_operations():
+    inputs = keras.Input((8,))
+    hidden = ops.relu(layers.Dense(4)(inputs) * 2 + 1)
+    return keras.Model(inputs, layers.Dense(3)(layers.Lambda(lambda x: x * 3, output_shape=(4,))(hidden))), X
+
+
+def branches():
+    left, right = keras.Input((8,), name="left"), keras.Input((8,), name="right")
+    both = layers.Concatenate()([layers.Dense(4, "relu")(left), layers.Dense(4)(right)])
+    return keras.Model({"left": left, "right": right}, {"sum": layers.Dense(2)(both), "own": both}), {
+        "left": X,
+        "right": -X,
+    }
+
+
+def shared_layer():
+    inputs, dense = keras.Input((8,)), layers.Dense(8, "tanh", name="shared")
+    return keras.Model(inputs, layers.Dense(3)(dense(dense(inputs)))), X
+
+
+def nested():
+    inner = keras.Sequential([layers.Dense(8, "relu"), layers.Dropout(0.5)], name="inner")
+    inputs = keras.Input((8,))
+    outer = keras.Model(inputs, inner(inner(inputs)), name="outer")
+    whole = keras.Input((8,))
+    return keras.Model(whole, layers.Dense(3)(outer(whole))), X
+
+
+def built_late():
+    model = keras.Sequential([layers.Dense(8, "relu"), layers.Dense(3)])
+    model.build((None, 8))
+    return model, X
+
+
+def convolutions():
+    images = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(2),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(3),
+        ]
+    )
+    return model, images
+
+
+def adapted_normalization():
+    normalization = layers.Normalization()
+    normalization.adapt(X * 5 + 3)
+    return keras.Sequential([keras.Input((8,)), normalization, layers.Dense(3)]), X
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda_and_operations, branches, shared_layer, nested, built_late, convolutions, adapted_normalization],
+)
+def test_outputs_are_kept_to_the_bit_until_and_after_a_cut(make, tmp_path):
+    model, data = make()
+    config, expected = model.get_config(), model(data)
+    assert_same(kp.prune(model, HALF)(data), expected)
+    assert_same(kp.strip(model)(data), expected)
+    assert model.get_config() == config
+    kp.cut(kp.prune(model, HALF))
+    assert_zeros(model, 0.5)
+    expected = model(data)
+    if make is not lambda_and_operations:  # Keras loads no Lambda in safe mode.
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert_same(loaded(data), expected)
+        assert_same(masks(loaded), masks(model))
+        assert_same(kp.strip(loaded)(data), expected)
+    assert_same(kp.strip(model)(data), expected)
+    assert model.get_config() == config
+
+
+def test_strip_leaves_plain_layers_with_zeros_inside():
+    model = kp.prune(small_model(), kp.TargetSparsity(0.75))
+    kp.cut(model)
+    outputs = model(X)
+    refill(model)  # What an optimizer has moved since the cut is zeroed, too.
+    kp.strip(model)
+    assert [type(layer) for layer in model.layers] == [layers.Dense, layers.Dropout, layers.Dense]
+    assert [np.count_nonzero(array(layer.kernel)) for layer in model.layers[::2]] == [32, 12]
+    assert_same(model(X), outputs)
+    assert not kp.layers.pruned_weights(model)
+    assert not any(hasattr(layer, "pruning") or "call" in vars(layer) for layer in model.layers)
+    assert "keras_prune" not in str(keras.saving.serialize_keras_object(model))
+
+
+def test_strip_leaves_a_plain_model_as_it_is():
+    model = small_model()
+    expected = model(X)
+    assert kp.strip(model) is model
+    assert_same(model(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        (None, {"hidden": kp.StdThreshold(1.0), "head": kp.StdThreshold(1.0)}),
+        (HALF, {"hidden": HALF, "head": HALF}),
+        ({"hidden": HALF, ".*": MOST}, {"hidden": HALF, "head": MOST}),
+        ({"h.*": HALF, "head": MOST}, {"hidden": HALF, "head": HALF}),
+        ({"head": MOST}, {"head": MOST}),
+        ({"head": None, "hidden": HALF}, {"hidden": HALF}),
+        ({"hidden": 0.5, "head": 0.9}, {"hidden": HALF, "head": MOST}),
+        ({"hidden": HALF, "head/kernel": MOST}, {"hidden": HALF, "head": MOST}),
+        ({".*": HALF, "head/kernel": None}, {"hidden": HALF}),
+        ({"net/hidden": HALF, "net/.*": MOST}, {"hidden": HALF, "head": MOST}),
+        (lambda layer: MOST if layer.units == 3 else None, {"head": MOST}),
+        (lambda layer: 0.9 if layer.units == 3 else None, {"head": MOST}),
+    ],
+)
+def test_a_criterion_may_be_one_a_mapping_or_a_callable(criterion, expected):
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(16, name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(hidden), name="net")
+    assert criteria(kp.prune(model, criterion)) == {f"{name}/kernel": one for name, one in expected.items()}
+
+
+def test_a_mapping_names_layers_by_those_around_them():
+    inputs = keras.Input((5, 8))
+    tower = keras.Sequential([keras.Input((5, 8)), layers.Dense(8, name="inside")], name="tower")
+    hidden = layers.Bidirectional(layers.LSTM(4, name="lstm"), name="both")(tower(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="head")(hidden))
+    kp.prune(model, {"tower": 0.1, ".*forward_lstm/.*/recurrent_kernel": 0.2, "both": 0.3})
+    assert [weight.criterion.sparsity for weight in kp.layers.pruned_weights(model)] == [0.1, 0.3, 0.2, 0.3, 0.3]
+
+
+def test_a_second_prune_keeps_masks_and_replaces_the_criterion():
+    model = kp.prune(small_model(), {"hidden": HALF})
+    kp.cut(model)
+    before, outputs, (mask,) = model.get_weights(), model(X), masks(model)
+    kp.prune(model, MOST)
+    assert criteria(model) == {"hidden/kernel": MOST, "head/kernel": MOST}
+    assert_same(masks(model)[0], mask)
+    assert_same(model.get_weights(), before)
+    assert_same(model(X), outputs)
+    kp.prune(model, {"hid.*": HALF})
+    assert criteria(model) == {"hidden/kernel": HALF, "head/kernel": MOST}
+    kp.cut(model)
+    assert kept(model) == [64, 5]
+
+
+def test_frozen_layers_are_left_alone():
+    model = small_model()
+    model.get_layer("hidden").trainable = False
+    kp.prune(model)
+    assert list(criteria(model)) == ["head/kernel"]
+    assert not model.get_layer("hidden").trainable
+    model.get_layer("hidden").trainable = True
+    assert list(criteria(kp.prune(model))) == ["hidden/kernel", "head/kernel"]
+
+
+def test_a_layer_frozen_after_prune_keeps_its_masks(tmp_path):
+    model = kp.prune(small_model(), HALF)
+    kp.cut(model)
+    model.get_layer("hidden").trainable = False
+    refill(model)
+    kp.prune(model, MOST)
+    kp.cut(model)
+    assert kept(model) == [64, 5]
+    expected = model(X)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded(X), expected)
+    assert (kept(loaded), loaded.get_layer("hidden").trainable) == ([64, 5], False)
+    assert_zeros(loaded)
+
+
+def test_a_frozen_model_inside_is_pruned_once_it_is_unfrozen():
+    inputs = keras.Input((4,))
+    backbone = keras.Model(inputs, layers.Dense(6, name="hidden")(inputs), name="backbone")
+    backbone.trainable = False
+    inputs = keras.Input((4,))
+    model = kp.prune(keras.Model(inputs, layers.Dense(2, name="head")(backbone(inputs))))
+    assert not backbone.trainable
+    assert len(model.trainable_variables) == 2
+    assert list(criteria(model)) == ["head/kernel"]
+
+    backbone.trainable = True
+    assert len(model.trainable_variables) == 4
+    kp.prune(model)
+    assert list(criteria(model)) == ["hidden/kernel", "head/kernel"]
+    assert kp.report(model).skipped == {}
+
+
+def test_a_pruned_backbone_keeps_its_masks_in_a_pruned_task():
+    inputs = keras.Input((8,))
+    backbone = keras.Model(inputs, layers.Dense(6, "relu", name="hidden")(inputs), name="backbone")
+    kp.cut(kp.prune(backbone, HALF))
+    inputs = keras.Input((8,))
+    task = keras.Model(inputs, layers.Dense(3, name="head")(backbone(inputs)))
+    kp.prune(task, {"head": MOST})
+    assert criteria(task) == {"hidden/kernel": HALF, "head/kernel": MOST}
+    assert kept(task) == [24, 18]
+    task.compile("adam", "mse", run_eagerly=TENSORFLOW)
+    task.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(), verbose=0)])
+    assert kept(task) == [24, 2]
+    assert_zeros(task)
+    kp.strip(task)
+    assert not kp.layers.pruned_weights(backbone)
+
+
+def test_zeros_count_as_pruned_unless_told_otherwise(capsys):
+    model = kp.prune(half_zero_model(), HALF)
+    assert kept(model) == [64, 48]
+    assert "prune: 64 of 176 connections are zero and count as pruned. Pass keep_zeros=False" in capsys.readouterr().out
+    model = kp.prune(half_zero_model(), HALF, keep_zeros=False)
+    assert kept(model) == [128, 48]
+    assert capsys.readouterr().out == ""
+
+
+def test_zeros_of_a_stripped_model_count_as_pruned_again():
+    model = kp.prune(small_model(), HALF)
+    kp.cut(model)
+    expected, before = model(X), masks(model)
+    assert_same(masks(kp.prune(kp.strip(model), MOST)), before)
+    assert_same(model(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"kernel_initializer": "zeros"}, "all its entries are zero"),
+        ({"kernel_constraint": "non_neg"}, "its constraint NonNeg makes zeros"),
+        ({"kernel_initializer": "identity"}, "its initializer Identity makes zeros"),
+    ],
+)
+def test_zeros_that_are_no_cuts_do_not_count_as_pruned(arguments, reason, capsys):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="fc", **arguments)])
+    kernel = array(model.layers[0].kernel).copy()
+    kernel[0] = 0
+    model.layers[0].kernel.assign(kernel)
+    assert density(kp.prune(model)) == 1
+    printed = capsys.readouterr().out
+    assert printed == f"prune: the zeros of {model.layers[0].kernel.path} do not count as pruned, since {reason}.\n"
+
+
+class Subclassed(keras.Model):
+    def __init__(self, head):
+        super().__init__()
+        self.body, self.head = layers.Dense(8, "relu", name="body"), head
+
+    def call(self, inputs):
+        return self.head(self.body(inputs))
+
+
+UNBUILT = {
+    "sequential": lambda: keras.Sequential([layers.Dense(8, name="body"), layers.Dropout(0.2), layers.Dense(3)]),
+    "subclassed": lambda: Subclassed(layers.Dense(3)),
+    "nested": lambda: Subclassed(keras.Sequential([layers.Dense(8), layers.Dense(3)])),
+}
+
+
+@pytest.mark.parametrize("name", UNBUILT)
+def test_an_unbuilt_model_gets_its_masks_when_it_is_built(name):
+    keras.utils.set_random_seed(1)
+    expected = UNBUILT[name]()(X)
+    keras.utils.set_random_seed(1)
+    model = kp.prune(UNBUILT[name](), HALF)
+    assert not kp.layers.pruned_weights(model)
+    assert_same(model(X), expected)
+    assert {one.criterion for one in kp.layers.pruned_weights(model)} == {HALF}
+    kp.cut(model)
+    assert_zeros(model, 0.5)
+    outputs = model(X)
+    refill(model)
+    assert_same(model(X), outputs)
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="on TensorFlow, fit does not build a model before it begins")
+@pytest.mark.parametrize("name", UNBUILT)
+def test_an_unbuilt_model_is_pruned_by_its_first_fit(name):
+    model = kp.prune(UNBUILT[name](), HALF)
+    model.compile("adam", "mse")
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(start=1), verbose=0)])
+    assert_zeros(model, 0.5)
+
+
+def keras_2_model():
+    module = {"__module__": "tf_keras.src.engine.sequential", "layers": []}
+    return type("Sequential", (), module)()
+
+
+@pytest.mark.parametrize(
+    ("message", "make", "criterion"),
+    [
+        (r"Keras 3 model.*TF_USE_LEGACY_KERAS.*Received: model of class tf_keras", keras_2_model, None),
+        (r"For a single layer, use keras_prune.Prune.*Received: model=", lambda: layers.Dense(3), None),
+        (r"Expected a Keras 3 model.*Received: model=", lambda: ops.ones((2, 2)), None),
+        (r"'dense_1' does not match.*'hidden'.*'head'.*Received: criterion=", small_model, {"dense_1": HALF}),
+        (r"must be a Criterion such as.*Received: criterion='magnitude'", small_model, "magnitude"),
+        (r"or None. Received: criterion='half' for layer 'hidden'", small_model, lambda layer: "half"),
+        (r"or None. Received: criterion=1 for layer 'head'", small_model, {"head": 1}),
+        (r"between 0 and 1.*Received: sparsity=1.5", small_model, {"head": 1.5}),
+        (r"nothing to prune.*Received: model=.*'drop'", small_model, lambda layer: None),
+        (r"nothing to prune", lambda: keras.Sequential([keras.Input((3,)), layers.ReLU()]), None),
+        (r"is not a regular expression", small_model, {"fc[": HALF}),
+        (r"is not a regular expression", small_model, {3: HALF}),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused(message, make, criterion):
+    model = make()
+    with pytest.raises(ValueError, match=message):
+        kp.prune(model, criterion)
+    assert not isinstance(model, keras.Model) or not kp.layers.pruned_weights(model)
+
+
+@pytest.mark.parametrize("make", [keras_2_model, lambda: layers.Dense(3)])
+def test_what_cannot_be_stripped_is_refused(make):
+    with pytest.raises(ValueError, match=r"Received: model"):
+        kp.strip(make())
+
+
+READER = """
+import sys
+sys.modules["keras_prune"] = None  # Not to be had, as where the model is served.
+import keras, numpy
+model = keras.models.load_model(sys.argv[1])
+numpy.save(sys.argv[2], keras.ops.convert_to_numpy(model(numpy.ones((2, 8), "float32"))))
+"""
+
+
+def test_a_stripped_model_is_read_without_keras_prune(tmp_path):
+    model = kp.prune(small_model(), HALF)
+    kp.cut(model)
+    kp.strip(model).save(tmp_path / "model.keras")
+    paths = [str(tmp_path / name) for name in ("model.keras", "outputs.npy")]
+    subprocess.run(
+        [sys.executable, "-c", READER, *paths], check=True, env={**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    )
+    np.testing.assert_allclose(np.load(paths[1]), array(model(np.ones((2, 8), "float32"))), rtol=1e-6)
+
+
+def called_twice():
+    inputs, dense = keras.Input((8,)), layers.Dense(8, "tanh", name="tied")
+    return keras.Model(inputs, layers.Dense(3)(dense(dense(inputs)))), X, Y
+
+
+TOKENS = np.random.default_rng(3).integers(0, 9, size=(16, 5))
+ONE_HOT = np.eye(9, dtype="float32")[TOKENS]
+
+
+def embedding_in_a_graph():
+    inputs, embedding = keras.Input((5,), dtype="int32"), layers.Embedding(9, 4, name="tied")
+    scores = layers.Dense(9, "softmax")(embedding(inputs))
+    return keras.Model(inputs, ops.matmul(scores, embedding.embeddings)), TOKENS, ONE_HOT[:, :, :4]
+
+
+def embedding_in_a_call():
+    class Language(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.hidden = layers.Embedding(9, 4, name="tied"), layers.Dense(4, "tanh")
+
+        def call(self, inputs):
+            return ops.matmul(self.hidden(self.embedding(inputs)), ops.transpose(self.embedding.embeddings))
+
+    model = Language()
+    model(TOKENS)
+    return model, TOKENS, ONE_HOT
+
+
+def tied_layer():
+    class Tied(layers.Layer):
+        """Multiplies by the table of an embedding."""
+
+        def __init__(self, embedding, **kwargs):
+            super().__init__(**kwargs)
+            self.embedding = embedding
+
+        def call(self, inputs):
+            return ops.matmul(inputs, ops.transpose(self.embedding.embeddings))
+
+    inputs, embedding = keras.Input((5,), dtype="int32"), layers.Embedding(9, 4, name="tied")
+    return (
+        keras.Model(inputs, Tied(embedding, name="head")(layers.Dense(4, "tanh")(embedding(inputs)))),
+        TOKENS,
+        ONE_HOT,
+    )
+
+
+class ZerosAfterEveryBatch(keras.callbacks.Callback):
+    """Asserts that weights are zero where masks are, counting the batches that a cut came before."""
+
+    seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if JAX:
+            self.model.jax_state_sync()
+        assert_zeros(self.model)
+        self.seen += density(self.model) < 1
+
+
+@pytest.mark.parametrize("make", [called_twice, embedding_in_a_graph, embedding_in_a_call, tied_layer])
+def test_a_tied_weight_has_one_mask_and_exact_zeros(make):
+    model, x, y = make()
+    expected = model(x)
+    kp.prune(model, HALF)
+    assert_same(model(x), expected)
+    assert len({id(weight.variable) for weight in kp.layers.pruned_weights(model)}) == len(masks(model)) == 2
+    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=JAX, run_eagerly=False)
+    probe = ZerosAfterEveryBatch()
+    callbacks = [kp.PruningCallback(kp.OneShot(start=2, unit="step"), verbose=0), probe]
+    model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert probe.seen == 6
+    assert density(model) == 0.5
+    outputs = model(x)
+    refill(model)  # Every read of the weight is masked.
+    assert_same(model(x), outputs)

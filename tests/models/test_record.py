@@ -1,0 +1,431 @@
+"""A pruned model of any class is saved and loaded with its masks and criteria, into files, buffers and checkpoints."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from helpers import JAX, TENSORFLOW, array, assert_same, assert_zeros, criteria, kept, masks, refill
+from keras import layers, ops
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(32, 6)).astype("float32")
+HALF = kp.TargetSparsity(0.5)
+register = keras.saving.register_keras_serializable(package="test_record")
+
+
+@register
+class Block(layers.Layer):
+    """A layer that makes layers and a weight in `build`."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.inner = layers.Dense(self.units, "relu", name="inner")
+        self.inner.build(input_shape)
+        self.mix = self.add_weight(shape=(self.units, self.units), name="mix")
+
+    def call(self, inputs):
+        return ops.matmul(self.inner(inputs), self.mix)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@register
+class Network(keras.Model):
+    """Layers in attributes, lists, tuples and dictionaries, shared ones, nested models, and some made in `build`."""
+
+    def __init__(self, units=8, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.first = layers.Dense(units, "relu", name="first")
+        self.shared = self.first
+        self.blocks = [Block(units, name=f"block_{i}") for i in range(2)]
+        self.pair = (layers.LayerNormalization(name="norm"), layers.Dense(units, name="in_tuple"))
+        self.heads = {"left": layers.Dense(3, name="left"), "more": [layers.Dense(3, name="right")]}
+        self.tower = keras.Sequential(
+            [layers.Dense(units, "relu", name="in_tower"), layers.Dropout(0.5, name="tower_drop")], name="tower"
+        )
+        self.drop = layers.Dropout(0.1, seed=1, name="drop")
+        self.tracker = keras.metrics.Mean(name="tracker")
+
+    def build(self, input_shape):
+        hidden = (input_shape[0], self.units)
+        self.late = [layers.Dense(self.units, name="late")]
+        self.first.build(input_shape)
+        for layer in (*self.blocks, *self.pair, *self.late, self.tower, self.heads["left"], self.heads["more"][0]):
+            layer.build(hidden)
+        self.scale = self.add_weight(shape=(self.units,), initializer="ones", name="scale")
+
+    def call(self, inputs, training=False):
+        hidden = self.first(inputs)
+        for layer in (*self.blocks, *self.pair, *self.late):
+            hidden = layer(hidden)
+        hidden = self.drop(self.tower(hidden, training=training) * self.scale, training=training)
+        return ops.concatenate([self.heads["left"](hidden), self.heads["more"][0](hidden)], axis=-1)
+
+
+@register
+class Autoencoder(keras.Model):
+    """Made of two models. Its own step never calls the model as a whole."""
+
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder, self.decoder = encoder, decoder
+
+    def call(self, inputs):
+        return self.decoder(self.encoder(inputs))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean((self.decoder(self.encoder(x, training=training)) - x) ** 2)
+
+    def get_config(self):
+        models = (keras.saving.serialize_keras_object(model) for model in (self.encoder, self.decoder))
+        return {**super(keras.Model, self).get_config(), **dict(zip(("encoder", "decoder"), models, strict=True))}
+
+    @classmethod
+    def from_config(cls, config):
+        encoder, decoder = (keras.saving.deserialize_keras_object(config.pop(name)) for name in ("encoder", "decoder"))
+        return cls(encoder, decoder, name=config["name"])
+
+
+def mlp(outputs, name):
+    return keras.Sequential(
+        [
+            keras.Input((6 if name == "encoder" else 2,)),
+            layers.Dense(10, "relu", name=f"{name}_1"),
+            layers.Dropout(0.4, name=f"{name}_drop"),
+            layers.Dense(outputs, name=f"{name}_2"),
+        ],
+        name=name,
+    )
+
+
+def autoencoder():
+    return Autoencoder(mlp(2, "encoder"), mlp(6, "decoder"))
+
+
+def inside_a_functional_model():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(6, name="head")(Network(name="inner")(inputs)))
+
+
+MODELS = {"network": Network, "autoencoder": autoencoder, "functional": inside_a_functional_model}
+CONNECTIONS = {"network": 48 + 4 * 64 + 3 * 64 + 2 * 24, "autoencoder": 160, "functional": 48 + 7 * 64 + 48 + 36}
+
+
+def built(name):
+    model = MODELS[name]()
+    model(X)
+    # A few steps take TensorFlow less time than compiling them would.
+    model.compile("adam", "mse", jit_compile=JAX, run_eagerly=TENSORFLOW)
+    model.fit(X, Y, verbose=0)
+    return model
+
+
+def built_network():
+    model = Network()
+    model(X)
+    return model
+
+
+def trained(model):
+    callback = kp.PruningCallback(kp.OneShot(start=1), verbose=0)
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
+    return model
+
+
+def sequential():
+    fc, head = layers.Dense(8, "relu", name="fc"), layers.Dense(6, name="head")
+    return keras.Sequential([keras.Input((6,)), fc, head], name="net")
+
+
+def cut_model(criterion=HALF):
+    model = kp.prune(sequential(), criterion)
+    kp.cut(model)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_pruned_saved_loaded_and_stripped(name, tmp_path):
+    model = built(name)
+    kind, before = type(model), array(model(X))
+    kp.prune(model, HALF)
+    assert isinstance(model, kind)
+    assert_same(model(X), before)
+    assert sum(weight.size for weight in kp.layers.pruned_weights(model)) == CONNECTIONS[name]
+    trained(model)
+    assert_zeros(model, 0.5)
+    expected = array(model(X))
+    model.save(tmp_path / "pruned.keras")
+    loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    assert isinstance(loaded, kind)
+    assert_same(loaded(X), expected)
+    assert_same(masks(loaded), masks(model))
+    assert criteria(loaded) == criteria(model)
+    loaded.fit(X, Y, epochs=2, verbose=0)  # Trains on with its masks.
+    assert_zeros(loaded, 0.5)
+    plain = kp.strip(model)
+    assert type(plain) is kind
+    assert_same(plain(X), expected)
+    plain.save(tmp_path / "plain.keras")
+    assert_same(keras.models.load_model(tmp_path / "plain.keras")(X), expected)
+
+
+def test_a_layer_in_two_attributes_has_one_mask():
+    model = kp.prune(built_network(), HALF)
+    assert model.shared is model.first
+    assert sum(weight.layer is model.first for weight in kp.layers.pruned_weights(model)) == 1
+
+
+def test_a_layer_that_two_nested_models_share_has_one_mask():
+    shared = layers.Dense(6, name="shared")
+    towers = [keras.Sequential([keras.Input((6,)), shared, layers.Dense(6)]) for _ in range(2)]
+    inputs = keras.Input((6,))
+    model = kp.prune(keras.Model(inputs, towers[1](towers[0](inputs))), HALF)
+    assert len(masks(model)) == 3
+    kp.cut(model)
+    expected = model(X)
+    refill(model)
+    assert_same(model(X), expected)
+
+
+def test_criteria_may_be_chosen_by_name():
+    model = kp.prune(built_network(), {"left|right": HALF, "block.*": kp.TargetSparsity(0.75)})
+    names = [weight.layer.name for weight in kp.layers.pruned_weights(model)]
+    assert names == ["block_0", "inner", "block_1", "inner", "left", "right"]
+    assert {weight.criterion for weight in kp.layers.pruned_weights(model.blocks[1])} == {kp.TargetSparsity(0.75)}
+
+
+def test_frozen_layers_are_left_alone_and_reported():
+    model = built_network()
+    model.first.trainable = False
+    kp.prune(model, HALF)
+    assert not hasattr(model.first, "pruning")
+    assert kp.report(model).skipped["first"] == "it is frozen (trainable=False)"
+
+
+class ByHand(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = kp.Prune(layers.Dense(16, "relu", name="by_hand"), HALF)
+        self.head = layers.Dense(6)
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+def test_a_layer_wrapped_by_hand_is_cut_and_stripped():
+    model = ByHand()
+    model(X)
+    model.compile("sgd", "mse", jit_compile=JAX)
+    trained(model)
+    assert_zeros(model, 0.5)
+    expected = array(model(X))
+    assert kp.strip(model) is model
+    assert not kp.layers.pruned_weights(model)
+    assert_same(model(X), expected)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="the other backends build a model before fit begins")
+def test_a_model_without_weights_is_refused_at_the_cut():
+    model = ByHand()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"Call the model on a batch.*Received: model=.*unbuilt layers.*'by_hand'"):
+        model.fit(X, Y, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot())])
+
+
+class OddConstructor(keras.Model):
+    """Has no `get_config`, and a constructor that Keras cannot call again."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def compile(self, rate):
+        super().compile(keras.optimizers.SGD(rate), "mse", run_eagerly=TENSORFLOW)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def test_a_model_with_an_odd_constructor_is_pruned_and_stripped(tmp_path):
+    model = OddConstructor(layers.Dense(6))
+    model(X)
+    model.compile(rate=0.1)
+    kp.prune(model, HALF)
+    assert model.compiled
+    trained(model)
+    assert_zeros(model, 0.5)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = kp.prune(OddConstructor(layers.Dense(6)), HALF)
+    other(X)
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same(other(X), model(X))
+    assert_same(masks(other), masks(model))
+    assert type(kp.strip(model)) is OddConstructor
+
+
+@register
+class OtherLayersEveryTime(keras.Model):
+    made = 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        type(self).made += 1
+        extra = [layers.ReLU(name="extra")] if self.made > 1 else []
+        self.inner = [*extra, layers.Dense(6, name="fc")]
+
+    def call(self, inputs):
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_makes_other_layers_when_loaded_is_refused(tmp_path):
+    model = OtherLayersEveryTime()
+    model(X)
+    kp.prune(model).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"other layers than when it was saved.*Expected: Dense.*Received: model"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_a_pruned_model_inside_a_plain_one_is_saved_with_masks(tmp_path):
+    inner = cut_model()
+    inputs = keras.Input((6,))
+    outer = keras.Model(inputs, layers.Dense(6, name="top")(inner(inputs)))
+    assert type(outer).__module__.startswith("keras.")
+    outer.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded(X), outer(X))
+    assert_same(masks(loaded), masks(inner))
+    assert kept(loaded) == [24, 24]
+    assert criteria(loaded) == {"fc/kernel": HALF, "head/kernel": HALF}
+
+
+def test_weights_moved_since_the_cut_are_saved_as_zeros(tmp_path):
+    model = cut_model()
+    expected = array(model(X))
+    refill(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_zeros(loaded, 0.5)
+    assert_same(loaded(X), expected)
+
+
+def test_files_of_weights_pass_between_plain_and_pruned(tmp_path):
+    plain, pruned = sequential(), cut_model()
+    before = masks(pruned)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    pruned.save_weights(tmp_path / "pruned.weights.h5")
+    stripped = kp.strip(cut_model())
+    stripped.load_weights(tmp_path / "pruned.weights.h5")
+    assert_same(stripped.get_weights(), pruned.get_weights())
+    assert_same(stripped(X), pruned(X))
+    other = kp.prune(sequential(), HALF)
+    other.load_weights(tmp_path / "pruned.weights.h5")
+    assert_same(masks(other), before)
+    pruned.load_weights(tmp_path / "plain.weights.h5")  # Plain weights: the masks stay.
+    assert_same(masks(pruned), before)
+    assert_zeros(pruned, 0.5)
+    kernels = [array(model.layers[0].kernel) for model in (pruned, plain)]
+    np.testing.assert_array_equal(kernels[0][before[0]], kernels[1][before[0]])
+
+
+def test_a_file_of_other_masks_is_refused(tmp_path):
+    class Two(layers.Layer):
+        def build(self, input_shape):
+            self.first, self.second = (self.add_weight(shape=(6, 6), name=name) for name in ("first", "second"))
+
+        def call(self, inputs):
+            return inputs @ self.first @ self.second
+
+    def model(criterion):
+        return kp.prune(keras.Sequential([keras.Input((6,)), Two(name="two")]), criterion)
+
+    model(HALF).save_weights(tmp_path / "both.weights.h5")
+    with pytest.raises(ValueError, match=r"masks of other weights in layer 'two'.*Expected: .*Received: "):
+        model({"two/first": HALF}).load_weights(tmp_path / "both.weights.h5")
+
+
+def test_an_h5_file_holds_the_plain_model_with_zeros(tmp_path):
+    model = cut_model()
+    expected = array(model(X))
+    refill(model)
+    with pytest.warns(UserWarning, match=r"An .h5 file holds the plain model: the zeros are in it"):
+        model.save(tmp_path / "model.h5")
+    assert_zeros(model, 0.5)  # Pruned as before.
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert not kp.layers.pruned_weights(loaded)
+    np.testing.assert_allclose(array(loaded(X)), expected, rtol=1e-5)
+    assert_same(masks(kp.prune(loaded)), masks(model))
+
+
+@pytest.mark.parametrize("duplicate", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
+@pytest.mark.parametrize("make", [sequential, Network, autoencoder])
+def test_pickle_and_deepcopy_keep_the_masks(duplicate, make):
+    model = make()
+    model(X)
+    kp.cut(kp.prune(model, HALF))
+    expected = array(model(X))
+    other = duplicate(model)
+    assert other is not model
+    assert_same(masks(other), masks(model))
+    assert criteria(other) == criteria(model)
+    assert_same(other(X), expected)
+    refill(other)
+    assert_same(other(X), expected)
+    assert_zeros(model, 0.5)  # The copy has its own weights.
+
+
+def test_clone_model_makes_a_plain_model():
+    model = cut_model()
+    clone = keras.models.clone_model(model)
+    assert not kp.layers.pruned_weights(clone)
+    assert "keras_prune" not in type(clone).__module__
+    clone.set_weights(model.get_weights())
+    assert_same(clone(X), model(X))
+
+
+def test_a_state_tree_carries_the_masks():
+    model, other = cut_model(), kp.prune(sequential(), HALF)
+    for one in (model, other):
+        one.compile("sgd", "mse")
+    tree = model.get_state_tree(value_format="numpy_array")
+    assert sum(array.dtype == bool for array in keras.tree.flatten(tree)) == 2
+    other.set_state_tree(tree)
+    assert_same(masks(other), masks(model))
+    assert_same(other(X), model(X))
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="a checkpoint of TensorFlow")
+@pytest.mark.parametrize(("source", "target"), [("pruned", "pruned"), ("plain", "pruned"), ("pruned", "plain")])
+def test_a_tensorflow_checkpoint_passes_between_models(source, target, tmp_path):
+    import tensorflow as tf
+
+    def make(kind):
+        model = sequential()
+        return kp.prune(model, HALF) if kind == "pruned" else model
+
+    saved, restored = make(source), make(target)
+    if source == "pruned":
+        kp.cut(saved)
+    if target == "pruned":
+        kp.cut(restored)
+    before = masks(restored)
+    path = tf.train.Checkpoint(model=saved).save(str(tmp_path / "checkpoint"))
+    status = tf.train.Checkpoint(model=restored).restore(path)
+    status.expect_partial()
+    if target == "pruned":
+        assert_same(masks(restored), masks(saved) if source == "pruned" else before)
+        kp.cut(restored, None)
+        assert_zeros(restored, 0.5)
+    if source == "pruned":
+        assert_same(restored(X), saved(X))

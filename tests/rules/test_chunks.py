@@ -1,0 +1,63 @@
+"""A weight that is gone through in pieces is cut as it is in one."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keras_prune as kp
+from keras_prune.rules import chunks as pieces
+from keras_prune.rules.chunks import count, on_host, rows_of
+from keras_prune.rules.criteria import surviving_std
+
+RANDOM = np.random.default_rng(0)
+WEIGHT = RANDOM.normal(3.0, 0.5, size=(37, 5)).astype("float32")
+MASK = RANDOM.random(WEIGHT.shape) < 0.7
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "_ENTRIES", 16)
+    assert len(list(rows_of(WEIGHT.shape))) > 10
+
+
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=1, max_size=4), multiple=st.integers(1, 6), entries=st.integers(1, 99)
+)
+def test_pieces_cover_every_row_once_in_multiples(shape, multiple, entries):
+    original, pieces._ENTRIES = pieces._ENTRIES, entries
+    try:
+        slices = list(rows_of(tuple(shape), multiple))
+    finally:
+        pieces._ENTRIES = original
+    assert [row for rows in slices for row in range(rows.start, rows.stop)] == list(range(shape[0]))
+    assert all((rows.stop - rows.start) % multiple == 0 for rows in slices[:-1])
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_the_standard_deviation_is_that_of_all_survivors():
+    assert surviving_std(WEIGHT, MASK) == pytest.approx(WEIGHT[MASK].std(dtype="float64"), rel=1e-6)
+    far_off = WEIGHT * 1e-3 + 1000  # Where the sum of squares alone would lose all digits.
+    assert surviving_std(far_off, MASK) == pytest.approx(far_off[MASK].astype("float64").std(), rel=1e-2)
+    assert surviving_std(WEIGHT, np.zeros_like(MASK)) == 0
+
+
+@pytest.mark.parametrize("pattern", [None, kp.Blocks((4, 1)), kp.Blocks((3, 2), score="max"), kp.NOfM(2, 4)])
+def test_a_cut_in_pieces_is_the_cut_of_the_whole(pattern, monkeypatch):
+    criterion = kp.StdThreshold(6.0, pattern=pattern)
+    whole = criterion(WEIGHT, MASK)
+    monkeypatch.setattr(pieces, "_ENTRIES", 16)
+    cut = criterion(WEIGHT, MASK)
+    assert 0 < count(cut.mask) < count(MASK)
+    np.testing.assert_array_equal(cut.mask, whole.mask)
+    assert cut.threshold == pytest.approx(whole.threshold, rel=1e-6)
+
+
+def test_a_variable_is_read_on_the_host():
+    layer = kp.Prune(keras.layers.Dense(3, kernel_initializer="ones"))
+    layer.build((None, 4))
+    (weight,) = kp.layers.pruned_weights(layer)
+    np.testing.assert_array_equal(on_host(weight.variable.value), np.ones((4, 3), "float32"))
+    assert on_host(weight.mask.value).dtype == bool
+    assert count(weight.mask.value) == 12

@@ -1,0 +1,562 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zlib
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same, assert_zeros, masks, refill
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import keras_prune as kp
+from keras_prune.storage import checked_file
+from keras_prune.storage.sparse_file import load_sparse, save_sparse, storage_sizes
+
+
+def bits(array):
+    array = np.asarray(array)
+    return np.ravel(array).view(f"u{array.dtype.itemsize}")
+
+
+def values(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def assert_same_weights(model, other):
+    assert [weight.shape for weight in model.weights] == [weight.shape for weight in other.weights]
+    for one, two in zip(values(model), values(other), strict=True):
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(bits(one), bits(two))
+
+
+def fill(model, density, seed=0):
+    """Random values everywhere, and zeros in matrices and kernels."""
+    rng = np.random.default_rng(seed)
+    weights = [np.abs(rng.standard_normal(weight.shape)) + 0.1 for weight in model.weights]
+    model.set_weights([np.where(rng.random(w.shape) < density, w, 0) if w.ndim > 1 else w for w in weights])
+    return model
+
+
+def lenet_300_100():
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            layers.Dense(300, "relu", name="fc1"),
+            layers.Dense(100, "relu", name="fc2"),
+            layers.Dense(10, name="fc3"),
+        ]
+    )
+
+
+def small():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, "relu", name="fc1"), layers.Dense(2, name="fc2")])
+    return fill(model, 0.4)
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3),
+            layers.BatchNormalization(),
+            layers.DepthwiseConv2D(3),
+            layers.SeparableConv2D(4, 1),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.5),
+            layers.Dense(2),
+        ]
+    )
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            layers.Bidirectional(layers.LSTM(4, return_sequences=True)),
+            layers.GRU(3, dropout=0.2, recurrent_dropout=0.2),
+            layers.Dense(2),
+        ]
+    )
+
+
+def attention():
+    inputs = keras.Input((6, 8))
+    outputs = layers.LayerNormalization()(layers.MultiHeadAttention(2, 4)(inputs, inputs) + inputs)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(outputs)))
+
+
+def branches():
+    """Nested, shared, and with parallel layers of one shape, which must not be taken for one another."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4)], name="inner")
+    one, two = keras.Input((4,)), keras.Input((4,))
+    shared = layers.Dense(4)
+    left = layers.Dense(4)(shared(inner(one)))
+    right = layers.Dense(4)(shared(two))
+    outputs = [layers.Dense(4)(left - right), layers.Dense(4)(inner(right))]
+    return keras.Model([two, one], outputs)
+
+
+def low_precision():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(8, dtype="bfloat16"),
+            layers.Dense(8, dtype="float16"),
+            layers.Dense(8, dtype="mixed_bfloat16"),
+            layers.Dense(2, dtype="float64"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("build", [convolutional, recurrent, attention, branches, low_precision])
+def test_a_model_comes_back_with_the_same_weights_and_outputs(build, tmp_path):
+    model = fill(build(), 0.2)
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune")
+    assert_same_weights(model, loaded)
+    assert type(loaded) is type(model)
+    assert not loaded.compiled
+    inputs = [keras.random.normal((2, *tensor.shape[1:])) for tensor in model.inputs]
+    inputs = inputs[0] if len(inputs) == 1 else inputs
+    for one, two in zip(keras.tree.flatten(model(inputs)), keras.tree.flatten(loaded(inputs)), strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(keras.ops.cast(one, "float32")),
+            keras.ops.convert_to_numpy(keras.ops.cast(two, "float32")),
+        )
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return keras.Sequential([keras.Input((23,)), layers.Dense(11, use_bias=False)])
+
+
+@given(seed=st.integers(0, 99), density=st.floats(0, 1), index_bits=st.sampled_from([None, "smallest", *range(1, 17)]))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mask_comes_back_at_any_width(plain, tmp_path, seed, density, index_bits):
+    fill(plain, density, seed)
+    save_sparse(plain, tmp_path / "model.kprune", index_bits)
+    assert_same_weights(plain, load_sparse(tmp_path / "model.kprune"))
+
+
+def test_negative_zero_subnormal_numbers_and_nan_come_back_bit_for_bit(plain, tmp_path):
+    pattern = np.zeros((23, 11), "uint32")
+    # -0, the smallest numbers of both signs, infinities, quiet NaNs with a payload.
+    pattern[::5, 3] = [0x80000000, 0x00000001, 0x807FFFFF, 0x7F800000, 0xFFC12345]
+    plain.set_weights([pattern.view("float32")])
+    np.testing.assert_array_equal(values(plain)[0].view("uint32"), pattern)
+    save_sparse(plain, tmp_path / "model.kprune")
+    np.testing.assert_array_equal(values(load_sparse(tmp_path / "model.kprune"))[0].view("uint32"), pattern)
+
+
+def test_a_loaded_model_trains(tmp_path):
+    save_sparse(small(), tmp_path / "model.kprune")
+    model = load_sparse(tmp_path / "model.kprune")
+    model.compile("adam", "mse")
+    model.fit(np.ones((8, 6)), np.ones((8, 2)), epochs=1, verbose=0)
+    assert not np.array_equal(values(model)[0], values(small())[0])
+
+
+def test_a_pruned_model_is_stored_plain_and_without_its_masks(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((64,)), layers.Dense(50, name="fc1"), layers.Dropout(0.5), layers.Dense(10, name="fc2")]
+    )
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.9)))
+    refill(model)
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune")
+    assert [type(layer).__name__ for layer in loaded.layers] == ["Dense", "Dropout", "Dense"]
+    assert not any(hasattr(layer, "pruning") for layer in loaded.layers)
+    assert_same_weights(model, loaded)
+    assert_zeros(model)
+    rows = storage_sizes(model)
+    assert [(row.shape, row.entries) for row in rows] == [((64, 50), 320), ((50,), 0), ((50, 10), 50), ((10,), 0)]
+    assert rows[0].name == kp.layers.pruned_weights(model)[0].path
+    assert [row[1:] for row in rows] == [row[1:] for row in storage_sizes(loaded)]
+
+
+def test_a_pruned_model_stays_pruned_when_it_is_stored(tmp_path):
+    model = small()
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.5)))
+    before = masks(model)
+    save_sparse(model, tmp_path / "model.kprune")
+    assert_same(masks(model), before)
+    refill(model)
+    assert_same(model(np.ones((1, 6))), load_sparse(tmp_path / "model.kprune")(np.ones((1, 6))))
+
+
+def test_a_model_of_hand_written_wrappers_is_stored_plain(tmp_path):
+    wrapped = [kp.Prune(layers.Dense(5, "relu"), kp.TargetSparsity(0.5)), kp.Prune(layers.LSTM(4))]
+    model = keras.Sequential([keras.Input((3, 6)), *wrapped, layers.Dense(2)])
+    kp.cut(model)
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune")
+    assert [type(layer).__name__ for layer in loaded.layers] == ["Dense", "LSTM", "Dense"]
+    assert_same_weights(model, loaded)
+    assert [type(layer).__name__ for layer in model.layers] == ["Prune", "Prune", "Dense"]
+
+
+class Subclassed(keras.Model):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden, self.head = layers.Dense(units, "relu"), layers.Dense(2)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        self.head.build((None, self.units))
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units}
+
+
+def test_a_pruned_subclassed_model_comes_back_plain(tmp_path):
+    model = Subclassed(7)
+    model.build((None, 6))
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.75)))
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune", custom_objects={"Subclassed": Subclassed})
+    assert type(loaded) is Subclassed
+    assert_same_weights(model, loaded)
+    assert_same(model(np.ones((1, 6))), loaded(np.ones((1, 6))))
+    assert kp.report(loaded).compression == kp.report(model).compression > 4
+
+
+def test_an_adapted_normalization_works_after_loading(tmp_path):
+    normalization = layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(5, 3, (100, 4)))
+    model = keras.Sequential([keras.Input((4,)), normalization, layers.Dense(2)])
+    save_sparse(model, tmp_path / "model.kprune")
+    inputs = np.ones((1, 4), "float32")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(model(inputs)),
+        keras.ops.convert_to_numpy(load_sparse(tmp_path / "model.kprune")(inputs)),
+    )
+
+
+def test_an_int8_model_comes_back(tmp_path):
+    model = fill(keras.Sequential([keras.Input((20,)), layers.Dense(30), layers.Dense(2)]), 0.2)
+    model.quantize("int8")
+    save_sparse(model, tmp_path / "model.kprune")
+    loaded = load_sparse(tmp_path / "model.kprune")
+    assert_same_weights(model, loaded)
+    assert storage_sizes(model)[1].dtype == "int8"
+
+
+def concentrated(shape, rng):
+    """Bands, as in the paper's figure 4: most connections go to a few inputs."""
+    return rng.random(shape) * np.exp(2 * rng.standard_normal((shape[0], 1)))
+
+
+def uniform(shape, rng):
+    return rng.random(shape)
+
+
+@pytest.mark.parametrize("index_bits", [None, "smallest"])
+@pytest.mark.parametrize("score", [uniform, concentrated])
+def test_lenet_300_100_at_12x_takes_less_than_110_kb_and_8_percent_over_its_entropy(score, index_bits, tmp_path):
+    model, rng = lenet_300_100(), np.random.default_rng(0)
+    for layer, density in zip(model.layers, (0.08, 0.09, 0.26), strict=True):
+        ranks = score(layer.kernel.shape, rng)
+        mask = ranks > np.quantile(ranks, 1 - density)
+        layer.kernel.assign(np.where(mask, rng.standard_normal(mask.shape), 0))
+        layer.bias.assign(rng.standard_normal(layer.bias.shape))
+    save_sparse(model, tmp_path / "model.kprune", index_bits)
+    size = os.path.getsize(tmp_path / "model.kprune")
+    kernels = storage_sizes(model, index_bits)[::2]
+    assert sum(row.entries for row in kernels) == pytest.approx(21_776, abs=3)
+    assert size < 110_000
+    assert size < 1.08 * sum(row.bound_bytes for row in kernels)
+    if score is uniform:
+        assert sum(row.stored_bytes for row in kernels) < 1.012 * sum(row.bound_bytes for row in kernels)
+
+
+def test_storage_sizes_are_those_in_the_file(tmp_path):
+    model = fill(convolutional(), 0.1)
+    for arguments in [(), ("smallest",), (3, "float16")]:
+        save_sparse(model, tmp_path / "model.kprune", *arguments)
+        header, payload_bytes = unpacked(tmp_path / "model.kprune")[:2]
+        rows = storage_sizes(model, *arguments)
+        assert sum(row.stored_bytes for row in rows) == payload_bytes
+        assert [row["name"] for row in header["weights"]] == [row.name for row in rows]
+    assert sum(row.dense_bytes for row in rows) == sum(value.nbytes for value in values(model))
+
+
+def test_float16_rounds_kernels_alone(tmp_path):
+    model = fill(convolutional(), 0.3)
+    save_sparse(model, tmp_path / "model.kprune", value_dtype="float16")
+    for before, after in zip(values(model), values(load_sparse(tmp_path / "model.kprune")), strict=True):
+        np.testing.assert_array_equal(after, before.astype("float16") if before.ndim > 1 else before)
+
+
+def test_a_file_is_read_in_a_fresh_process(tmp_path):
+    model = small()
+    save_sparse(model, tmp_path / "model.kprune")
+    script = (
+        "import sys, numpy, keras_prune.storage; model = keras_prune.storage.load_sparse(sys.argv[1]); "
+        "numpy.savez(sys.argv[2], *model.get_weights())"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "model.kprune", tmp_path / "weights.npz"], check=True)
+    with np.load(tmp_path / "weights.npz") as weights:
+        for before, after in zip(values(model), weights.values(), strict=True):
+            np.testing.assert_array_equal(bits(after), bits(before))
+
+
+class Doubled(layers.Dense):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def test_a_custom_layer_needs_custom_objects(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Doubled(3)])
+    save_sparse(model, tmp_path / "model.kprune")
+    assert_same_weights(model, load_sparse(tmp_path / "model.kprune", custom_objects={"Doubled": Doubled}))
+    with pytest.raises(ValueError, match=r"(?s)go into custom_objects.*model\.kprune.*Doubled"):
+        load_sparse(tmp_path / "model.kprune")
+
+
+# What is in a file is neither trusted nor run.
+
+
+def unpacked(path):
+    content = path.read_bytes()
+    _, _, header_bytes, payload_bytes = checked_file._PREFIX.unpack_from(content)
+    header, payload = content[20 : 20 + header_bytes], content[20 + header_bytes : -32]
+    return json.loads(zlib.decompress(header)), payload_bytes, payload
+
+
+def forge(path, header, payload):
+    """Writes a file whose checksum is right."""
+    packed = zlib.compress(json.dumps(header).encode())
+    content = checked_file._PREFIX.pack(b"KPRUNE\0", 1, len(packed), len(payload)) + packed + payload
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_sparse(small(), tmp_path / "model.kprune")
+    return tmp_path / "model.kprune"
+
+
+def test_every_byte_is_covered_by_the_checksum(file):
+    whole = file.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.kprune"):
+            load_sparse(file)
+        file.write_bytes(whole[:position])
+        with pytest.raises(ValueError, match=r"model\.kprune"):
+            load_sparse(file)
+
+
+def allocations(monkeypatch):
+    """Counts the weights that Keras initialises from now on."""
+    initialised = []
+    original = keras.Variable._initialize_with_initializer
+
+    def count(self, initializer):
+        initialised.append(self.path)
+        return original(self, initializer)
+
+    monkeypatch.setattr(keras.Variable, "_initialize_with_initializer", count)
+    return initialised
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"shape": [1_000_000, 1_000_000]},
+        {"shape": [6, 5]},
+        {"shape": [4, 6]},
+        {"shape": [24]},
+        {"dtype": "int32", "stored_dtype": "int32"},
+        {"entries": 10**12},
+        {"indices": 10**12},
+        {"index_bits": 16},
+        {"index_bits": 0},
+        {"unknown": 1},
+    ],
+)
+def test_a_weight_that_the_file_cannot_justify_is_refused_before_anything_is_allocated(file, lie, monkeypatch):
+    header, _, payload = unpacked(file)
+    forge(file, header, payload)
+    assert_same_weights(load_sparse(file), small())
+    header["weights"][0] |= lie
+    forge(file, header, payload)
+    initialised = allocations(monkeypatch)
+    with pytest.raises(ValueError, match=r"model\.kprune"):
+        load_sparse(file)
+    assert initialised == []
+
+
+def test_a_config_larger_than_the_weights_is_refused_before_anything_is_allocated(file, monkeypatch):
+    sound = file.read_bytes()
+    header, _, payload = unpacked(file)
+    header["model"]["config"]["layers"][1]["config"]["units"] = 10**12
+    forge(file, header, payload)
+    initialised = allocations(monkeypatch)
+    with pytest.raises(ValueError, match="1000000000000"):
+        load_sparse(file)
+    assert initialised == []
+    # Nothing of the refused model is left behind, to be allocated with the next.
+    file.write_bytes(sound)
+    load_sparse(file)
+    assert len(initialised) == 4
+
+
+def test_indices_that_do_not_span_the_weight_are_refused(file):
+    header, _, payload = unpacked(file)
+    for position in range(3):
+        for bit in range(8):
+            altered = bytearray(payload)
+            altered[position] ^= 1 << bit
+            forge(file, header, bytes(altered))
+            with pytest.raises(ValueError, match=r"model\.kprune.*(span|index for every entry)"):
+                load_sparse(file)
+
+
+@pytest.mark.parametrize("header", [[], None, "model", {}, {"model": {}}, {"model": {}, "weights": []}])
+def test_a_header_of_another_structure_is_refused(file, header):
+    forge(file, header, b"")
+    with pytest.raises(ValueError, match=r"model\.kprune"):
+        load_sparse(file)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_config_altered_at_random_gives_a_model_or_a_value_error(file, data):
+    save_sparse(small(), file)
+    header, _, payload = unpacked(file)
+    node, key = {"model": header["model"]}, "model"
+    while isinstance(node[key], (dict, list)) and node[key] and data.draw(st.integers(0, 9)):
+        node = node[key]
+        key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+    node[key] = data.draw(st.sampled_from([None, -1, 1.5, "x", "dense", [], {}, True, 10**30]))
+    forge(file, header, payload)
+    try:
+        model = load_sparse(file)
+    except ValueError:
+        return
+    assert_same_weights(model, small())
+
+
+def test_python_lambdas_are_refused_even_where_keras_would_run_them(tmp_path, file):
+    safe = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.Lambda(lambda x: x + 1)])
+    keras.config.enable_unsafe_deserialization()
+    try:
+        with pytest.raises(ValueError, match="replace Lambda layers"):
+            save_sparse(safe, tmp_path / "lambda.kprune")
+        assert not (tmp_path / "lambda.kprune").exists()
+        header, _, payload = unpacked(file)
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(safe.layers[-1])))
+        header["model"]["config"]["layers"].append(config)
+        forge(file, header, payload)
+        with pytest.raises(ValueError, match=r"model\.kprune.*(?i:lambda)"):
+            load_sparse(file)
+    finally:
+        keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
+
+
+@pytest.mark.parametrize("module", ["os", "subprocess", "keras_prune.storage", "keras.src.saving.saving_lib"])
+def test_a_config_cannot_name_what_is_no_layer(file, module):
+    header, _, payload = unpacked(file)
+    header["model"]["config"]["layers"][1] |= {"module": module, "class_name": "system"}
+    forge(file, header, payload)
+    with pytest.raises(ValueError, match=r"model\.kprune"):
+        load_sparse(file)
+
+
+# What cannot be stored is refused before the file that is there is touched.
+
+
+class Unserializable(keras.Model):
+    def __init__(self, anything):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def lora():
+    model = small()
+    model.layers[0].enable_lora(2)
+    return model
+
+
+def stateful():
+    return keras.Sequential([keras.Input((5, 3), batch_size=2), layers.LSTM(4, stateful=True)])
+
+
+class Vocabulary(layers.Layer):
+    def save_assets(self, folder):
+        raise NotImplementedError
+
+    def call(self, inputs):
+        return inputs
+
+
+def with_vocabulary():
+    return keras.Sequential([keras.Input((5,)), Vocabulary(), layers.Dense(2)])
+
+
+def subclassed():
+    model = Unserializable(anything=object())
+    model.build((None, 4))
+    model(np.ones((1, 4)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lora, "merge LoRA weights"),
+        (with_vocabulary, "layers with a vocabulary.*'vocabulary'"),
+        (stateful, "stateful=False"),
+        (subclassed, "rebuild from its config"),
+        (lambda: keras.Sequential([layers.Dense(2)]), "Expected a built Keras 3 model"),
+        (lambda: layers.Dense(2), "Expected a built Keras 3 model"),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_is_not_saved(build, message, file):
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        save_sparse(build(), file)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("index_bits", [0, 17, -1, 5.0, True, "largest"])
+def test_an_impossible_width_is_refused(index_bits, file):
+    for call in (lambda: save_sparse(small(), file, index_bits), lambda: storage_sizes(small(), index_bits)):
+        with pytest.raises(ValueError, match=f"from 1 to 16.*Received: index_bits={index_bits!r}"):
+            call()
+
+
+def test_an_unknown_value_dtype_is_refused(file):
+    with pytest.raises(ValueError, match="value_dtype='int8'"):
+        save_sparse(small(), file, value_dtype="int8")
+
+
+def test_saving_changes_nothing_in_the_model_or_in_keras(file, monkeypatch):
+    model = small()
+    model.compile("adam", "mse")
+    before = values(model)
+    initialised = allocations(monkeypatch)
+    save_sparse(model, file)
+    assert initialised == []
+    assert model.compiled
+    for one, two in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(one, two)
+    with keras.StatelessScope():
+        pass
+    assert initialised == []

@@ -1,0 +1,162 @@
+"""A run that is killed at any moment ends, once the same command is started again, as one that was not."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_prune as kp
+from keras_prune.layers.masks import PrunedWeight
+
+X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
+EPOCHS = 8
+
+
+def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
+    """What a user's script does, from its start to its end; returns the state, masks among them."""
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.GaussianNoise(0.1),
+            keras.layers.Dense(16, "relu", name="hidden"),
+            keras.layers.Dropout(0.4),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    model = kp.prune(model, kp.StdThreshold(1.5))
+    steps = keras.backend.backend() == "tensorflow"
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=steps, jit_compile=False)
+    schedule = kp.Iterative(rounds=3, epochs_per_round=2, start=1)
+    if unit == "step":
+        schedule = kp.Polynomial(start=2, end=22, frequency=5, unit="step")
+    callbacks = [kp.PruningCallback(schedule, verbose=0), *callbacks, kp.PruningBackup(directory)]
+    model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    # Not the seeds: they are set before each epoch.
+    return [keras.ops.convert_to_numpy(one) for one in model.variables if "seed" not in one.path]
+
+
+class KilledError(BaseException):
+    """What no library catches, as a signal is not."""
+
+
+def killed_in(monkeypatch, target, name, call):
+    """Lets the `call`-th call of `target.name` end the run before it has done anything, and then be as it was."""
+    original = getattr(target, name)
+    calls = []
+
+    def killing(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KilledError
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(target, name, killing)
+
+
+MOMENTS = {
+    "in a cut, between two layers": (PrunedWeight, "cut", 4),
+    "in a save, before the file has its name": (os, "replace", 3),
+    "in a save, between two layers": (keras.layers.Dense, "save_own_variables", 6),
+    "after a save, before the older file is gone": (pathlib.Path, "unlink", 3),
+    "between two cuts": (kp.PruningBackup, "on_epoch_begin", 4),
+}
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(moment, unit, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", unit=unit)
+    with monkeypatch.context() as patch:
+        killed_in(patch, *MOMENTS[moment])
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", unit=unit)
+    for weight, expected in zip(run(tmp_path / "killed", unit=unit), whole, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert [file.name for file in (tmp_path / "killed").iterdir()] == [f"after_epoch_{EPOCHS}.weights.h5"]
+
+
+class CountEpochs(keras.callbacks.Callback):
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+
+
+@pytest.mark.filterwarnings("error:The run ended before the schedule's first cut")
+def test_a_finished_run_does_not_train_again(tmp_path):
+    whole, count = run(tmp_path), CountEpochs()
+    for weight, expected in zip(run(tmp_path, count), whole, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert count.epochs == 0
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the other backends build a model before fit begins"
+)
+def test_an_unbuilt_model_is_refused_if_there_is_a_backup(tmp_path):
+    run(tmp_path)
+    model = keras.Sequential([kp.Prune(keras.layers.Dense(3))])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"call the model on a batch.*Received: unbuilt model 'sequential.*directory="):
+        model.fit(X, Y, verbose=0, callbacks=[kp.PruningBackup(tmp_path)])
+
+
+def test_later_fits_of_a_restored_model_train_all_their_epochs(tmp_path):
+    def small():
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+        return model
+
+    small().fit(X, Y, epochs=3, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "first")])
+    model = small()
+    assert not model.fit(X, Y, epochs=3, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "first")]).epoch
+    assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
+    assert model.fit(X, Y, epochs=4, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "first")]).epoch == [3]
+    assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "second")]).epoch == [0, 1]
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+import keras
+import test_backup
+class Told(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        print("epoch", epoch, flush=True)
+weights = test_backup.run(sys.argv[1], Told(), epochs=40)
+np.savez(sys.argv[2], *weights)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_many_times_ends_as_one_that_was_not(tmp_path):
+    output = tmp_path / "killed.npz"
+    folders = pathlib.Path(__file__).resolve().parents[:3]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+    chance, kills, epochs = random.Random(0), 0, []
+    while kills < 40:
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed"), str(output)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        line = process.stdout.readline()
+        epochs.append(line)
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        if output.exists():
+            break
+    else:
+        process = subprocess.run(command, env=environment, check=True)
+    print(f"{kills} kills, started in {sorted(set(epochs))}")
+    assert kills >= 5
+    weights = np.load(output)
+    for name, expected in zip(weights, run(tmp_path / "whole", epochs=40), strict=True):
+        np.testing.assert_array_equal(weights[name], expected)

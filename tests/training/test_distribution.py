@@ -1,0 +1,100 @@
+"""Several devices or processes prune as one does: the same masks on every replica, the same weights in the end."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_prune as kp
+
+JAX, TENSORFLOW, TORCH = (keras.backend.backend() == name for name in ("jax", "tensorflow", "torch"))
+ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(TORCH, reason="Keras distributes on TensorFlow and JAX; PyTorch does it on its own")
+
+
+def start(way, output, **environment):
+    """Starts a training as a process of its own, since devices are divided up before a backend begins."""
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": str(ROOT)} | environment
+    if JAX:
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    command = [sys.executable, ROOT / "tests/training/train_distributed.py", way, output]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(process, output):
+    try:
+        log, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log.decode()
+    return np.load(output)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    output = tmp_path_factory.mktemp("single") / "single.npz"
+    return finish(start("single", output), output)
+
+
+def assert_equal_to(single, results):
+    """Asserts that masks are the same on every replica at every epoch, and weights within float tolerance."""
+    assert sum(name.startswith("mask") for name in single) == 4 * 2
+    for name in single:
+        if name.startswith("mask"):
+            assert all(np.array_equal(mask, single[name][0]) for mask in results[name]), name
+        else:
+            np.testing.assert_allclose(results[name], single[name], atol=1e-5, err_msg=name)
+    densities = [single[f"mask/{epoch}/hidden"].mean() for epoch in range(4)]
+    assert densities[0] > densities[1] > densities[2] == densities[3]
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_a_mirrored_strategy_over_two_devices(single, tmp_path):
+    results = finish(start("mirrored", tmp_path / "out.npz"), tmp_path / "out.npz")
+    assert len(results["mask/0/hidden"]) == 2
+    assert_equal_to(single, results)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_a_multi_worker_mirrored_strategy_over_two_processes(single, tmp_path):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
+    cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
+    for one in sockets:
+        one.close()
+    outputs = [tmp_path / f"{index}.npz" for index in range(2)]
+    workers = [
+        start("workers", output, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}))
+        for index, output in enumerate(outputs)
+    ]
+    for worker, output in zip(workers, outputs, strict=True):
+        assert_equal_to(single, finish(worker, output))
+
+
+@pytest.mark.skipif(not JAX, reason="keras.distribution is JAX's")
+@pytest.mark.parametrize(("way", "replicas"), [("data", 4), ("model", 1)])
+def test_keras_distribution_over_four_devices(way, replicas, single, tmp_path):
+    results = finish(start(way, tmp_path / "out.npz"), tmp_path / "out.npz")
+    # Under ModelParallel the mask of this layer is in pieces, as its kernel is.
+    assert len(results["mask/0/hidden"]) == replicas
+    assert_equal_to(single, results)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_the_loop_and_its_report_run_in_the_scope_of_a_strategy():
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        layers = [keras.layers.Dense(8, name="hidden"), keras.layers.Dropout(0.5), keras.layers.Dense(1, name="head")]
+        model = keras.Sequential([keras.Input((8,)), *layers])
+        model.compile("sgd", "mse", metrics=["mse"])
+        kp.iterative_prune(model, [4], monitor="mse", max_drop=9, x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
+        report = kp.report(model)
+    assert report.compression == 4
+    assert report.rows[0].dropout == pytest.approx(0.5 * report.rows[0].density ** 0.5)

@@ -1,0 +1,264 @@
+"""Pruned weights stay zero with any optimizer, precision, training step or other callback, and in files."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, density, masks, refill
+from keras import layers, ops, optimizers
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
+
+
+def pruned_model(optimizer="adam", **compiling):
+    inputs = keras.Input((8,))
+    hidden = layers.Dropout(0.5, seed=3)(layers.Dense(16, "relu", name="hidden")(inputs))
+    model = kp.prune(keras.Model(inputs, layers.Dense(3, name="head")(hidden)), kp.TargetSparsity(0.75))
+    # A few steps take TensorFlow less time than compiling them would.
+    model.compile(optimizer, "mse", **{"jit_compile": JAX, "run_eagerly": TENSORFLOW} | compiling)
+    return model
+
+
+def fit(model, *callbacks, schedule=None, epochs=3, **kwargs):
+    """Trains with the callback behind all others, where it sees what they did last."""
+    callbacks = [*callbacks, kp.PruningCallback(schedule or kp.OneShot(start=1), verbose=0)]
+    return model.fit(X, Y, batch_size=16, epochs=epochs, verbose=0, callbacks=callbacks, **kwargs)
+
+
+def multi_optimizer():
+    return optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(optimizers.Adam(), {".*head.*": optimizers.SGD(0.01, momentum=0.9)})
+    )
+
+
+OPTIMIZERS = {
+    name: cls
+    for name, cls in vars(optimizers).items()
+    if isinstance(cls, type)
+    and issubclass(cls, optimizers.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+} | {"MultiOptimizer": multi_optimizer, "LossScaleOptimizer": lambda: optimizers.LossScaleOptimizer(optimizers.Adam())}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_optimizer_of_keras_brings_a_connection_back(name, tmp_path):
+    model = pruned_model(OPTIMIZERS[name]())
+    fit(model, keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"))
+    assert_zeros(model, 0.25)
+    # Written before the callback of this library had its turn.
+    assert_zeros(keras.models.load_model(tmp_path / "3.keras"), 0.25)
+
+
+WAYS = {
+    "in graphs": {"jit_compile": False, "run_eagerly": False},
+    "eagerly": {"run_eagerly": True},
+    "compiled by XLA": {"jit_compile": True, "run_eagerly": False},
+    "several steps at once": {"steps_per_execution": 3, "run_eagerly": False},
+    "clipped": {"optimizer": lambda: optimizers.Adam(clipnorm=0.1)},
+    "accumulated": {"optimizer": lambda: optimizers.Adam(gradient_accumulation_steps=2)},
+    "averaged": {"optimizer": lambda: optimizers.Adam(use_ema=True, ema_overwrite_frequency=3)},
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_pruned_weights_stay_zero_however_steps_are_run(name, unit):
+    if TORCH and name in ("compiled by XLA", "several steps at once"):
+        pytest.skip("Keras runs one step at a time on PyTorch, and not through XLA")
+    settings = dict(WAYS[name])
+    model = pruned_model(settings.pop("optimizer", lambda: "adam")(), **settings)
+    fit(model, schedule=kp.OneShot(start=1 if unit == "epoch" else 3, unit=unit))
+    assert_zeros(model, 0.25)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_exact_zeros(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = pruned_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fit(model)
+    assert_zeros(model, 0.25)
+    assert model.get_layer("hidden").kernel.dtype == "float32"
+
+
+def restored_early(**kwargs):
+    """EarlyStopping that finds the first epoch the best one, as if pruning had done nothing but harm."""
+    return keras.callbacks.EarlyStopping("epoch", mode="min", patience=9, restore_best_weights=True, **kwargs)
+
+
+class EpochAsMetric(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["epoch"] = epoch
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", ["Adam", "Muon"])
+def test_restoring_denser_weights_warns_once(first, name):
+    model = pruned_model(OPTIMIZERS[name]())
+    callbacks = [EpochAsMetric(), restored_early()]
+    own = kp.PruningCallback(kp.Iterative(rounds=2), verbose=0)
+    callbacks.insert(0 if first else 2, own)
+    message = r"The restored weights are less sparse: 110 of 176 connections, previously 44\."
+    with pytest.warns(UserWarning, match=message) as warnings:
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=callbacks)
+    assert sum("less sparse" in str(warning.message) for warning in warnings) == 1
+    assert_zeros(model, 0.625)
+    assert model.layers[2].pruning.current_rate == pytest.approx(0.5 * 0.625**0.5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_weights_from_before_the_first_cut_restore_all_connections(first):
+    model = pruned_model()
+    callbacks = [EpochAsMetric(), restored_early()]
+    callbacks.insert(0 if first else 2, kp.PruningCallback(kp.OneShot(start=2), verbose=0))
+    with pytest.warns(UserWarning, match=r"less sparse: 176 of 176 connections, previously 44\."):
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=callbacks)
+    assert_zeros(model, 1)
+    assert all(array(weight.variable).all() for weight in kp.layers.pruned_weights(model))
+
+
+@pytest.mark.filterwarnings("error:The restored weights")
+def test_restoring_equally_sparse_weights_does_not_warn():
+    model = pruned_model()
+    fit(model, EpochAsMetric(), restored_early(start_from_epoch=1))
+    assert_zeros(model, 0.25)
+
+
+def test_get_weights_has_zeros_where_masks_are():
+    model = pruned_model()
+    kp.cut(model)
+    refill(model)
+    assert np.count_nonzero(model.get_weights()[0]) == 32
+
+
+def test_set_weights_outside_fit_keeps_the_masks():
+    model = pruned_model()
+    dense = model.get_weights()
+    fit(model)
+    before = masks(model)
+    model.set_weights(dense)
+    assert_same(masks(model), before)
+    assert_zeros(model, 0.25)
+    np.testing.assert_array_equal(array(model.get_layer("hidden").kernel), np.where(before[0], dense[0], 0))
+
+
+class Interrupted(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_restored_from_a_backup_ends_with_the_same_masks(first, tmp_path):
+    def run(directory, *more):
+        keras.utils.set_random_seed(0)
+        model = pruned_model(optimizers.SGD(0.05, momentum=0.9))
+        callbacks = [keras.callbacks.BackupAndRestore(directory)]
+        own = kp.PruningCallback(kp.Iterative(rounds=3, epochs_per_round=2), verbose=0)
+        callbacks.insert(0 if first else 1, own)
+        model.fit(X, Y, epochs=6, shuffle=False, verbose=0, callbacks=[*callbacks, *more])
+        return masks(model)
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "backup", Interrupted(3))
+    assert_same(run(tmp_path / "backup"), expected)
+
+
+class Adversaries(keras.Model):
+    """Two optimizers, as in a GAN."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="generator_dense")])
+        self.critic = keras.Sequential([keras.Input((8,)), layers.Dense(3, name="critic_dense")])
+
+    def compile(self, generator_optimizer, critic_optimizer):
+        super().compile(run_eagerly=TENSORFLOW, jit_compile=False)
+        self.generator_optimizer, self.critic_optimizer = generator_optimizer, critic_optimizer
+
+    def call(self, inputs):
+        return self.critic(self.generator(inputs))
+
+    def train_step(self, data):
+        x, y = data
+        for part, optimizer in ((self.generator, self.generator_optimizer), (self.critic, self.critic_optimizer)):
+            if TENSORFLOW:
+                import tensorflow as tf
+
+                with tf.GradientTape() as tape:
+                    loss = ops.mean((self(x, training=True) - y) ** 2)
+                gradients = tape.gradient(loss, part.trainable_weights)
+                optimizer.apply(gradients, part.trainable_weights)
+            else:
+                import torch
+
+                self.zero_grad()
+                loss = ops.mean((self(x, training=True) - y) ** 2)
+                loss.backward()
+                with torch.no_grad():
+                    optimizer.apply([weight.value.grad for weight in part.trainable_weights], part.trainable_weights)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(JAX, reason="an own step is stateless on JAX, and takes the one optimizer of compile")
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_a_step_with_own_optimizers_keeps_zeros(unit):
+    model = Adversaries()
+    model(X)
+    model = kp.prune(model, kp.TargetSparsity(0.75))
+    model.compile(optimizers.Adam(0.01), optimizers.SGD(0.01, momentum=0.9))
+    fit(model, schedule=kp.OneShot(start=1 if unit == "epoch" else 6, unit=unit))
+    assert_zeros(model, 0.25)
+    assert not any(
+        array(slot)[~array(model.generator.layers[0].pruning.mask_0)].any()
+        for slot in model.generator_optimizer.variables
+        if slot.shape == (8, 8)
+    )
+
+
+class JaxStep(keras.Model):
+    """Doubles the loss in its own step."""
+
+    def compute_loss_and_updates(self, trainable, non_trainable, x, y):
+        outputs, non_trainable = self.stateless_call(trainable, non_trainable, x, training=True)
+        return 2 * ops.mean((outputs - y) ** 2), non_trainable
+
+    def train_step(self, state, data):
+        import jax
+
+        trainable, non_trainable, optimizer, metrics = state
+        gradient = jax.value_and_grad(self.compute_loss_and_updates, has_aux=True)
+        (loss, non_trainable), gradients = gradient(trainable, non_trainable, *data)
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return {"loss": loss}, (trainable, non_trainable, optimizer, metrics)
+
+
+@pytest.mark.skipif(not JAX, reason="the step of the other backends is tested above")
+def test_an_own_step_on_jax_keeps_zeros():
+    inputs = keras.Input((8,))
+    model = kp.prune(JaxStep(inputs, layers.Dense(3, name="head")(inputs)), kp.TargetSparsity(0.75))
+    assert isinstance(model, JaxStep)
+    model.compile("adam", "mse")
+    fit(model)
+    assert_zeros(model, 0.25)
+
+
+def test_layers_frozen_after_prune_are_not_cut():
+    model = pruned_model()
+    model.get_layer("hidden").trainable = False
+    model.compile("adam", "mse", jit_compile=JAX, run_eagerly=TENSORFLOW)
+    fit(model)
+    assert density(model.get_layer("hidden")) == 1
+    assert density(model.get_layer("head")) == 0.25
+    model.trainable = False
+    with pytest.raises(ValueError, match=r"no trainable weights with pruning enabled.*Received: model="):
+        fit(model)

@@ -1,0 +1,119 @@
+"""The optimizer slots of a pruned connection are reset, whatever the optimizer keeps."""
+
+import keras
+import numpy as np
+import pytest
+from keras import optimizers
+
+from keras_prune.training.optimizer_slots import reset_slots
+
+RANDOM = np.random.default_rng(0)
+SHAPE = (4, 6)
+MASK = RANDOM.random(SHAPE) < 0.5
+OPTIMIZERS = {
+    "sgd": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": lambda: optimizers.Adam(0.01, amsgrad=True),
+    "adamw": lambda: optimizers.AdamW(0.01, weight_decay=0.1),
+    "rmsprop": lambda: optimizers.RMSprop(0.01, momentum=0.9, centered=True),
+    "ftrl": lambda: optimizers.Ftrl(0.1, l1_regularization_strength=0.01, l2_regularization_strength=0.01),
+    "adagrad": lambda: optimizers.Adagrad(0.1, initial_accumulator_value=0.3),
+    "adadelta": lambda: optimizers.Adadelta(1.0),
+    "adafactor": lambda: optimizers.Adafactor(0.01),
+    "adamax": lambda: optimizers.Adamax(0.01),
+    "nadam": lambda: optimizers.Nadam(0.01),
+    "lamb": lambda: optimizers.Lamb(0.01),
+    "lion": lambda: optimizers.Lion(0.01),
+    "moving averages": lambda: optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=2),
+    "gradient accumulation": lambda: optimizers.Adam(0.01, gradient_accumulation_steps=2),
+}
+
+
+def array(variable):
+    return keras.ops.convert_to_numpy(variable.value)
+
+
+def random(shape):
+    return keras.ops.convert_to_tensor(RANDOM.normal(size=shape), "float32")
+
+
+def trained(optimizer, steps=3):
+    """Returns a kernel and a bias after some steps."""
+    variables = [keras.Variable(random(SHAPE), name="kernel"), keras.Variable(random((6,)), name="bias")]
+    for _ in range(steps):
+        optimizer.apply([random(variable.shape) for variable in variables], variables)
+    return variables
+
+
+def cut(optimizer, kernel):
+    mask = keras.Variable(MASK, dtype="bool", trainable=False)
+    kernel.assign(array(kernel) * MASK)
+    reset_slots(optimizer, [(kernel, mask)])
+
+
+def slots_of(optimizer, variable):
+    return [slot for slot in optimizer.variables if slot.shape == variable.shape and "float" in str(slot.dtype)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_cut_weight_stays_zero_in_every_later_step(name):
+    optimizer = OPTIMIZERS[name]()
+    kernel, bias = trained(optimizer)
+    cut(optimizer, kernel)
+    for _ in range(4):
+        gradient = keras.ops.where(MASK, random(SHAPE), 0.0)
+        optimizer.apply([gradient, random((6,))], [kernel, bias])
+        assert not array(kernel)[~MASK].any()
+        assert np.isfinite(array(kernel)).all()
+    assert array(kernel)[MASK].all()
+
+
+# Adafactor's second moment is no slot of a single connection: it is put together from its rows and columns.
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adafactor"])
+def test_slots_are_reset_at_cut_positions_alone(name):
+    optimizer, fresh = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    kernel, _ = trained(optimizer)
+    fresh.build([kernel])
+    before = [array(slot) for slot in slots_of(optimizer, kernel)]
+    cut(optimizer, kernel)
+    after = [array(slot) for slot in slots_of(optimizer, kernel)]
+    initial = [array(slot) for slot in slots_of(fresh, kernel)]
+    assert after
+    for old, new, start in zip(before, after, initial, strict=True):
+        np.testing.assert_array_equal(new, np.where(MASK, old, start))
+
+
+def test_an_optimizer_that_has_not_taken_a_step_is_left_alone():
+    optimizer = optimizers.Adam()
+    cut(optimizer, keras.Variable(random(SHAPE)))
+    assert not optimizer.built
+
+
+def test_a_variable_that_the_optimizer_does_not_train_is_left_alone():
+    optimizer = optimizers.Adam()
+    trained(optimizer)
+    cut(optimizer, keras.Variable(random(SHAPE), name="frozen"))
+
+
+def test_the_slots_behind_loss_scaling_are_reset():
+    optimizer = optimizers.LossScaleOptimizer(optimizers.Adam())
+    kernel = keras.Variable(random(SHAPE))
+    optimizer.build([kernel])
+    for slot in slots_of(optimizer, kernel):
+        slot.assign(random(SHAPE))
+    cut(optimizer, kernel)
+    assert not any(array(slot)[~MASK].any() for slot in slots_of(optimizer, kernel))
+
+
+class UnregisteredSchedule(optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.01
+
+    def get_config(self):
+        return {}
+
+
+def test_a_learning_rate_schedule_need_not_be_registered():
+    optimizer = optimizers.Adam(UnregisteredSchedule())
+    kernel, _ = trained(optimizer)
+    cut(optimizer, kernel)
+    assert not any(array(slot)[~MASK].any() for slot in slots_of(optimizer, kernel))

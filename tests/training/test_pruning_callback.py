@@ -1,0 +1,377 @@
+"""Pruning inside `fit`: zeros that stay, runs that resume, schedules that fire, logs of every layer."""
+
+import csv
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, density, kept, masks
+from keras import layers, ops, optimizers
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
+STEPS = 4  # For each epoch: 64 samples in batches of 16.
+
+
+def pruned_model(criterion=None, optimizer="adam", regularizer=None, **compiling):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, "relu", kernel_regularizer=regularizer, name="hidden"),
+            layers.Dropout(0.5, seed=3, name="drop"),
+            layers.Dense(3, kernel_regularizer=regularizer, name="head"),
+        ]
+    )
+    kp.prune(model, criterion or kp.TargetSparsity(0.7))
+    # A few steps take TensorFlow less time than compiling them would.
+    model.compile(optimizer, "mse", **{"jit_compile": JAX, "run_eagerly": TENSORFLOW} | compiling)
+    return model
+
+
+def fit(model, schedule, *callbacks, epochs=3, verbose=0, **kwargs):
+    first = [kp.PruningCallback(schedule, verbose=verbose)]
+    return model.fit(
+        X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=[*first, *callbacks], **kwargs
+    )
+
+
+def assert_zero_where_cut(model):
+    """Asserts that each weight was cut, and is zero where its mask is and nowhere else."""
+    assert_zeros(model)
+    for weight in kp.layers.pruned_weights(model):
+        assert weight.kept == np.count_nonzero(array(weight.variable)) < weight.size
+
+
+class AfterEveryBatch(keras.callbacks.Callback):
+    """Counts stored weights that are not zero where they are cut."""
+
+    wrong, seen = 0, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if JAX:
+            self.model.jax_state_sync()
+        for weight in kp.layers.pruned_weights(self.model):
+            pruned = ~array(weight.mask)
+            self.wrong += np.count_nonzero(array(weight.variable)[pruned])
+            self.seen += np.count_nonzero(pruned)
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 == self.epochs
+
+
+OPTIMIZERS = {
+    "sgd with momentum": lambda: optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: optimizers.Adam(0.01),
+    "adamw": lambda: optimizers.AdamW(0.01, weight_decay=0.1),
+    "rmsprop": lambda: optimizers.RMSprop(0.01, momentum=0.9),
+    "ftrl": lambda: optimizers.Ftrl(0.1, l1_regularization_strength=0.001),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("regularizer", ["l1", "l2"])
+def test_pruned_weights_stay_zero_after_every_step(optimizer, regularizer):
+    model, probe = pruned_model(None, OPTIMIZERS[optimizer](), regularizer, run_eagerly=False), AfterEveryBatch()
+    fit(model, kp.Polynomial(1, 9, frequency=3, unit="step"), probe)
+    assert probe.seen > 0
+    assert probe.wrong == 0
+
+
+@pytest.mark.usefixtures("mixed_float16")
+def test_pruned_weights_stay_zero_in_mixed_precision():
+    model, probe = pruned_model(), AfterEveryBatch()
+    fit(model, kp.Polynomial(1, 9, unit="step"), probe, epochs=3)
+    assert probe.seen > 0
+    assert probe.wrong == 0
+    assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
+
+
+def test_zeros_outlast_saving_and_further_training(tmp_path):
+    model = pruned_model()
+    fit(model, kp.OneShot(start=1))
+    before = masks(model)
+    expected = model.predict(X, verbose=0)
+    model.evaluate(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), expected)
+    loaded.fit(X, Y, epochs=2, verbose=0)  # Without the callback.
+    for again in (model, loaded):
+        assert_zero_where_cut(again)
+        assert_same(masks(again), before)
+
+
+RESUMED = {
+    "rounds of epochs": (kp.Iterative(rounds=3), kp.StdThreshold(1.2), {}),
+    "steps": (kp.Polynomial(3, 14, frequency=3, unit="step"), kp.StdThreshold(0.9), {}),
+    # Three batches make a step: epochs of four end in the middle of one.
+    "accumulated steps": (kp.Polynomial(1, 5, unit="step"), kp.StdThreshold(0.9), {"accumulate": 3}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The run ended before the schedule's first cut")
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_resumed_after_any_epoch_ends_the_same(name, tmp_path):
+    schedule, criterion, options = RESUMED[name]
+
+    def start():
+        keras.utils.set_random_seed(5)
+        return pruned_model(criterion, optimizers.Adam(0.01, gradient_accumulation_steps=options.get("accumulate")))
+
+    whole = start()
+    fit(whole, schedule, epochs=4)
+    for stop in (1, 2, 3):
+        stopped = start()
+        fit(stopped, schedule, StopAfter(stop), epochs=4)
+        stopped.save(tmp_path / "model.keras")
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+        fit(resumed, schedule, epochs=4, initial_epoch=stop)
+        for variable, expected in zip(resumed.variables, whole.variables, strict=True):
+            np.testing.assert_array_equal(array(variable), array(expected), err_msg=f"{variable.path}, stop={stop}")
+
+
+def test_a_resumed_run_may_end_before_the_next_cut():
+    model, schedule = pruned_model(), kp.Iterative(rounds=2, epochs_per_round=3)
+    with pytest.warns(UserWarning, match="full strength is not reached"):
+        fit(model, schedule, epochs=1)
+    with pytest.warns(UserWarning, match="initial_epoch=2"):
+        fit(model, schedule, epochs=2, initial_epoch=1)
+
+
+def test_a_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
+    model = pruned_model({"hidden": kp.StdThreshold(100.0), "head": kp.TargetSparsity(0.99)})
+    fit(model, kp.OneShot(), epochs=1, verbose=1)
+    assert kept(model) == [1, 1]
+    rescued = "one connection or block kept in each of hidden/kernel, head/kernel, which the cut would have emptied"
+    assert rescued in capsys.readouterr().out
+
+
+def test_each_cut_prints_one_line_and_silence_prints_none(capsys):
+    fit(pruned_model(), kp.Iterative(rounds=2), epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Epoch 1", "Epoch 2"]
+    assert "at strength 1.00" in lines[1]
+    fit(pruned_model(), kp.OneShot(), epochs=1, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_stops_the_whole_cut(value):
+    model = pruned_model()
+    kernel = model.get_layer("head").kernel
+    kernel.assign(np.full(kernel.shape, value))
+    with pytest.raises(ValueError, match=r"diverged.*Received: layer=head, weight=kernel"):
+        fit(model, kp.OneShot())
+    assert density(model) == 1
+
+
+def test_a_model_with_nothing_to_prune_is_refused():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(3, name="head")])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"no trainable weights.*keras_prune.prune.*Received: model="):
+        fit(model, kp.OneShot())
+
+
+def test_something_else_than_a_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"OneShot\(\).*Received: schedule=3"):
+        kp.PruningCallback(3)
+
+
+NEVER = [
+    (kp.OneShot(start=2), {}),
+    (kp.Iterative(rounds=3, start=5), {}),
+    (kp.OneShot(start=0), {"initial_epoch": 1}),
+    (kp.OneShot(start=2 * STEPS, unit="step"), {}),
+    (kp.Polynomial(start=10, end=20, unit="step"), {}),
+]
+
+
+@pytest.mark.parametrize(("schedule", "kwargs"), NEVER)
+def test_a_schedule_that_cannot_fire_is_refused_at_the_start(schedule, kwargs):
+    model = pruned_model()
+    with pytest.raises(ValueError, match=r"never cuts in this run.*Train longer.*Received: schedule="):
+        fit(model, schedule, epochs=2, **kwargs)
+    assert int(model.optimizer.iterations) == 0
+
+
+PARTLY = [kp.Iterative(rounds=5), kp.Polynomial(0, 2), kp.Polynomial(0, 2 * STEPS, unit="step")]
+
+
+@pytest.mark.parametrize("schedule", PARTLY)
+def test_a_schedule_that_fires_in_part_warns(schedule):
+    with pytest.warns(UserWarning, match="full strength is not reached unless training continues"):
+        fit(pruned_model(), schedule, epochs=2)
+
+
+ENTIRELY = [kp.OneShot(start=1), kp.OneShot(start=2 * STEPS - 1, unit="step"), kp.Polynomial(0, 7, unit="step")]
+
+
+@pytest.mark.parametrize("schedule", ENTIRELY)
+def test_a_schedule_that_fires_to_the_end_does_not_warn(schedule):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The (schedule|run)")
+        fit(pruned_model(), schedule, epochs=2)
+
+
+def test_a_cut_below_every_weight_is_no_run_without_a_cut():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The (schedule|run)")
+        fit(pruned_model(kp.StdThreshold(1e-6)), kp.OneShot(), epochs=1)
+
+
+def batches(count):
+    for _ in range(count):
+        yield X[:16], Y[:16]
+
+
+def fit_generator(model, schedule, count):
+    model.fit(batches(count), epochs=1, verbose=0, callbacks=[kp.PruningCallback(schedule, verbose=0)])
+    return model
+
+
+UNKNOWN_LENGTH = pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
+
+
+@UNKNOWN_LENGTH
+def test_a_generator_of_unknown_length_is_pruned_by_step():
+    model = fit_generator(pruned_model(), kp.OneShot(start=1, unit="step"), count=3)
+    assert_zero_where_cut(model)
+
+
+@UNKNOWN_LENGTH
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (kp.OneShot(start=50, unit="step"), "before the schedule's first cut, before step 50: nothing was pruned"),
+        (kp.Polynomial(0, 50, unit="step"), "goes on until step 50.*full strength is not reached"),
+    ],
+)
+def test_a_generator_that_ends_too_early_warns_at_the_end(schedule, message):
+    with pytest.warns(UserWarning, match=message):
+        fit_generator(pruned_model(), schedule, count=3)
+
+
+class DensityAtEveryStep(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.densities = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if JAX:
+            self.model.jax_state_sync()
+        self.densities.append(density(self.model.get_layer("hidden")))
+
+
+def test_by_step_a_cut_comes_before_the_step_of_its_index():
+    probe = DensityAtEveryStep()
+    fit(pruned_model(kp.TargetSparsity(0.75)), kp.OneShot(start=5, unit="step"), probe, epochs=2)
+    assert probe.densities == [1.0] * 5 + [0.25] * 3
+
+
+def test_with_gradient_accumulation_a_step_is_an_update():
+    probe = DensityAtEveryStep()
+    model = pruned_model(kp.TargetSparsity(0.75), optimizers.Adam(gradient_accumulation_steps=3))
+    fit(model, kp.OneShot(start=2, unit="step"), probe, epochs=2)
+    assert probe.densities == [1.0] * 6 + [0.25] * 2
+
+
+@pytest.mark.skipif(TORCH, reason="Keras runs one step at a time on PyTorch")
+@pytest.mark.parametrize(("at", "densities"), [(5, [1.0, 1.0, 1.0, 0.25]), (7, [1.0, 1.0, 1.0, 1.0])])
+def test_a_cut_waits_for_steps_that_are_executed_together(at, densities):
+    probe = DensityAtEveryStep()
+    model = pruned_model(kp.TargetSparsity(0.75), steps_per_execution=2, run_eagerly=False)
+    fit(model, kp.OneShot(start=at, unit="step"), probe, epochs=2)
+    assert probe.densities == densities
+    assert density(model.get_layer("hidden")) == 0.25
+
+
+def test_history_and_csv_logger_have_every_layer(tmp_path):
+    model = pruned_model({"hidden": kp.TargetSparsity(0.75), "head": kp.StdThreshold(0.5)})
+    history = fit(model, kp.OneShot(start=1), keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2).history
+    names = ["sparsity", "dropout/drop"]
+    names += [f"{value}/{layer}" for value in ("density", "threshold") for layer in ("hidden", "head")]
+    with open(tmp_path / "log.csv") as file:
+        logged = list(csv.DictReader(file))
+    for name in names:
+        assert [float(row[name]) for row in logged] == pytest.approx(history[name])
+    assert history["density/hidden"] == [1.0, 0.25]
+    assert history["sparsity"][0] == 0
+    assert history["sparsity"][1] == pytest.approx(1 - density(model))
+    (head,) = kp.layers.pruned_weights(model.get_layer("head"))
+    assert history["threshold/head"][1] == pytest.approx(float(array(head.threshold)))
+
+
+def test_layers_of_the_same_name_do_not_share_a_log_entry():
+    inputs = keras.Input((5, 8))
+    towers = [
+        keras.Sequential([keras.Input((5, 8)), layers.Dense(8, name="same")], name=name) for name in ("left", "right")
+    ]
+    hidden = layers.Bidirectional(layers.GRU(2, unroll=True), name="both")(towers[1](towers[0](inputs)))
+    model = kp.prune(keras.Model(inputs, hidden))
+    model.compile("sgd", "mse")
+    callback = kp.PruningCallback(kp.OneShot(), verbose=0)
+    logs = model.fit(np.ones((4, 5, 8)), np.ones((4, 4)), epochs=1, verbose=0, callbacks=[callback]).history
+    assert sum(name.startswith("density/") for name in logs) == 4
+    assert sum(name.startswith("threshold/") for name in logs) == 2 + 4
+
+
+class ShareOfZeros(layers.Layer):
+    """Measures inside the compiled training step what the dropout before it lets through."""
+
+    def build(self, input_shape):
+        self.share = self.add_weight(shape=(), initializer="zeros", trainable=False, name="share")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.share.assign(ops.mean(ops.cast(ops.equal(inputs, 0), "float32")))
+        return inputs
+
+
+class ShareAtEpochEnd(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["share"] = float(self.model.get_layer("probe").share)
+
+
+@pytest.mark.parametrize(("adjust", "rate"), [(True, 0.15), (False, 0.5)])
+def test_the_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(1500, bias_initializer="ones", name="fc"),
+            layers.Dropout(0.5, seed=1, name="drop"),
+            ShareOfZeros(name="probe"),
+            layers.Dense(3, name="head"),
+        ]
+    )
+    model = kp.prune(model, {"fc": kp.TargetSparsity(0.91)})
+    model.compile(optimizers.SGD(0.0), "mse", jit_compile=JAX)
+    callback = kp.PruningCallback(kp.OneShot(start=1), adjust_dropout=adjust, verbose=0)
+    history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback, ShareAtEpochEnd()]).history
+    assert history["share"] == pytest.approx([0.5, rate], abs=0.02)
+    if adjust:
+        assert history["dropout/drop"] == pytest.approx([0.5, 0.15], abs=1e-6)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Interrupts `fit` at the end of the second epoch, as Ctrl-C does."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_set_weights_after_an_interrupted_fit_warns():
+    model = pruned_model()
+    dense = model.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, kp.OneShot(start=1), Interrupt())
+    with pytest.warns(UserWarning, match="The restored weights are less sparse"):
+        model.set_weights(dense)

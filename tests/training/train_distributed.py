@@ -1,0 +1,128 @@
+"""A pruned model trained on one device or on several, as a process of its own: `train_distributed.py WAY OUTPUT`.
+
+It writes an `.npz` file with the weights, and the masks that every replica has at every epoch.
+"""
+
+import os
+import sys
+
+import keras
+import numpy as np
+
+import keras_prune as kp
+
+X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(64, 4)).astype("float32")
+
+
+def make():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, "relu", name="hidden"),
+            keras.layers.BatchNormalization(momentum=0.9, synchronized=os.environ["KERAS_BACKEND"] == "tensorflow"),
+            keras.layers.Dense(4, name="head"),
+        ]
+    )
+    model = kp.prune(model, kp.StdThreshold(1.0))
+    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=os.environ["KERAS_BACKEND"] == "jax")
+    return model
+
+
+def replicas(variable):
+    """The values of a variable on every device that has one."""
+    value = variable.value
+    if hasattr(value, "values"):  # Mirrored by TensorFlow.
+        return [part.numpy() for part in value.values]
+    if hasattr(value, "addressable_shards") and value.is_fully_replicated:
+        return [np.asarray(shard.data) for shard in value.addressable_shards]
+    return [keras.ops.convert_to_numpy(value)]
+
+
+class Masks(keras.callbacks.Callback):
+    """Keeps the masks of every replica at every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        for weight in kp.layers.pruned_weights(self.model):
+            self.kept[f"mask/{epoch}/{weight.layer.name}"] = np.stack(replicas(weight.mask))
+
+
+def train(model, masks):
+    callbacks = [kp.PruningCallback(kp.Iterative(rounds=3), verbose=0), masks]
+    model.fit(X, Y, batch_size=32, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
+
+
+def on_tensorflow(way, masks):
+    import tensorflow as tf
+
+    if way == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    elif way == "workers":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        strategy = tf.distribute.get_strategy()
+    with strategy.scope():
+        model = make()
+    (train_by_hand if way == "workers" else train)(model, masks)
+    return model
+
+
+def train_by_hand(model, masks):
+    """The same training in a loop of its own: Keras's `fit` refuses a MultiWorkerMirroredStrategy, pruned or not."""
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    masks.set_model(model)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(x, y):
+        def replica_step(x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum((model(x, training=True) - y) ** 2) / (32 * 4)  # Summed over all replicas later.
+            model.optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+
+        strategy.run(replica_step, args=(x, y))
+
+    for epoch in range(4):
+        kp.cut(model, kp.Iterative(rounds=3)(epoch))
+        for x, y in strategy.experimental_distribute_dataset(data):
+            step(x, y)
+        masks.on_epoch_end(epoch)
+
+
+def on_jax(way, masks):
+    if way == "data":
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    elif way == "model":
+        mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"], keras.distribution.list_devices())
+        layout = keras.distribution.LayoutMap(mesh)
+        layout[".*hidden.*kernel"] = (None, "model")
+        layout[".*hidden.*bias"] = ("model",)
+        layout[".*hidden.*pruning/mask_0"] = (None, "model")
+        keras.distribution.set_distribution(
+            keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
+        )
+    model = make()
+    train(model, masks)
+    return model
+
+
+if __name__ == "__main__":
+    way, output = sys.argv[1:]
+    masks = Masks()
+    model = {"tensorflow": on_tensorflow, "jax": on_jax}[keras.backend.backend()](way, masks)
+    weights = {
+        f"weight/{i}": keras.ops.convert_to_numpy(variable.value)
+        for i, variable in enumerate(model.trainable_variables)
+    }
+    np.savez(output, **masks.kept, **weights)
