@@ -11,6 +11,7 @@ from rich.table import Table
 from keras_prune import _keras
 from keras_prune.analysis.activations import nonzero_shares
 from keras_prune.analysis.tables import table_with_lines
+from keras_prune.layers.kinds import DROPOUTS
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.layers.weights import labels, prunable_weights, pruned_weights, weights_by_layer
@@ -25,13 +26,6 @@ from keras_prune.models.graph import (
 )
 from keras_prune.storage.codecs import WeightStorage
 from keras_prune.storage.sparse_file import storage_sizes
-
-_DROPOUTS = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
 
 
 class Row(NamedTuple):
@@ -253,7 +247,7 @@ def _skipped(model, groups, names) -> dict[str, str]:
     sources = dropout_sources(model)
     tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
     for layer in layers_in(model):
-        if isinstance(layer, _DROPOUTS) and id(layer) not in tied and layer.rate > 0:
+        if isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
             source = sources.get(id(layer), Source(None, "the layers of a subclassed model cannot be followed"))
             reason = source.reason
             if source.layer is not None and not pruned_weights(source.layer):

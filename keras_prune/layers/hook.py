@@ -10,11 +10,9 @@ import keras
 from keras import ops
 
 from keras_prune import _keras
+from keras_prune.layers.kinds import LOOPS
 from keras_prune.layers.masked_scope import MaskedScope, is_masked
 from keras_prune.layers.traversal import is_pruning_state
-
-# These call a layer inside them at each time step. The masked weight is computed once, outside of the loop.
-_LOOPS = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 def override(layer, name: str, function) -> None:
@@ -43,7 +41,8 @@ def hook(layer, held: dict, below: dict) -> None:
     """
     if isinstance(layer, keras.Model) and not held and _keras.is_functional_call(layer) and not _reads_variables(layer):
         return
-    if isinstance(layer, _LOOPS):
+    if isinstance(layer, LOOPS):
+        # The masked weight is computed once, outside of the loop.
         held, below = {**held, **below}, {}
     present = vars(layer).get("call")
     if hasattr(present, "held"):

@@ -4,22 +4,14 @@ import math
 
 import keras
 
+from keras_prune.layers.kinds import (
+    CONVOLUTIONS,
+    DEPTHWISE_CONVOLUTIONS,
+    RECURRENT,
+    SEPARABLE_CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+)
 from keras_prune.rules.chunks import count
-
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_TRANSPOSED_CONVOLUTIONS = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
 
 
 def connections(weights) -> tuple[int, int]:
@@ -37,11 +29,11 @@ def flop(layer, weights: int) -> int | None:
         return 0  # It looks rows up.
     if shape is None:
         return None
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, (*CONVOLUTIONS, *DEPTHWISE_CONVOLUTIONS, *SEPARABLE_CONVOLUTIONS)):
         shape = layer.compute_output_shape(shape)
-    elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)) and len(shape) == 3:
+    elif isinstance(layer, RECURRENT) and len(shape) == 3:
         shape = (*shape[:2], None)
-    elif not isinstance(layer, (keras.layers.Dense, *_TRANSPOSED_CONVOLUTIONS)):
+    elif not isinstance(layer, (keras.layers.Dense, *TRANSPOSED_CONVOLUTIONS)):
         return None
     positions = shape[2:] if getattr(layer, "data_format", "") == "channels_first" else shape[1:-1]
     return None if None in positions else 2 * weights * math.prod(positions)

@@ -10,48 +10,10 @@ import keras
 from keras_prune import _keras
 from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.dropout import DropoutRate
+from keras_prune.layers.kinds import ACTIVATIONS, DROPOUTS, NORMALIZATIONS, TRANSPARENT
 from keras_prune.layers.masks import PrunedWeight
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import pruned_weights, pruning_of
-
-# Layers that hand every neuron of their input on to one place of their output, so that behind them one still speaks
-# of "the outputs of" the layer before. Matched with isinstance, subclasses included.
-_TRANSPARENT = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-    keras.layers.Softmax,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-)
-_ACTIVATIONS = _TRANSPARENT[:9]
 
 
 class Source(NamedTuple):
@@ -129,17 +91,17 @@ class Graph:
                 return Source(layer, "")
             if isinstance(layer, keras.layers.InputLayer):
                 return Source(None, "it drops or reads the model's own inputs")
-            if not isinstance(layer, _TRANSPARENT):
+            if not isinstance(layer, TRANSPARENT):
                 kind = "nested model" if isinstance(layer, keras.Model) else type(layer).__name__
                 return Source(None, f"behind {kind} {layer.name!r} no single layer's outputs are left to follow")
 
     def activation(self, layer):
         """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""
-        return self._follow(layer, _ACTIVATIONS)
+        return self._follow(layer, (*ACTIVATIONS, *NORMALIZATIONS))
 
     def activations_behind(self, layer) -> int:
         """Returns how many activations of `layer` the next layer reads for one input: those behind the pooling."""
-        shape = self.shapes[id(self._follow(layer, _TRANSPARENT))]
+        shape = self.shapes[id(self._follow(layer, TRANSPARENT))]
         return math.prod(size or 1 for size in shape[1:])
 
     def _follow(self, layer, kinds):
@@ -157,7 +119,7 @@ def dropout_sources(model) -> dict[int, Source]:
         if has_graph(submodel):
             graph = Graph(submodel)
             for layer in submodel.layers:
-                if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+                if isinstance(layer, DROPOUTS) and layer.rate > 0:
                     sources[id(layer)] = graph.source(layer)
     return sources
 

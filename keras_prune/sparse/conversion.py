@@ -6,14 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune.layers.kinds import CONVOLUTIONS
 from keras_prune.models.graph import is_weight_layer, leaf_layers
 from keras_prune.models.rebuild import plain_model, rebuild
 from keras_prune.rules.chunks import on_host
 from keras_prune.sparse.matrices import MATRICES
 from keras_prune.sparse.sparse_dense import SparseDense, require_kernel
 from keras_prune.sparse.timing import interleave
-
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
 def to_sparse(model, kernel: str = "auto", batch_size: int = 1, verbose: int = 1):
@@ -87,9 +86,9 @@ def _converted(model, kernel, batch_size):
 def _stays_dense(layer) -> str | None:
     """Returns why a layer with connections cannot be converted."""
     # The exact class: a subclass may compute something else.
-    if type(layer) not in (keras.layers.Dense, *_CONVOLUTIONS):
+    if type(layer) not in (keras.layers.Dense, *CONVOLUTIONS):
         return f"a {type(layer).__name__} has no sparse counterpart here"
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, CONVOLUTIONS):
         if set(layer.kernel_size) != {1}:
             return "a convolution over several places is faster dense"
         if set(layer.strides) != {1} or layer.groups != 1 or layer.data_format != "channels_last":
