@@ -1,6 +1,7 @@
-"""Private names of Keras, each behind a function that says what it is for.
+"""Private names of Keras and its backends, each behind a function.
 
-All were read in Keras 3.15, the oldest version that the package accepts.
+Each docstring says what the function does, why no public name does it, and in which version that was read. Keras 3.15
+is the oldest version that the package accepts.
 """
 
 import contextlib
@@ -10,30 +11,30 @@ from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import initialize_all_variables
 from keras.src.models.functional import Functional
-from keras.src.ops.node import Node
 from keras.src.saving import saving_lib
+from keras.src.saving.serialization_lib import SafeModeScope
 
 
 def layers_of(layer) -> list:
-    """Returns the layers that a layer holds itself. `model.layers` exists for models only."""
+    """Returns the layers that a layer holds itself. Only models have `layers` (Keras 3.15)."""
     return list(layer._layers)
 
 
 def variables_made_trainable(layer) -> list:
-    """Returns the variables that a layer itself made as trainable ones, frozen since or not.
+    """Returns the trainable variables that a layer created itself, even if it is frozen now.
 
-    `trainable_variables` has those of inner layers too, and is empty while the layer is frozen.
+    `trainable_variables` includes those of inner layers, and is empty while the layer is frozen (Keras 3.15).
     """
     return list(layer._trainable_variables)
 
 
-def inbound_nodes(operation) -> list[Node]:
-    """Returns the calls of an operation in Functional models. There is no public list of them."""
+def inbound_nodes(operation) -> list:
+    """Returns the calls of an operation in Functional models. No public name lists them (Keras 3.15)."""
     return list(operation._inbound_nodes)
 
 
 def add_layer(layer, name: str, inner) -> None:
-    """Sets `layer.<name> = inner` on a layer that is built. Keras allows new state only before."""
+    """Sets `layer.<name> = inner` on a built layer. Keras locks the state of a layer at `build` (Keras 3.15)."""
     tracker = layer._tracker
     locked = tracker.locked
     tracker.unlock()
@@ -45,44 +46,56 @@ def add_layer(layer, name: str, inner) -> None:
 
 
 def remove_layer(layer, name: str) -> None:
-    """Undoes `add_layer`: `delattr` alone leaves the inner layer in the list of layers."""
+    """Undoes `add_layer`. `delattr` alone leaves the inner layer in the list of layers (Keras 3.15)."""
     layer._tracker.untrack(getattr(layer, name))
     delattr(layer, name)
 
 
 def forget_variables(layer, paths: set[str]) -> None:
-    """Takes variables of inner layers out of a layer's PyTorch parameters, in which Keras lists all of them."""
+    """Removes variables of inner layers from the PyTorch parameters of a layer.
+
+    Keras lists the variables of all inner layers there, and offers no way to remove one (Keras 3.15).
+    """
     parameters = vars(layer).get("_modules", {}).get("_torch_params")
     for path in paths.intersection(parameters or ()):
         parameters.pop(path)
 
 
 def is_functional_call(model) -> bool:
-    """Whether a model runs its graph of layers, because its class does not define `call`."""
+    """Whether a model runs its graph of layers, because its class does not define `call`.
+
+    The class `Functional` has no public name (Keras 3.15).
+    """
     return type(model).call in (Functional.call, keras.Sequential.call, keras.layers.Layer.call)
 
 
 def is_quantized(layer) -> bool:
-    """Whether `quantize` changed the layer. `quantization_mode` is set for layers that ignore it, too."""
+    """Whether `quantize` changed the layer.
+
+    `quantization_mode` is also set for layers that ignore it (Keras 3.15).
+    """
     return getattr(layer, "_is_quantized", False)
 
 
 def strategy_scope(model):
-    """The scope of the `tf.distribute.Strategy` that a model was made in, to make variables like its own.
+    """Returns the scope of the `tf.distribute.Strategy` that a model was created in.
 
-    The public `distribute_strategy` is the current strategy, not the model's, where it was made in none.
+    If there is none, the public `distribute_strategy` returns the current strategy instead (Keras 3.15).
     """
     strategy = getattr(model, "_distribute_strategy", None)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def stateless_scope():
-    """Returns the active `keras.StatelessScope`, or `None`."""
+    """Returns the active `keras.StatelessScope` or `None`. Only the class is public (Keras 3.15)."""
     return global_state.get_global_attribute("stateless_scope")
 
 
 class inside:
-    """Context in which `scope` is the active stateless scope, and variables are read as they are stored, not cast."""
+    """Context in which `scope` is the active stateless scope, and variables are read without autocasting.
+
+    Entering the public `keras.StatelessScope` again would not suspend the scopes around it (Keras 3.15).
+    """
 
     def __init__(self, scope):
         self.scopes = {"stateless_scope": scope, "autocast_scope": None}
@@ -98,19 +111,23 @@ class inside:
 
 
 def stored_value(variable):
-    """Returns the value of a variable outside of any scope; `None` if it is not initialized yet."""
+    """Returns the value of a variable outside of any scope, or `None` if it is not initialized.
+
+    The public `value` is that of the scope, and calls the initializer if there is no value (Keras 3.15).
+    """
     return variable._value
 
 
 def initialize_variables() -> None:
-    """Initializes the variables that were made in a stateless scope. Keras does it when the scope ends."""
+    """Initializes the variables created in stateless scopes. Keras only does so when a scope ends (Keras 3.15)."""
     initialize_all_variables()
 
 
 def keep_strides(mask, variable) -> None:
-    """Gives a new mask the strides of its weight.
+    """Gives a new mask the strides of its PyTorch weight.
 
-    `torch.where` lays its result out like the mask. A matrix product of a weight in another layout rounds differently.
+    `torch.where` returns the layout of the mask, and a matrix product in another layout rounds differently. The public
+    `assign` keeps the strides of the variable (Keras 3.15).
     """
     if keras.backend.backend() == "torch" and variable._value is not None and mask._value is not None:
         stride = variable._value.stride()
@@ -121,56 +138,166 @@ def keep_strides(mask, variable) -> None:
 def where_kept(mask, variable):
     """Returns a weight with zeros where its mask is `False`, as a tensor.
 
-    Each layer does this at each eager call on PyTorch, where `ops.where` takes five times as long as `torch.where`.
+    PyTorch layers do this in each eager call, where `ops.where` takes five times as long as `torch.where` (Keras 3.15).
     """
     if keras.backend.backend() != "torch":
         return ops.where(mask.value, variable.value, 0.0)
     import torch
 
     masked = torch.where(mask.value, variable.value, 0.0)
-    # PyTorch chooses by it how `matmul` computes and rounds, even where no gradient is recorded.
+    # PyTorch chooses by it how `matmul` computes and rounds, even if no gradient is recorded.
     if not masked.requires_grad and variable.trainable and not torch.compiler.is_compiling():
         masked.requires_grad_()
     return masked
 
 
 def get_keras_mask(tensor):
-    """Returns the mask that `Masking` or `Embedding(mask_zero=True)` attached to a tensor."""
+    """Returns the mask that `Masking` or `Embedding(mask_zero=True)` attached to a tensor.
+
+    No public function of Keras returns it (Keras 3.15).
+    """
     return getattr(tensor, "_keras_mask", None)
 
 
 def set_keras_mask(tensor, mask) -> None:
-    """Attaches the mask of time steps to a tensor."""
+    """Attaches a mask of time steps to a tensor, which no public function of Keras does (Keras 3.15)."""
     if mask is not None:
         tensor._keras_mask = mask
 
 
 def unpickle(model_class, buffer):
-    """Returns the function that unpickles a model in Keras, and its arguments."""
+    """Returns the function with which Keras unpickles a model, and its arguments.
+
+    A class with its own `__reduce__` cannot get them from the public one (Keras 3.15).
+    """
     return model_class._unpickle_model, (buffer,)
 
 
 def save_to_buffer(model, buffer) -> None:
-    """Writes a model with its state into a buffer, as Keras does to pickle it."""
+    """Writes a model with its state into a buffer. The public `save` only writes to a path (Keras 3.15)."""
     saving_lib._save_model_to_fileobj(model, buffer, "h5")
 
 
 def has_keras_class(model) -> bool:
-    """Whether a model is of Keras's Sequential or Functional class itself. `Functional` has no public name."""
+    """Whether a model is exactly of the class `Sequential` or `Functional`, which has no public name (Keras 3.15)."""
     return type(model) in (Functional, keras.Sequential)
 
 
 def origin_of(tensor) -> tuple:
-    """Returns the operation that made a symbolic tensor, and the position of the call among its `inbound_nodes`."""
+    """Returns the operation that created a symbolic tensor, and the index of the call among its `inbound_nodes`.
+
+    No public name leads from a tensor to its operation (Keras 3.15).
+    """
     operation, node_index, _ = tensor._keras_history
     return operation, node_index
 
 
 def compile_arguments(model) -> dict:
-    """Returns the arguments of `compile`, objects and not their configs, which `get_compile_config` gives."""
+    """Returns the arguments of `compile` as objects. `get_compile_config` returns their configs (Keras 3.15)."""
     return dict(model._compile_config.config)
 
 
-def has_schedule(optimizer) -> bool:
-    """Whether the learning rate of an optimizer is a schedule. `learning_rate` is its value at present."""
-    return isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+def schedule_of(optimizer):
+    """Returns the learning rate schedule or function of an optimizer, or `None` if the rate is a variable.
+
+    The public `learning_rate` is the current value (Keras 3.15).
+    """
+    schedule = getattr(optimizer, "_learning_rate", None)
+    return schedule if callable(schedule) else None
+
+
+def slots_of(optimizer) -> tuple[list, dict[str, list]]:
+    """Returns the variables that an optimizer trains, and by attribute its lists of one slot for each of them.
+
+    The public `variables` lists all slots in one sequence, without the weights they belong to (Keras 3.15).
+    """
+    trained = optimizer._trainable_variables
+    lists = {name: held for name, held in vars(optimizer).items() if isinstance(held, list) and held is not trained}
+    return trained, {name: held for name, held in lists.items() if len(held) == len(trained)}
+
+
+def set_initial_epoch(model, epoch: int | None) -> None:
+    """Sets the epoch at which `fit` starts or, with `None`, leaves it to `fit(initial_epoch=...)`.
+
+    A callback has no public way to change it, and `keras.callbacks.BackupAndRestore` sets the same name (Keras 3.15).
+    """
+    model._initial_epoch = epoch
+
+
+@contextlib.contextmanager
+def declaring():
+    """Context in which variables get a shape but no memory, yields the list of them.
+
+    Leave it before you call `allocate`. Keras would initialize them all when a `keras.StatelessScope` ends, those of a
+    model that was rejected too (Keras 3.15).
+    """
+    uninitialized = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
+    before, declared = len(uninitialized), []
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield declared
+    finally:
+        declared.extend(uninitialized[before:])
+        del uninitialized[before:]
+
+
+def allocate(variables, initializers) -> None:
+    """Gives variables from `declaring` their first values, one after the other.
+
+    `initializers` maps the `id` of a variable to a function of shape and dtype. Other variables keep the initializer
+    of their layer. `assign` would first allocate and initialize the variable (Keras 3.15).
+    """
+    for variable in variables:
+        variable._initializer = initializers.get(id(variable), variable._initializer)
+        variable._deferred_initialize()
+
+
+def safe_mode():
+    """Context in which configs cannot run code, even after `keras.config.enable_unsafe_deserialization()`.
+
+    That public function also overrides the argument `safe_mode=True` (Keras 3.15).
+    """
+    return SafeModeScope(True)
+
+
+def attribute_of(layer, name: str):
+    """Returns an attribute that was set on a layer itself, or `None`.
+
+    PyTorch stores attributes that are layers apart, in the private dict of `torch.nn.Module` (PyTorch 2.13).
+    """
+    return vars(layer).get(name) or vars(layer).get("_modules", {}).get(name)
+
+
+def replace_layers(model, replacements: dict) -> None:
+    """Replaces layers, by `id`, in the attributes of a model, including those in lists and dicts.
+
+    `setattr` alone adds the new layer behind those that are there, so that `model.layers` changes its order (Keras
+    3.15). The names that are left out are the books of Keras, PyTorch and TensorFlow, which follow the attributes.
+    """
+    for layer in model.layers:
+        model._tracker.replace_tracked_value("layers", layer, replacements[id(layer)])
+    for name, held in {**vars(model), **vars(model).get("_modules", {})}.items():
+        value = getattr(held, "__wrapped__", held)  # TensorFlow wraps tuples.
+        held_here = any(id(leaf) in replacements for leaf in keras.tree.flatten(value))
+        if held_here and name not in ("_layers", "_modules") and not name.startswith("_self_"):
+            setattr(model, name, keras.tree.map_structure(lambda leaf: replacements.get(id(leaf), leaf), value))
+
+
+def copy_trainable(model, source) -> None:
+    """Makes a model frozen if `source` is. The public `trainable` would also set all inner layers (Keras 3.15)."""
+    model._trainable = source._trainable
+
+
+def lambda_output_shape(layer):
+    """Returns `output_shape` of a `Lambda` layer. `get_config` serializes it if it is a function (Keras 3.15)."""
+    return layer._output_shape
+
+
+def metric_directions(model) -> dict[str, str]:
+    """Returns `"up"` or `"down"` for each compiled metric of a model that says which values are better.
+
+    Only callbacks such as `EarlyStopping(mode="auto")` read it, and `model.metrics` lists the containers alone. The
+    metrics exist once the model was trained or evaluated (Keras 3.15).
+    """
+    metrics = [metric for container in model.metrics for metric in getattr(container, "metrics", [])]
+    return {metric.name: metric._direction for metric in metrics if hasattr(metric, "_direction")}

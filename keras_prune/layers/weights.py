@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_prune import _keras
 from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.traversal import layers_in, paths_in
@@ -40,8 +41,8 @@ def masks_of(layer) -> list[PrunedWeight]:
 
 
 def pruning_of(layer) -> Any:
-    """Returns the attribute `pruning` of a layer object, or `None`. PyTorch keeps attributes that are layers apart."""
-    return vars(layer).get("pruning") or vars(layer).get("_modules", {}).get("pruning")
+    """Returns the attribute `pruning` of a layer object, or `None`."""
+    return _keras.attribute_of(layer, "pruning")
 
 
 class PrunableWeight(NamedTuple):

@@ -11,7 +11,7 @@ def require_model(model) -> None:
     if isinstance(model, keras.Model):
         return
     module = type(model).__module__
-    if module.startswith(("tf_keras", "tensorflow.python.keras")):
+    if module.split(".")[0] in ("tf_keras", "tensorflow"):
         raise ValueError(
             "keras_prune needs a Keras 3 model, and this is a Keras 2 model. Build it with `import keras` and, where "
             f"it comes from `tf.keras`, without TF_USE_LEGACY_KERAS=1. Received: model of class {module}."

@@ -1,27 +1,32 @@
-"""Optimizer slots: the momentum of a connection goes with it.
+"""Reset the optimizer slots of pruned connections.
 
-Without this, the momentum that Adam or SGD has gathered moves a stored weight off zero in the steps after the cut, and
-what is saved is no longer sparse.
+Otherwise, the momentum of Adam or SGD moves pruned weights away from zero in the steps after a cut, and saved models
+are no longer sparse.
 """
 
 import keras
 from keras import ops
 
+from keras_prune import _keras
+
 
 def optimizers_of(model) -> list:
-    """Returns the optimizer that a model was compiled with, and those that its class keeps for a step of its own."""
+    """Returns the optimizers of a model: that of `compile`, and those that its class holds for its own train step."""
     return [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
 
 
 def reset_slots(optimizer, pairs) -> None:
-    """Takes every optimizer slot back to its initial value wherever a connection is cut.
+    """Resets the optimizer slots of pruned connections to their initial values.
 
-    Not every slot starts at zero (the accumulator of Ftrl and of Adagrad starts at 0.1, and 0 would make it divide
-    0 by 0), so the values are read off a fresh optimizer of the same configuration.
+    The initial values are read from a new optimizer of the same configuration, because not every slot starts at zero:
+    with an accumulator of zero, Ftrl and Adagrad would divide zero by zero.
 
     Args:
-        optimizer: Keras optimizer, built or not. One that has not taken a step yet has nothing to reset.
+        optimizer: Keras optimizer. Nothing is reset if it is not built.
         pairs: List of `(variable, mask)`, the pruned weights.
+
+    Raises:
+        ValueError: If the optimizer cannot be created from its config.
     """
     if hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer
         reset_slots(optimizer.inner_optimizer, pairs)
@@ -33,31 +38,32 @@ def reset_slots(optimizer, pairs) -> None:
 
 
 def _reset(optimizer, pairs):
-    trainable = optimizer._trainable_variables
-    positions = {id(variable): position for position, variable in enumerate(trainable)}
-    for slots, initial in _slot_lists(optimizer, len(trainable)):
+    trained, slots = _keras.slots_of(optimizer)
+    positions = {id(variable): position for position, variable in enumerate(trained)}
+    for name, initial in _initial_values(optimizer).items():
         for variable, mask in pairs:
-            slot = slots[positions[id(variable)]] if id(variable) in positions else None
-            # Adafactor keeps rows and columns of its second moment, which belong to no single connection.
+            position = positions.get(id(variable))
+            slot = None if position is None or name not in slots else slots[name][position]
+            # Adafactor has slots for rows and columns, which do not belong to single connections.
             if slot is not None and tuple(slot.shape) == tuple(variable.shape):
                 slot.assign(ops.where(mask.value, slot.value, ops.full_like(slot.value, initial)))
 
 
-def _slot_lists(optimizer, count):
-    """Yields `(one slot per trainable variable, initial value)` for each kind of slot that the optimizer keeps."""
+def _initial_values(optimizer) -> dict[str, float]:
+    """Returns the initial value of each kind of slot, by its attribute in an optimizer of the same configuration."""
     try:
-        # Without the learning rate, which may be a schedule of the user's own that is not registered.
+        # Without the learning rate, which may be a schedule that is not registered.
         fresh = type(optimizer).from_config(optimizer.get_config() | {"learning_rate": 0.0})
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            "The initial values of an optimizer's slots are read off another of its configuration, so its class must "
-            f"be made from its get_config(). Received: optimizer={optimizer.name!r} of class "
-            f"{type(optimizer).__name__}, for which this failed: {error}"
+            "An optimizer must be able to be created from its `get_config()`, because its slots are reset to the "
+            "initial values of another with the same configuration. "
+            f"Received: optimizer={optimizer.name!r} of class {type(optimizer).__name__}, for which this failed: {error}"
         ) from error
     fresh.build([keras.Variable(ops.zeros((1, 1)), name="probe")])
-    for name, slots in vars(optimizer).items():
-        if name == "_trainable_variables" or not isinstance(slots, list) or len(slots) != count:
-            continue
-        probes = getattr(fresh, name, None)
-        if isinstance(probes, list) and len(probes) == 1 and isinstance(probes[0], keras.Variable):
-            yield slots, float(ops.convert_to_numpy(probes[0]).ravel()[0])
+    _, slots = _keras.slots_of(fresh)
+    return {
+        name: float(ops.convert_to_numpy(probe).ravel()[0])
+        for name, (probe,) in slots.items()
+        if isinstance(probe, keras.Variable)
+    }
