@@ -301,3 +301,13 @@ def metric_directions(model) -> dict[str, str]:
     """
     metrics = [metric for container in model.metrics for metric in getattr(container, "metrics", [])]
     return {metric.name: metric._direction for metric in metrics if hasattr(metric, "_direction")}
+
+
+def metric_directions(model) -> dict[str, str]:
+    """Returns `"up"` or `"down"` for each compiled metric of a model that says which values are better.
+
+    Only callbacks such as `EarlyStopping(mode="auto")` read it, and `model.metrics` lists the containers alone. The
+    metrics exist once the model was trained or evaluated (Keras 3.15).
+    """
+    metrics = [metric for container in model.metrics for metric in getattr(container, "metrics", [])]
+    return {metric.name: metric._direction for metric in metrics if hasattr(metric, "_direction")}

@@ -1,33 +1,87 @@
-"""Evaluation: one number from one pass over validation data."""
+"""Measure a compiled model on validation data, and tell better values from worse ones."""
 
 import keras
 
+from keras_prune import _keras
+
 
 def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = None, steps: int | None = None) -> float:
-    """Returns what a compiled model measures on `data`.
+    """Returns the value of a metric of a compiled model.
 
     Args:
         model: Compiled Keras model.
         data: What `fit` takes as `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or a dataset of batches.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
-        batch_size: Integer. Defaults to `None`, Keras's own.
-        steps: Integer, how many batches of a dataset to take. Defaults to `None`, all.
+        batch_size: Integer. Defaults to `None`, 32 where `data` holds arrays.
+        steps: Integer, number of batches to take. Defaults to `None`, all. An endless dataset needs it.
 
     Raises:
-        ValueError: If the model is not compiled, or does not measure `monitor`.
+        ValueError: If the model is not compiled or does not measure `monitor`, or if `data` is endless.
     """
     if not model.compiled:
         raise ValueError(
-            "Measuring a model takes a metric: call model.compile(..., metrics=['accuracy']) first. "
-            f"Received: model={model.name!r}, not compiled"
+            "The model has no metrics. Call model.compile(..., metrics=['accuracy']) first. "
+            f"Received: model={model.name!r} with model.compiled=False"
         )
+    require_end(data, steps)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     values = model.evaluate(
         x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, verbose=0, return_dict=True
     )
     if monitor not in values:
         raise ValueError(
-            "monitor must be a metric that the model was compiled with, such as metrics=['accuracy']. "
-            f"Received: monitor={monitor!r}, measured are {sorted(values)}"
+            f"The model does not measure {monitor!r}. `monitor` must be one of {sorted(values)}; compile the model "
+            f"with the metrics that you need. Received: monitor={monitor!r}"
         )
     return float(values[monitor])
+
+
+def direction(model, monitor: str, mode: str = "auto") -> int:
+    """Returns `1` if more of a metric is better, `-1` if less is.
+
+    Args:
+        model: Compiled Keras model. `"auto"` needs one that was evaluated before, since Keras makes metrics late.
+        monitor: String, `"loss"` or a metric that the model was compiled with.
+        mode: `"min"`, `"max"` or `"auto"`, as in Keras's callbacks. `"auto"` knows losses and Keras's own metrics,
+            those of a single output (`"head_mae"`) included. Defaults to `"auto"`.
+
+    Raises:
+        ValueError: If `mode` is invalid, or is `"auto"` and nothing is known of the metric.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> direction(model, "loss"), direction(model, "my_score", mode="max")
+    (-1, 1)
+    """
+    if mode not in ("auto", "min", "max"):
+        raise ValueError(f"`mode` must be 'auto', 'min' or 'max'. Received: mode={mode!r}")
+    if mode != "auto":
+        return 1 if mode == "max" else -1
+    if monitor == "loss" or monitor.endswith("_loss"):
+        return -1
+    for name, known in sorted(_keras.metric_directions(model).items(), key=lambda item: -len(item[0])):
+        if monitor == name or monitor.endswith(f"_{name}"):
+            return 1 if known == "up" else -1
+    raise ValueError(
+        f"Keras does not know whether more or less of {monitor!r} is better. Pass mode='max' or mode='min'. "
+        f"Received: monitor={monitor!r}, mode={mode!r}"
+    )
+
+
+def require_end(data, steps: int | None) -> None:
+    """Raises a `ValueError` if a dataset is known to be endless and `steps` is `None`.
+
+    A `tf.data.Dataset` and a `keras.utils.PyDataset` know it. A Python generator does not.
+    """
+    if steps is None and _is_endless(data):
+        raise ValueError(
+            f"The dataset is endless. Pass `steps`, the number of batches to take. Received: data={data!r}, steps=None"
+        )
+
+
+def _is_endless(data) -> bool:
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    cardinality = getattr(data, "cardinality", None)  # Of a tf.data.Dataset, without importing TensorFlow.
+    return callable(cardinality) and int(cardinality()) == -1
