@@ -205,7 +205,7 @@ def _learning_rates(model, fraction) -> tuple[float | None, float | None]:
             f"Received: learning_rate_fraction={fraction}"
         )
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Of a LossScaleOptimizer.
-    if _keras.has_schedule(optimizer):
+    if _keras.schedule_of(optimizer):
         if fraction == 1:
             return None, None
         raise ValueError(
