@@ -303,11 +303,10 @@ def metric_directions(model) -> dict[str, str]:
     return {metric.name: metric._direction for metric in metrics if hasattr(metric, "_direction")}
 
 
-def metric_directions(model) -> dict[str, str]:
-    """Returns `"up"` or `"down"` for each compiled metric of a model that says which values are better.
+def batches_seen(optimizer) -> int:
+    """Returns how many batches an optimizer has seen, also where gradient accumulation makes a step of several.
 
-    Only callbacks such as `EarlyStopping(mode="auto")` read it, and `model.metrics` lists the containers alone. The
-    metrics exist once the model was trained or evaluated (Keras 3.15).
+    The public `iterations` counts steps, and forgets batches that are accumulated already (Keras 3.15).
     """
-    metrics = [metric for container in model.metrics for metric in getattr(container, "metrics", [])]
-    return {metric.name: metric._direction for metric in metrics if hasattr(metric, "_direction")}
+    # Through NumPy, because a variable under `tf.distribute` does not support int().
+    return int(ops.convert_to_numpy(optimizer._iterations))

@@ -58,7 +58,7 @@ def _initial_values(optimizer) -> dict[str, float]:
         raise ValueError(
             "An optimizer must be able to be created from its `get_config()`, because its slots are reset to the "
             "initial values of another with the same configuration. "
-            f"Received: optimizer={optimizer.name!r} of class {type(optimizer).__name__}, for which this failed: {error}"
+            f"Received: optimizer={optimizer.name!r} of class {type(optimizer).__name__}, which failed with: {error}"
         ) from error
     fresh.build([keras.Variable(ops.zeros((1, 1)), name="probe")])
     _, slots = _keras.slots_of(fresh)
