@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = lazy_attributes(
         "keras_prune.export.tflite_report": ["TFLiteReport"],
         "keras_prune.export.xla": ["XLAReport"],
         "keras_prune.layers.masks": ["LayerCut", "PrunedWeight"],
-        "keras_prune.neurons.dead_neurons": ["DeadNeurons", "LayerNeurons"],
+        "keras_prune.neurons.report": ["DeadNeurons", "LayerNeurons"],
         "keras_prune.rules.criteria": ["Cut"],
         "keras_prune.storage.codecs": ["WeightStorage"],
         "keras_prune.training.round_store": ["Round"],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_prune as kp
-from keras_prune.neurons.dead_neurons import dead_neurons, remove_dead_neurons
+from keras_prune.neurons import dead_neurons, remove_dead_neurons
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,7 +46,7 @@ def assert_same_outputs(small, model):
 
 
 def row(report, name):
-    (found,) = (row for row in report.rows if row.layer == name)
+    (found,) = (row for row in report.rows if row.name == name)
     return found
 
 
@@ -320,7 +320,7 @@ def test_what_a_merge_reads_is_left_with_the_reason():
     assert (row(report, "start").left, row(report, "end").left) == (1, 1)
     assert row(report, "end").note == "Add 'add' merges several inputs or is called more than once"
     assert row(report, "inner").without_outputs == 3
-    assert [row.layer for row in report.rows] == ["start", "inner", "end", "head"]
+    assert [row.name for row in report.rows] == ["start", "inner", "end", "head"]
     assert "end: Add 'add' merges several inputs or is called more than once\n" in str(report)
     small = remove_dead_neurons(model)
     assert [small.get_layer(name).filters for name in ("start", "inner", "end")] == [4, 5, 4]
@@ -360,7 +360,7 @@ def test_behind_an_activation_that_mixes_neurons_they_stay(activation):
     model = keras.Sequential([keras.Input((5,)), layers.Dense(4, activation, name="hidden"), layers.Dense(2)])
     cut_inputs(randomize(model, density=1).layers[0], 0)
     found = row(dead_neurons(model), "hidden")
-    assert (found.left, found.note) == (1, "its activation mixes neurons or is not one of Keras' own")
+    assert (found.left, found.note) == (1, "its activation mixes neurons or is not one of Keras's own")
     small = remove_dead_neurons(model)
     assert small.layers[0].units == 4
     assert_same_outputs(small, model)
