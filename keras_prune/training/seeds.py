@@ -1,11 +1,11 @@
-"""Seeds: noise that depends on the time alone, so that a run that was stopped draws what it would have drawn."""
+"""Set the random seeds that training uses, so that a resumed run draws the same noise."""
 
 import keras
 import numpy as np
 
 
 def reseed(model, seed: int) -> None:
-    """Sets the global seeds and those that layers hold, not all of which are saved with a model."""
+    """Sets the global seeds and the seeds that layers hold, some of which are not saved with a model."""
     keras.utils.set_random_seed(seed)
     random = np.random.default_rng(seed)
     for variable in model.variables:

@@ -73,7 +73,7 @@ def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["network"] == "lenet_300_100"
     assert report["seed"] == 7
-    assert report["criterion"] == "StdThreshold(quality=0.5, pattern=Blocks(block_size=(4, 1), score='mean'))"
+    assert report["criterion"] == "StdThreshold(quality=0.5, pattern=Blocks(block_size=(4, 1), reduction='mean'))"
     assert {row["name"]: row["weights"] for row in report["layers"]} == {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
     assert report["compression"] == pytest.approx(266_200 / sum(row["kept"] for row in report["layers"]))
     assert 0 < report["pruned_error"] < 10
@@ -170,7 +170,7 @@ def test_transfer_cuts_the_head_first_and_then_the_backbone_too_but_no_depthwise
     flags += ["--tuning_epochs=0", "--rounds=1", "--epochs=1", f"--output_dir={tmp_path}"]
     output = run("transfer.py", *flags, cwd=tmp_path, made_up_images=16)
 
-    head, everything = (int(total.replace(",", "")) for total in re.findall(r"cut [\d,]+ of ([\d,]+) conn", output))
+    head, everything = (int(total.replace(",", "")) for total in re.findall(r"pruned [\d,]+ of ([\d,]+) conn", output))
     assert head == 1280 * 5
     assert everything > 10 * head
     rows = {row.name: row for row in kp.report(keras.models.load_model(tmp_path / "pruned.keras", compile=False)).rows}

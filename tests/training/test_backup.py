@@ -1,4 +1,4 @@
-"""A run that is killed at any moment ends, once the same command is started again, as one that was not."""
+"""Tests of `PruningBackup`: a killed run that is started again ends as an unbroken one."""
 
 import os
 import pathlib
@@ -21,7 +21,7 @@ EPOCHS = 8
 
 
 def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
-    """What a user's script does, from its start to its end; returns the state, masks among them."""
+    """Does what a user's script does, and returns the state of the model, masks included."""
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
@@ -45,11 +45,11 @@ def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
 
 
 class KilledError(BaseException):
-    """What no library catches, as a signal is not."""
+    """No library catches it."""
 
 
 def killed_in(monkeypatch, target, name, call):
-    """Lets the `call`-th call of `target.name` end the run before it has done anything, and then be as it was."""
+    """Lets the `call`-th call of `target.name` kill the run before it does anything. Later calls work again."""
     original = getattr(target, name)
     calls = []
 
@@ -73,7 +73,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("unit", ["epoch", "step"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(moment, unit, tmp_path, monkeypatch):
+def test_killed_run_ends_as_an_unbroken_one(moment, unit, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", unit=unit)
     with monkeypatch.context() as patch:
         killed_in(patch, *MOMENTS[moment])
@@ -91,8 +91,8 @@ class CountEpochs(keras.callbacks.Callback):
         self.epochs += 1
 
 
-@pytest.mark.filterwarnings("error:The run ended before the schedule's first cut")
-def test_a_finished_run_does_not_train_again(tmp_path):
+@pytest.mark.filterwarnings("error:The run ended before the first cut")
+def test_finished_run_does_not_train_again(tmp_path):
     whole, count = run(tmp_path), CountEpochs()
     for weight, expected in zip(run(tmp_path, count), whole, strict=True):
         np.testing.assert_array_equal(weight, expected)
@@ -102,15 +102,17 @@ def test_a_finished_run_does_not_train_again(tmp_path):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the other backends build a model before fit begins"
 )
-def test_an_unbuilt_model_is_refused_if_there_is_a_backup(tmp_path):
+def test_backup_rejects_unbuilt_models(tmp_path):
     run(tmp_path)
     model = keras.Sequential([kp.Prune(keras.layers.Dense(3))])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"call the model on a batch.*Received: unbuilt model 'sequential.*directory="):
+    with pytest.raises(
+        ValueError, match=r"Call the model on a batch.*Received: unbuilt model 'sequential.*backup_dir="
+    ):
         model.fit(X, Y, verbose=0, callbacks=[kp.PruningBackup(tmp_path)])
 
 
-def test_later_fits_of_a_restored_model_train_all_their_epochs(tmp_path):
+def test_later_fits_of_a_restored_model_train_all_epochs(tmp_path):
     def small():
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
         model.compile("sgd", "mse")
@@ -138,7 +140,7 @@ np.savez(sys.argv[2], *weights)
 
 
 @pytest.mark.slow
-def test_a_process_killed_many_times_ends_as_one_that_was_not(tmp_path):
+def test_process_killed_many_times_ends_as_an_unbroken_one(tmp_path):
     output = tmp_path / "killed.npz"
     folders = pathlib.Path(__file__).resolve().parents[:3]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}

@@ -1,4 +1,4 @@
-"""Pruning inside `fit`: zeros that stay, runs that resume, schedules that fire, logs of every layer."""
+"""Tests of `PruningCallback`: when it prunes, what it prints and what it logs."""
 
 import csv
 import warnings
@@ -10,6 +10,7 @@ from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, de
 from keras import layers, ops, optimizers
 
 import keras_prune as kp
+from keras_prune.rules.schedules import default_schedule
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
@@ -86,15 +87,6 @@ def test_pruned_weights_stay_zero_after_every_step(optimizer, regularizer):
     assert probe.wrong == 0
 
 
-@pytest.mark.usefixtures("mixed_float16")
-def test_pruned_weights_stay_zero_in_mixed_precision():
-    model, probe = pruned_model(), AfterEveryBatch()
-    fit(model, kp.Polynomial(1, 9, unit="step"), probe, epochs=3)
-    assert probe.seen > 0
-    assert probe.wrong == 0
-    assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
-
-
 def test_zeros_outlast_saving_and_further_training(tmp_path):
     model = pruned_model()
     fit(model, kp.OneShot(start=1))
@@ -118,9 +110,9 @@ RESUMED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The run ended before the schedule's first cut")
+@pytest.mark.filterwarnings("ignore:The run ended before the first cut")
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_run_resumed_after_any_epoch_ends_the_same(name, tmp_path):
+def test_resumed_run_ends_as_an_unbroken_one(name, tmp_path):
     schedule, criterion, options = RESUMED[name]
 
     def start():
@@ -139,15 +131,7 @@ def test_a_run_resumed_after_any_epoch_ends_the_same(name, tmp_path):
             np.testing.assert_array_equal(array(variable), array(expected), err_msg=f"{variable.path}, stop={stop}")
 
 
-def test_a_resumed_run_may_end_before_the_next_cut():
-    model, schedule = pruned_model(), kp.Iterative(rounds=2, epochs_per_round=3)
-    with pytest.warns(UserWarning, match="full strength is not reached"):
-        fit(model, schedule, epochs=1)
-    with pytest.warns(UserWarning, match="initial_epoch=2"):
-        fit(model, schedule, epochs=2, initial_epoch=1)
-
-
-def test_a_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
+def test_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
     model = pruned_model({"hidden": kp.StdThreshold(100.0), "head": kp.TargetSparsity(0.99)})
     fit(model, kp.OneShot(), epochs=1, verbose=1)
     assert kept(model) == [1, 1]
@@ -155,17 +139,30 @@ def test_a_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
     assert rescued in capsys.readouterr().out
 
 
-def test_each_cut_prints_one_line_and_silence_prints_none(capsys):
-    fit(pruned_model(), kp.Iterative(rounds=2), epochs=2, verbose=1)
+def test_callback_prints_a_line_for_each_cut(capsys):
+    fit(pruned_model(kp.TargetSparsity(0.75)), kp.Iterative(rounds=2), epochs=2, verbose=1)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["Epoch 1", "Epoch 2"]
-    assert "at strength 1.00" in lines[1]
-    fit(pruned_model(), kp.OneShot(), epochs=1, verbose=0)
+    assert lines[1].endswith("at strength 1.00; 44 of 176 are left (75.00% sparse, 4.0x); dropout drop 0.25.")
+
+
+def test_callback_prints_its_default_schedule(capsys):
+    model = pruned_model(kp.TargetSparsity(0.75))
+    callback = kp.PruningCallback()
+    for epochs, when in ((3, "2 cuts in epochs 2 to 3 of 3."), (1, "1 cut in epoch 1 of 1.")):
+        model.fit(X, Y, epochs=epochs, verbose=0, callbacks=[callback])
+        schedule = default_schedule(epochs)
+        assert capsys.readouterr().out.splitlines()[0] == f"PruningCallback: {schedule}, {when}"
+    assert_zero_where_cut(model)
+
+
+def test_silent_callback_prints_nothing(capsys):
+    fit(pruned_model(), None, epochs=2, verbose=0)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_weight_that_is_not_finite_stops_the_whole_cut(value):
+def test_callback_rejects_weights_that_are_not_finite(value):
     model = pruned_model()
     kernel = model.get_layer("head").kernel
     kernel.assign(np.full(kernel.shape, value))
@@ -174,55 +171,26 @@ def test_a_weight_that_is_not_finite_stops_the_whole_cut(value):
     assert density(model) == 1
 
 
-def test_a_model_with_nothing_to_prune_is_refused():
+def test_callback_rejects_models_with_nothing_to_prune():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3, name="head")])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"no trainable weights.*keras_prune.prune.*Received: model="):
         fit(model, kp.OneShot())
 
 
-def test_something_else_than_a_schedule_is_refused():
+def test_callback_rejects_what_is_not_a_schedule():
     with pytest.raises(ValueError, match=r"OneShot\(\).*Received: schedule=3"):
         kp.PruningCallback(3)
 
 
-NEVER = [
-    (kp.OneShot(start=2), {}),
-    (kp.Iterative(rounds=3, start=5), {}),
-    (kp.OneShot(start=0), {"initial_epoch": 1}),
-    (kp.OneShot(start=2 * STEPS, unit="step"), {}),
-    (kp.Polynomial(start=10, end=20, unit="step"), {}),
-]
-
-
-@pytest.mark.parametrize(("schedule", "kwargs"), NEVER)
-def test_a_schedule_that_cannot_fire_is_refused_at_the_start(schedule, kwargs):
+def test_callback_rejects_schedules_that_never_prune():
     model = pruned_model()
-    with pytest.raises(ValueError, match=r"never cuts in this run.*Train longer.*Received: schedule="):
-        fit(model, schedule, epochs=2, **kwargs)
+    with pytest.raises(ValueError, match=r"does not prune in this run.*Received: schedule="):
+        fit(model, kp.OneShot(start=2 * STEPS, unit="step"), epochs=2)
     assert int(model.optimizer.iterations) == 0
 
 
-PARTLY = [kp.Iterative(rounds=5), kp.Polynomial(0, 2), kp.Polynomial(0, 2 * STEPS, unit="step")]
-
-
-@pytest.mark.parametrize("schedule", PARTLY)
-def test_a_schedule_that_fires_in_part_warns(schedule):
-    with pytest.warns(UserWarning, match="full strength is not reached unless training continues"):
-        fit(pruned_model(), schedule, epochs=2)
-
-
-ENTIRELY = [kp.OneShot(start=1), kp.OneShot(start=2 * STEPS - 1, unit="step"), kp.Polynomial(0, 7, unit="step")]
-
-
-@pytest.mark.parametrize("schedule", ENTIRELY)
-def test_a_schedule_that_fires_to_the_end_does_not_warn(schedule):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="The (schedule|run)")
-        fit(pruned_model(), schedule, epochs=2)
-
-
-def test_a_cut_below_every_weight_is_no_run_without_a_cut():
+def test_cut_below_every_weight_does_not_warn():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="The (schedule|run)")
         fit(pruned_model(kp.StdThreshold(1e-6)), kp.OneShot(), epochs=1)
@@ -242,22 +210,15 @@ UNKNOWN_LENGTH = pytest.mark.filterwarnings("ignore:Your input ran out of data",
 
 
 @UNKNOWN_LENGTH
-def test_a_generator_of_unknown_length_is_pruned_by_step():
+def test_generator_of_unknown_length_is_pruned_by_step():
     model = fit_generator(pruned_model(), kp.OneShot(start=1, unit="step"), count=3)
     assert_zero_where_cut(model)
 
 
 @UNKNOWN_LENGTH
-@pytest.mark.parametrize(
-    ("schedule", "message"),
-    [
-        (kp.OneShot(start=50, unit="step"), "before the schedule's first cut, before step 50: nothing was pruned"),
-        (kp.Polynomial(0, 50, unit="step"), "goes on until step 50.*full strength is not reached"),
-    ],
-)
-def test_a_generator_that_ends_too_early_warns_at_the_end(schedule, message):
-    with pytest.warns(UserWarning, match=message):
-        fit_generator(pruned_model(), schedule, count=3)
+def test_callback_warns_if_a_generator_ends_too_early():
+    with pytest.warns(UserWarning, match="before step 50: nothing was pruned"):
+        fit_generator(pruned_model(), kp.OneShot(start=50, unit="step"), count=3)
 
 
 class DensityAtEveryStep(keras.callbacks.Callback):
@@ -270,13 +231,13 @@ class DensityAtEveryStep(keras.callbacks.Callback):
         self.densities.append(density(self.model.get_layer("hidden")))
 
 
-def test_by_step_a_cut_comes_before_the_step_of_its_index():
+def test_cut_by_step_comes_before_the_step_of_its_index():
     probe = DensityAtEveryStep()
     fit(pruned_model(kp.TargetSparsity(0.75)), kp.OneShot(start=5, unit="step"), probe, epochs=2)
     assert probe.densities == [1.0] * 5 + [0.25] * 3
 
 
-def test_with_gradient_accumulation_a_step_is_an_update():
+def test_step_is_an_update_with_gradient_accumulation():
     probe = DensityAtEveryStep()
     model = pruned_model(kp.TargetSparsity(0.75), optimizers.Adam(gradient_accumulation_steps=3))
     fit(model, kp.OneShot(start=2, unit="step"), probe, epochs=2)
@@ -285,7 +246,7 @@ def test_with_gradient_accumulation_a_step_is_an_update():
 
 @pytest.mark.skipif(TORCH, reason="Keras runs one step at a time on PyTorch")
 @pytest.mark.parametrize(("at", "densities"), [(5, [1.0, 1.0, 1.0, 0.25]), (7, [1.0, 1.0, 1.0, 1.0])])
-def test_a_cut_waits_for_steps_that_are_executed_together(at, densities):
+def test_cut_waits_for_steps_that_are_executed_together(at, densities):
     probe = DensityAtEveryStep()
     model = pruned_model(kp.TargetSparsity(0.75), steps_per_execution=2, run_eagerly=False)
     fit(model, kp.OneShot(start=at, unit="step"), probe, epochs=2)
@@ -293,34 +254,40 @@ def test_a_cut_waits_for_steps_that_are_executed_together(at, densities):
     assert density(model.get_layer("hidden")) == 0.25
 
 
-def test_history_and_csv_logger_have_every_layer(tmp_path):
-    model = pruned_model({"hidden": kp.TargetSparsity(0.75), "head": kp.StdThreshold(0.5)})
-    history = fit(model, kp.OneShot(start=1), keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2).history
-    names = ["sparsity", "dropout/drop"]
-    names += [f"{value}/{layer}" for value in ("density", "threshold") for layer in ("hidden", "head")]
+def test_callback_logs_sparsity_alone_by_default(tmp_path):
+    logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    model = pruned_model()
+    history = fit(model, kp.OneShot(start=1), logger, epochs=2).history
+    assert sorted(history) == ["loss", "sparsity"]
+    assert history["sparsity"] == [0, pytest.approx(1 - density(model))]
     with open(tmp_path / "log.csv") as file:
-        logged = list(csv.DictReader(file))
-    for name in names:
-        assert [float(row[name]) for row in logged] == pytest.approx(history[name])
-    assert history["density/hidden"] == [1.0, 0.25]
-    assert history["sparsity"][0] == 0
-    assert history["sparsity"][1] == pytest.approx(1 - density(model))
-    (head,) = kp.layers.pruned_weights(model.get_layer("head"))
-    assert history["threshold/head"][1] == pytest.approx(float(array(head.threshold)))
+        assert [float(row["sparsity"]) for row in csv.DictReader(file)] == pytest.approx(history["sparsity"])
 
 
-def test_layers_of_the_same_name_do_not_share_a_log_entry():
+def test_callback_logs_layers_by_path():
     inputs = keras.Input((5, 8))
     towers = [
-        keras.Sequential([keras.Input((5, 8)), layers.Dense(8, name="same")], name=name) for name in ("left", "right")
+        keras.Sequential(
+            [keras.Input((5, 8)), layers.Dense(8, name="same"), layers.Dropout(0.5, name="drop")], name=name
+        )
+        for name in ("left", "right")
     ]
     hidden = layers.Bidirectional(layers.GRU(2, unroll=True), name="both")(towers[1](towers[0](inputs)))
-    model = kp.prune(keras.Model(inputs, hidden))
+    model = kp.prune(keras.Model(inputs, hidden), {"same": 0.75, "both": kp.StdThreshold(0.5)})
     model.compile("sgd", "mse")
-    callback = kp.PruningCallback(kp.OneShot(), verbose=0)
+    callback = kp.PruningCallback(kp.OneShot(), log_layers=True, verbose=0)
     logs = model.fit(np.ones((4, 5, 8)), np.ones((4, 4)), epochs=1, verbose=0, callbacks=[callback]).history
-    assert sum(name.startswith("density/") for name in logs) == 4
-    assert sum(name.startswith("threshold/") for name in logs) == 2 + 4
+    cells = [f"both/{way}_gru/gru_cell" for way in ("forward", "backward")]
+    assert sorted(name for name in logs if "/" in name) == sorted(
+        [f"{kind}/{tower}/same" for kind in ("sparsity", "threshold") for tower in ("left", "right")]
+        + [f"dropout/{tower}/drop" for tower in ("left", "right")]
+        + [f"sparsity/{cell}" for cell in cells]
+        + [f"threshold/{cell}/{weight}" for cell in cells for weight in ("kernel", "recurrent_kernel")]
+    )
+    assert logs["sparsity/left/same"] == [0.75]
+    assert logs["dropout/right/drop"] == pytest.approx([0.25])
+    (weight,) = kp.layers.pruned_weights(towers[0])
+    assert logs["threshold/left/same"] == pytest.approx([float(array(weight.threshold))])
 
 
 class ShareOfZeros(layers.Layer):
@@ -341,7 +308,7 @@ class ShareAtEpochEnd(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("adjust", "rate"), [(True, 0.15), (False, 0.5)])
-def test_the_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
+def test_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -353,25 +320,7 @@ def test_the_dropout_rate_takes_effect_in_the_compiled_step(adjust, rate):
     )
     model = kp.prune(model, {"fc": kp.TargetSparsity(0.91)})
     model.compile(optimizers.SGD(0.0), "mse", jit_compile=JAX)
-    callback = kp.PruningCallback(kp.OneShot(start=1), adjust_dropout=adjust, verbose=0)
+    callback = kp.PruningCallback(kp.OneShot(start=1), adjust_dropout=adjust, log_layers=True, verbose=0)
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback, ShareAtEpochEnd()]).history
     assert history["share"] == pytest.approx([0.5, rate], abs=0.02)
-    if adjust:
-        assert history["dropout/drop"] == pytest.approx([0.5, 0.15], abs=1e-6)
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Interrupts `fit` at the end of the second epoch, as Ctrl-C does."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_set_weights_after_an_interrupted_fit_warns():
-    model = pruned_model()
-    dense = model.get_weights()
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, kp.OneShot(start=1), Interrupt())
-    with pytest.warns(UserWarning, match="The restored weights are less sparse"):
-        model.set_weights(dense)
+    assert history["dropout/drop"] == pytest.approx([0.5, rate], abs=1e-6)
