@@ -1,14 +1,15 @@
-"""Relative indices: where the entries of a sparse array stand, as a few bits for each.
+"""Encode the positions of the entries of a sparse array in a few bits each.
 
-Instead of its position, every entry stores how many zeros stand between it and the entry before (Han et al. 2015: 5
-bits for dense layers, 8 for convolutions). Where more zeros follow than an index can say, a filler zero comes in
-between (Deep Compression, Han et al. 2016, section 2). Here the largest index is kept for the fillers, so that the
-zero itself, 32 bits in the paper's layout, need not be stored: at 8 % density and 5 bits the overhead over the
-surviving values falls from 24 % to 17 %. The zeros behind the last entry take fillers too, so `count` indices of
-`width` bits never span more than `count x (2^width - 1)` positions, and a reader knows before it allocates anything
-how large an array the bits can stand for. One bit per index is a bitmap.
+Instead of its position, each entry stores the number of zeros since the previous entry (Han et al. 2015: 5 bits for
+dense layers, 8 for convolutions). If there are more zeros than an index can count, a filler is inserted (Deep
+Compression, Han et al. 2016, section 2). The largest index is reserved for fillers, so that the zero itself is not
+stored. It takes 32 bits in the paper. At a density of 8% and 5 bits, the overhead falls from 24% to 17% of the values.
 
-All functions go through the array in pieces: the memory that they need does not grow with it.
+The zeros after the last entry take fillers too. `count` indices of `width` bits therefore never span more than
+`count x (2^width - 1)` positions, and a reader can check the size of an array before it allocates anything. One bit
+per index is a bitmap.
+
+All functions process the array in pieces. Their memory does not grow with its size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,20 +21,20 @@ WIDTHS = range(1, 17)
 _PIECE = 1 << 20
 
 
-def count_indices(array: np.ndarray, widths: Iterable[int] = WIDTHS) -> tuple[int, dict[int, int]]:
-    """Counts the entries of an array, and the indices, fillers included, that each width would take.
+def count_indices(array: np.ndarray, widths: Iterable[int] = WIDTHS) -> dict[int, int]:
+    """Counts the indices of an array, fillers included, for each width.
 
     Args:
         array: Integer array of shape `(size,)`. Everything but 0 is an entry.
         widths: Bits per index, in ascending order, from 1 to 16. Defaults to all of them.
 
     Returns:
-        The number of entries, and a dict from width to number of indices.
+        A dict from width to number of indices.
 
     Example:
 
     >>> count_indices(np.array([7, 0, 0, 0, 0, 0, 0, 0, 5, 0]), widths=(2, 3))
-    (2, {2: 5, 3: 4})
+    {2: 5, 3: 4}
     """
     entries, counts, before = 0, dict.fromkeys(widths, 0), 0
     for piece in _pieces(array):
@@ -44,7 +45,7 @@ def count_indices(array: np.ndarray, widths: Iterable[int] = WIDTHS) -> tuple[in
         for width in counts:
             gaps = gaps[gaps >= _filler(width)]
             counts[width] += int(np.sum(gaps // _filler(width)))
-    return entries, {width: entries + fillers - (-before // _filler(width)) for width, fillers in counts.items()}
+    return {width: entries + fillers - (-before // _filler(width)) for width, fillers in counts.items()}
 
 
 def encode(array: np.ndarray, width: int) -> Iterator[np.ndarray]:
@@ -55,12 +56,12 @@ def encode(array: np.ndarray, width: int) -> Iterator[np.ndarray]:
         width: Bits per index, from 1 to 16.
 
     Yields:
-        Arrays of `uint8`, to be joined. The last byte is filled up with zeros.
+        Arrays of `uint8` to concatenate. The last byte is padded with zeros.
 
     Example:
 
     >>> packed = np.concatenate(list(encode(np.array([7, 0, 5, 0, 0, 0, 0, 0]), width=4)))
-    >>> packed.tobytes().hex()  # Gaps of 0 and 1, a filler for the rest, 4 bits to fill the byte.
+    >>> packed.tobytes().hex()  # Gaps of 0 and 1, a filler for the rest, 4 bits of padding.
     '01f0'
     """
     filler, zeros, waiting = _filler(width), 0, np.empty(0, "uint16")
@@ -72,20 +73,20 @@ def encode(array: np.ndarray, width: int) -> Iterator[np.ndarray]:
         stream = np.full(len(positions) + np.sum(fillers), filler, "uint16")
         stream[np.cumsum(fillers[:-1] + 1) - 1] = indices[:-1]
         stream = np.concatenate([waiting, stream])
-        whole = len(stream) // 8 * 8  # Eight indices end at a byte, whatever the width.
+        whole = len(stream) // 8 * 8  # Eight indices end at a byte for each width.
         yield _pack(stream[:whole], width)
         waiting = stream[whole:]
     yield _pack(np.append(waiting, np.uint16(filler)) if zeros else waiting, width)
 
 
 def decode(packed: np.ndarray, width: int, count: int, size: int) -> Iterator[np.ndarray]:
-    """Yields the positions of the entries, in ascending order and in pieces.
+    """Yields the positions of the entries in ascending order, in pieces.
 
     Args:
         packed: Array of `uint8`, of shape `(ceil(count x width / 8),)`.
         width: Bits per index, from 1 to 16.
         count: Number of indices, fillers included.
-        size: Size of the array that was encoded.
+        size: Size of the encoded array.
 
     Yields:
         Arrays of `int64`.
