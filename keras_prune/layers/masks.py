@@ -11,6 +11,7 @@ from keras import ops
 from keras_prune import _keras
 from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
 from keras_prune.layers.traversal import PruningState
+from keras_prune.rules.budgets import Budget
 from keras_prune.rules.chunks import count, on_host, rows_of
 from keras_prune.rules.criteria import Criterion
 
@@ -23,10 +24,10 @@ class PrunedWeight:
         variable: The weight.
         mask: Boolean variable of the same shape, `True` where a connection survives.
         threshold: Float32 variable of shape `()`, that of the last cut.
-        criterion: The `Criterion` that selects what is cut.
+        criterion: The `Criterion` that selects what is cut, or the `Budget` that the weight shares with others.
     """
 
-    def __init__(self, layer, variable, mask, threshold, criterion: Criterion):
+    def __init__(self, layer, variable, mask, threshold, criterion: Criterion | Budget):
         self.layer = layer
         self.variable = variable
         self.mask = mask
@@ -86,10 +87,10 @@ class PrunedWeight:
                 f"Received: layer={self.layer.name}, weight={self.name}"
             )
 
-    def cut(self, strength: float) -> "LayerCut":
-        """Prunes the connections that the criterion selects, and zeroes them in the stored weight."""
+    def cut(self, criterion: Criterion, strength: float = 1.0) -> "LayerCut":
+        """Prunes the connections that a criterion selects, and zeroes them in the stored weight."""
         before = self.kept
-        selected = self.criterion(self.variable.value, self.mask.value, strength)
+        selected = criterion(self.variable.value, self.mask.value, strength)
         self.mask.assign(selected.mask)
         self.threshold.assign(selected.threshold)
         self.apply_mask()
@@ -138,7 +139,7 @@ class Masks(PruningState):
         """The pruned weights of the layer, in the order of its variables."""
         return list(vars(self)["entries"])
 
-    def add(self, variable, criterion: Criterion, mask: np.ndarray | None = None) -> PrunedWeight:
+    def add(self, variable, criterion: Criterion | Budget, mask: np.ndarray | None = None) -> PrunedWeight:
         """Makes the mask of a weight that the layer owns, all ones unless `mask` is given."""
         index = len(self.pruned_weights)  # Not the weight's name, which a pattern of a layout may look for.
         with _scope_of(variable):

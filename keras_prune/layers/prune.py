@@ -7,7 +7,7 @@ import keras
 from keras_prune.layers.attachment import apply_masks, attach
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruned_weights
-from keras_prune.rules.criteria import Criterion, StdThreshold
+from keras_prune.rules.criteria import Criterion, StdThreshold, criterion_of
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -20,7 +20,8 @@ class Prune(keras.layers.Wrapper):
 
     Args:
         layer: Keras layer, built or not.
-        criterion: A `Criterion`. Defaults to `None`, `StdThreshold(quality=1.0)`.
+        criterion: A `Criterion`, or a float, the sparsity of the layer. Defaults to `None`,
+            `StdThreshold(quality=1.0)`.
 
     Input shape: that of `layer`, such as `(batch, features)` for a `Dense`.
 
@@ -39,7 +40,7 @@ class Prune(keras.layers.Wrapper):
     [('kernel', 6, 2)]
     """
 
-    def __init__(self, layer, criterion: Criterion | None = None, **kwargs):
+    def __init__(self, layer, criterion: Criterion | float | None = None, **kwargs):
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(
                 "Prune wraps a layer, such as keras.layers.Dense(10), and is then called on a tensor. "
@@ -50,11 +51,7 @@ class Prune(keras.layers.Wrapper):
                 "Prune wraps one layer that is not pruned yet. For a whole model, call keras_prune.prune(model). "
                 f"Received: layer={layer!r}"
             )
-        if not isinstance(criterion, (Criterion, type(None))):
-            raise ValueError(
-                "`criterion` must be a Criterion such as StdThreshold(quality=1.0) or TargetSparsity(0.9). "
-                f"Received: criterion={criterion!r}"
-            )
+        criterion = criterion_of(criterion, layer.name)
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
         # Keras reads off these signatures which arguments are tensors, masks and shapes. They must be the layer's.

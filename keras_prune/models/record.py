@@ -156,13 +156,18 @@ def _state_variables(layer) -> list:
 
 def _record(model) -> dict:
     layers = layers_in(model)
+    weights = [weight for layer in layers for weight in masks_of(layer)]
+    # Each once: the weights that share a budget share it again after they are loaded.
+    criteria = list({id(weight.criterion): weight.criterion for weight in weights}.values())
+    index = {id(criterion): position for position, criterion in enumerate(criteria)}
     return {
+        "criteria": [keras.saving.serialize_keras_object(criterion) for criterion in criteria],
         "weights": [
             {
                 "layer": position,
                 "class": type(layer).__name__,
                 "weight": [id(v) for v in connection_variables(layer)].index(id(weight.variable)),
-                "criterion": keras.saving.serialize_keras_object(weight.criterion),
+                "criterion": index[id(weight.criterion)],
             }
             for position, layer in enumerate(layers)
             for weight in masks_of(layer)
@@ -173,6 +178,7 @@ def _record(model) -> dict:
 
 def _attach_recorded(model, record, custom_objects) -> None:
     layers = layers_in(model)
+    rules = [keras.saving.deserialize_keras_object(config, custom_objects) for config in record["criteria"]]
     criteria = {}
     for entry in record["weights"]:
         layer = layers[entry["layer"]] if entry["layer"] < len(layers) else None
@@ -182,8 +188,7 @@ def _attach_recorded(model, record, custom_objects) -> None:
                 f"ones. Expected: {entry['class']} as layer {entry['layer']}. "
                 f"Received: model {model.name!r} with {len(layers)} layers and {type(layer).__name__} in its place"
             )
-        criterion = keras.saving.deserialize_keras_object(entry["criterion"], custom_objects)
-        criteria[id(layer), entry["weight"]] = criterion
+        criteria[id(layer), entry["weight"]] = rules[entry["criterion"]]
 
     def select(layer, variable, around):
         index = [id(v) for v in connection_variables(layer)].index(id(variable))

@@ -1,18 +1,22 @@
 """Which criterion each weight of a model is given by `prune`."""
 
+import numbers
 import re
 from collections.abc import Callable, Mapping
 
-from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.rules.budgets import Budget, budget_of
+from keras_prune.rules.criteria import Criterion, StdThreshold, criterion_of
+
+Rule = Criterion | Budget
 
 
 class Selection:
     """Finds the criterion of a weight.
 
     Args:
-        criterion: A `Criterion` for every weight; a mapping from a regular expression, matched against whole names,
-            paths and ends of paths, to a `Criterion`, a float (the sparsity of a layer) or `None`; a callable
-            `layer -> Criterion or None`; or `None`, the default criterion.
+        criterion: A `Criterion` for every weight; a `Budget`, or a float for the sparsity of the model; a mapping from
+            a regular expression, matched against whole names, paths and ends of paths, to a `Criterion`, a `Budget`, a
+            float (the sparsity of a layer) or `None`; a callable from a layer to one of these; or `None`, the default.
         paths: Dict from the `id` of a layer to its path, from the name of the model on. A layer that is made later has
             `layer.path`.
 
@@ -23,26 +27,28 @@ class Selection:
     def __init__(self, criterion, paths: dict[int, str]):
         self.received = criterion
         self.paths = paths
-        self.mapping: dict[str, Criterion | None] = {}
+        self.mapping: dict[str, Rule | None] = {}
         self.matched: set[str] = set()
         self.named: dict[str, list[str]] = {}  # The names that patterns could have matched, for the error.
         self.choose: Callable = lambda layer: None
         if criterion is None:
             criterion = StdThreshold()
-        if isinstance(criterion, Criterion):
+        if isinstance(criterion, numbers.Real):
+            criterion = budget_of(criterion)
+        if isinstance(criterion, (Criterion, Budget)):
             self.choose = lambda layer: criterion
         elif isinstance(criterion, Mapping):
-            self.mapping = {self._pattern(key): self._criterion(value, key) for key, value in criterion.items()}
+            self.mapping = {self._pattern(key): _rule(value, key) for key, value in criterion.items()}
         elif callable(criterion):
-            self.choose = lambda layer: self._criterion(criterion(layer), layer.name)
+            self.choose = lambda layer: _rule(criterion(layer), layer.name)
         else:
             raise ValueError(
-                "`criterion` must be a Criterion such as TargetSparsity(0.9), a mapping from layer-name pattern to "
-                "Criterion or sparsity, or a callable from layer to Criterion or None. "
+                "`criterion` must be the sparsity of the model such as 0.9, a Criterion such as StdThreshold(1.0), a "
+                "budget, a mapping from layer-name pattern to any of these, or a callable from layer to one of them. "
                 f"Received: criterion={criterion!r}"
             )
 
-    def __call__(self, layer, variable, around) -> tuple[bool, Criterion | None]:
+    def __call__(self, layer, variable, around) -> tuple[bool, Rule | None]:
         """Returns whether the weight is spoken of, and its criterion.
 
         Args:
@@ -91,18 +97,12 @@ class Selection:
             ) from error
         return pattern
 
-    def _criterion(self, value, name) -> Criterion | None:
-        if isinstance(value, float):
-            return TargetSparsity(value)
-        if isinstance(value, (Criterion, type(None))):
-            return value
-        raise ValueError(
-            "The criterion of a layer must be a Criterion, a sparsity in (0, 1) or None. "
-            f"Received: criterion={value!r} for layer {name!r}"
-        )
-
 
 def _ends(path) -> list[str]:
     """Returns the ends of a path, the shortest first: `["c", "b/c", "a/b/c"]`."""
     parts = path.split("/")
     return ["/".join(parts[-number:]) for number in range(1, len(parts) + 1)]
+
+
+def _rule(value, name) -> Rule | None:
+    return value if isinstance(value, Budget) else criterion_of(value, name)

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune.rules.chunks import count, on_host, rows_of
-from keras_prune.rules.patterns import Pattern
+from keras_prune.rules.patterns import Pattern, require_pattern
 from keras_prune.rules.top_k import keep_largest, keep_largest_of
 
 
@@ -54,12 +54,7 @@ class Criterion:
     pattern = Pattern()
 
     def __init__(self, pattern: Pattern | None = None):
-        if not isinstance(pattern, (Pattern, type(None))):
-            raise ValueError(
-                "A pattern is an object such as Blocks(block_size=(4, 1)) or NOfM(kept=2, of=4). "
-                f"Received: pattern={pattern!r}"
-            )
-        self.pattern = pattern or Pattern()
+        self.pattern = require_pattern(pattern)
 
     def __call__(self, weight, mask=None, strength=1.0) -> Cut:
         """Decides which connections of `weight` survive.
@@ -178,7 +173,7 @@ class TargetSparsity(Criterion):
     weight at a time.
 
     Args:
-        sparsity: Float in (0, 1), the share of the layer's connections to cut at full strength. Defaults to `0.9`.
+        sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
         pattern: A `Pattern`. Of `NOfM` no more stay than it lets, even if `sparsity` asks for less. Defaults to `None`,
             every connection on its own.
 
@@ -192,10 +187,10 @@ class TargetSparsity(Criterion):
 
     def __init__(self, sparsity: float = 0.9, pattern: Pattern | None = None):
         super().__init__(pattern)
-        if not (isinstance(sparsity, numbers.Real) and 0 < sparsity < 1):
+        if not (isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1):
             raise ValueError(
-                "sparsity is the share of a layer's connections to cut and must lie between 0 and 1, both excluded; "
-                f"0.9 keeps one connection in ten. Received: sparsity={sparsity!r}"
+                "`sparsity` is the share of a layer's connections to prune and must be at least 0 and below 1; 0.9 "
+                f"keeps one connection in ten. Received: sparsity={sparsity!r}"
             )
         self.sparsity = float(sparsity)
 
@@ -231,9 +226,9 @@ class RandomSparsity(TargetSparsity):
     The draw depends on the seed and the weight's shape alone, so that a stronger cut takes a superset.
 
     Args:
-        sparsity: Float in (0, 1), the share of the layer's connections to cut at full strength. Defaults to `0.9`.
+        sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
+        pattern: A `Pattern`. Blocks are drawn as a whole. Defaults to `None`, single connections.
         seed: Integer. Defaults to `0`.
-        pattern: A `Pattern`. Blocks are drawn as a whole. Defaults to `None`, every connection on its own.
 
     Example:
 
@@ -242,7 +237,7 @@ class RandomSparsity(TargetSparsity):
     4
     """
 
-    def __init__(self, sparsity: float = 0.9, seed: int = 0, pattern: Pattern | None = None):
+    def __init__(self, sparsity: float = 0.9, pattern: Pattern | None = None, seed: int = 0):
         super().__init__(sparsity, pattern)
         self.seed = seed
 
@@ -257,6 +252,22 @@ class RandomSparsity(TargetSparsity):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+
+def criterion_of(value, name: str) -> Criterion | None:
+    """Returns the criterion of one layer: a `Criterion` or `None` as it is, and `TargetSparsity` for a float.
+
+    Raises:
+        ValueError: If `value` is none of these.
+    """
+    if isinstance(value, numbers.Real):
+        return TargetSparsity(value)
+    if isinstance(value, (Criterion, type(None))):
+        return value
+    raise ValueError(
+        "The criterion of a layer must be a Criterion such as StdThreshold(1.0), a sparsity such as 0.9, or None. "
+        f"Received: criterion={value!r} for layer {name!r}"
+    )
 
 
 def surviving_std(weight, mask) -> np.float32:

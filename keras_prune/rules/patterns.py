@@ -63,6 +63,16 @@ class Pattern:
         return cls(**config)
 
 
+def require_pattern(pattern: Pattern | None) -> Pattern:
+    """Returns a pattern, that of single connections for `None`, and raises a `ValueError` for anything else."""
+    if not isinstance(pattern, (Pattern, type(None))):
+        raise ValueError(
+            "`pattern` must be a Pattern, such as Blocks(block_size=(4, 1)) or NOfM(kept=2, of=4). "
+            f"Received: pattern={pattern!r}"
+        )
+    return pattern or Pattern()
+
+
 @keras.saving.register_keras_serializable(package="keras_prune")
 @dataclasses.dataclass(frozen=True)
 class Blocks(Pattern):
@@ -74,8 +84,8 @@ class Blocks(Pattern):
 
     Args:
         block_size: Tuple of two integers of at least 1, inputs and outputs.
-        score: `"mean"` or `"max"`, the magnitude that stands for a block. The mean is over the block's places in the
-            weight, those of connections that are gone counting as 0. Defaults to `"mean"`.
+        reduction: `"mean"` or `"max"`, the magnitude that stands for a block. The mean is over all places of the block
+            in the weight. Pruned connections count as 0. Defaults to `"mean"`.
 
     Example:
 
@@ -88,7 +98,7 @@ class Blocks(Pattern):
     """
 
     block_size: tuple[int, int]
-    score: str = "mean"
+    reduction: str = "mean"
 
     def __post_init__(self):
         size = self.block_size
@@ -97,9 +107,10 @@ class Blocks(Pattern):
                 "block_size is a tuple of two integers of at least 1, inputs and outputs, such as (4, 1); the axes of "
                 f"a convolution's patch count as one. Received: block_size={size!r}"
             )
-        if self.score not in ("mean", "max"):
+        if self.reduction not in ("mean", "max"):
             raise ValueError(
-                f'The score of a block is the "mean" or the "max" of its magnitudes. Received: score={self.score!r}'
+                f'`reduction` must be "mean" or "max", the magnitude that stands for a block. '
+                f"Received: reduction={self.reduction!r}"
             )
         object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON knows lists only.
 
@@ -110,7 +121,7 @@ class Blocks(Pattern):
     def units(self, magnitude, mask):
         xp = _numpy_or_ops(magnitude)
         magnitudes = self._by_block(xp.where(mask, magnitude, 0.0))
-        if self.score == "max":
+        if self.reduction == "max":
             score = xp.max(magnitudes, axis=(1, 3))
         else:
             inputs, outputs = (

@@ -5,6 +5,7 @@ It keeps no state. A run that resumes from a saved model therefore only needs th
 """
 
 import bisect
+import itertools
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +41,7 @@ class Schedule:
     def __init__(self, times: Sequence[int], unit: str = "epoch"):
         if unit not in ("epoch", "step"):
             raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}')
-        if not len(times) or any(second <= first for first, second in zip(times, times[1:], strict=False)):
+        if not len(times) or any(second <= first for first, second in itertools.pairwise(times)):
             raise ValueError(f"`times` must be increasing integers, at least one. Received: times={times!r}")
         self.times = times
         self.unit = unit

@@ -7,6 +7,9 @@ import keras
 from keras_prune.layers.masks import LayerCut, PrunedWeight, connections_of
 from keras_prune.layers.weights import pruned_weights
 from keras_prune.models.graph import pruned_dropouts
+from keras_prune.rules.budgets import Budget, Candidate
+from keras_prune.rules.chunks import on_host
+from keras_prune.rules.criteria import TargetSparsity
 from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 
 
@@ -57,9 +60,9 @@ def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
 
 
 def weights_to_cut(model) -> list[PrunedWeight]:
-    """Returns the pruned weights of a model that are trained, of which there must be one."""
-    weights = [weight for weight in pruned_weights(model) if not weight.frozen]
-    if weights:
+    """Returns the pruned weights of a model, one of which must be trained."""
+    weights = pruned_weights(model)
+    if not all(weight.frozen for weight in weights):
         return weights
     if isinstance(model, keras.Model) and not all(layer.built for layer in model.layers):
         unbuilt = [layer.name for layer in model.layers if not layer.built]
@@ -74,10 +77,10 @@ def weights_to_cut(model) -> list[PrunedWeight]:
 
 
 def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dropouts) -> list[LayerCut]:
-    """Prunes weights at a strength; the optimizers' slots and the rates of `dropouts` go with them.
+    """Prunes weights at a strength. Optimizer slots and dropout rates follow.
 
     Args:
-        weights: Pruned weights.
+        weights: Pruned weights. Frozen ones are left alone, and count in the budgets that they share.
         strength: Float in (0, 1].
         optimizers: Keras optimizers of the model.
         dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
@@ -86,11 +89,27 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
         weight.require_finite()  # All weights before the first is touched: a cut happens whole or not at all.
     for optimizer in optimizers:
         reset_slots(optimizer, [])  # Of no connection yet: an optimizer that fails does so while all is whole.
-    cuts = [weight.cut(strength) for weight in weights]
+    rules = _budgeted(weights, strength)
+    cuts = [weight.cut(*rules.get(id(weight), (weight.criterion, strength))) for weight in weights if not weight.frozen]
     for optimizer in optimizers:
         reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for one in cuts])
     follow_connections(dropouts)
     return cuts
+
+
+def _budgeted(weights, strength: float) -> dict[int, tuple]:
+    """Returns, by the `id` of each weight that shares a budget, the criterion and strength that the budget gives it."""
+    sharing: dict[int, list[PrunedWeight]] = {}
+    for weight in weights:
+        if isinstance(weight.criterion, Budget):
+            sharing.setdefault(id(weight.criterion), []).append(weight)
+    rules = {}
+    for group in sharing.values():
+        budget = group[0].criterion
+        candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in group]
+        for weight, share in zip(group, budget.shares(candidates, strength), strict=True):
+            rules[id(weight)] = (TargetSparsity(share, budget.pattern.at(strength)), 1.0)
+    return rules
 
 
 def follow_connections(dropouts) -> None:

@@ -43,7 +43,7 @@ def test_the_standard_deviation_is_that_of_all_survivors():
     assert surviving_std(WEIGHT, np.zeros_like(MASK)) == 0
 
 
-@pytest.mark.parametrize("pattern", [None, kp.Blocks((4, 1)), kp.Blocks((3, 2), score="max"), kp.NOfM(2, 4)])
+@pytest.mark.parametrize("pattern", [None, kp.Blocks((4, 1)), kp.Blocks((3, 2), reduction="max"), kp.NOfM(2, 4)])
 def test_a_cut_in_pieces_is_the_cut_of_the_whole(pattern, monkeypatch):
     criterion = kp.StdThreshold(6.0, pattern=pattern)
     whole = criterion(WEIGHT, MASK)

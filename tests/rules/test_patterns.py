@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as arrays
 from keras import layers, ops
 
 import keras_prune as kp
-from keras_prune import budgets
 
 # The arrays share one shape, no multiple of the blocks: JAX compiles every operation anew for each.
 SHAPE = (7, 5)
@@ -29,7 +28,7 @@ groups = st.sampled_from([kp.NOfM(2, 4), kp.NOfM(1, 2), kp.NOfM(1, 4), kp.NOfM(3
 kinds = st.one_of(
     st.floats(0.05, 4.0).map(lambda quality: lambda pattern: kp.StdThreshold(quality, pattern)),
     sparsities.map(lambda sparsity: lambda pattern: kp.TargetSparsity(sparsity, pattern)),
-    sparsities.map(lambda sparsity: lambda pattern: kp.RandomSparsity(sparsity, 3, pattern)),
+    sparsities.map(lambda sparsity: lambda pattern: kp.RandomSparsity(sparsity, pattern, 3)),
 )
 
 
@@ -94,7 +93,7 @@ def test_of_a_block_with_gaps_all_that_is_left_is_cut_or_kept(weight, mask, kind
 @given(weights, some_masks, blocks)
 def test_the_score_of_a_block_is_its_mean_or_largest_magnitude(weight, mask, pattern):
     score, left = pattern.units(np.abs(weight), mask)
-    reduce = {"mean": np.mean, "max": np.max}[pattern.score]
+    reduce = {"mean": np.mean, "max": np.max}[pattern.reduction]
     kept = [np.where(gap, piece, 0) for piece, gap in zip(pieces(weight, pattern), pieces(mask, pattern), strict=True)]
     count = [gap.sum() for gap in pieces(mask, pattern)]
     expected = [reduce(np.abs(piece)) if n else -1 for piece, n in zip(kept, count, strict=True)]
@@ -271,62 +270,11 @@ def test_a_schedule_cuts_whole_blocks_at_every_strength():
     assert len(set(cut_at)) > 2
 
 
-@settings(FEW, max_examples=10)
-@given(
-    st.integers(0, 1000),
-    st.sampled_from([kp.Blocks((4, 1)), kp.Blocks((2, 2), "max")]),
-    st.floats(2, 8),
-    st.sampled_from([budgets.uniform, budgets.erdos_renyi_kernel, budgets.global_magnitude]),
-)
-def test_a_budget_of_blocks_is_met_to_half_a_block_per_weight(seed, pattern, compression, budget):
-    model = dense_chain(20, 17, 10, seed=seed, pattern=pattern)
-    total = 20 * 17 + 17 * 10
-    criteria = budget(model, compression)
-    assert all(criterion.pattern == pattern for criterion in criteria.values())
-    kept = masks(cut(model, criteria))
-    assert all(is_whole(mask, pattern) for mask in kept)
-    assert abs(sum(mask.sum() for mask in kept) - round(total / compression)) <= 3 * 2
-
-
-@settings(FEW, max_examples=10)
-@given(st.integers(0, 1000), st.sampled_from([kp.Blocks((4, 1)), kp.NOfM(2, 4)]), st.floats(2.1, 15))
-def test_the_common_quality_keeps_what_fits_the_compression(seed, pattern, compression):
-    model = dense_chain(20, 16, seed=seed, pattern=pattern)
-    wanted = round(320 / compression)
-    quality = kp.quality_for(model, compression)
-    (mask,) = masks(cut(model, {model.layers[0].name: kp.StdThreshold(quality, pattern)}))
-    unit = 4 if isinstance(pattern, kp.Blocks) else 1
-    assert wanted - unit < np.count_nonzero(mask) <= wanted
-
-
-def test_a_compression_that_n_of_m_cannot_leave_is_refused():
-    model = dense_chain(20, 16, pattern=kp.NOfM(2, 4))
-    for budget in (budgets.uniform, budgets.global_magnitude, kp.quality_for):
-        with pytest.raises(ValueError, match=r"its patterns let no more than 160 stay. Received: compression=1.5"):
-            budget(model, 1.5)
-
-
-def test_every_weight_keeps_a_whole_block_in_a_budget():
-    model = dense_chain(16, 16, 4, pattern=kp.Blocks((4, 4)))
-    kept = masks(cut(model, budgets.uniform(model, 10)))
-    assert [int(mask.sum()) for mask in kept] == [16, 16]
-    with pytest.raises(ValueError, match=r"at least one connection or block.* compressed 10.0x at most"):
-        budgets.uniform(model, 11)
-
-
-def test_layers_keep_patterns_of_their_own_through_a_budget():
-    model = dense_chain(20, 12, 8)
-    first, second = model.layers
-    kp.prune(model, {first.name: kp.StdThreshold(1.0, kp.Blocks((4, 1)))})
-    criteria = budgets.uniform(model, 4)
-    assert [criteria[layer.name].pattern for layer in (first, second)] == [kp.Blocks((4, 1)), kp.Pattern()]
-
-
 def test_sensitivity_cuts_in_the_pattern_of_each_layer():
     model = dense_chain(8, 4, pattern=kp.Blocks((4, 1)))
     model.compile(loss="mse", metrics=["accuracy"])
     x = np.ones((8, 8), "float32")
-    scan = kp.sensitivity(model, (x, model.predict(x, verbose=0)), sparsities=[0.1, 0.5])
+    scan = kp.sensitivity(model, (x, model.predict(x, verbose=0)), [kp.TargetSparsity(0.1), kp.TargetSparsity(0.5)])
     name = model.layers[0].name
     assert [point.density for point in scan.curves[name]] == [0.875, 0.5]
     assert scan.criteria(max_drop=1.0)[name] == kp.TargetSparsity(0.5, kp.Blocks((4, 1)))
@@ -349,8 +297,8 @@ def test_a_block_size_that_is_none_is_refused(block_size):
         kp.Blocks(block_size)
 
 
-def test_another_score_of_blocks_is_refused():
-    with pytest.raises(ValueError, match=r'"mean" or the "max".* Received: score=.sum.'):
+def test_blocks_reject_other_reductions():
+    with pytest.raises(ValueError, match=r'"mean" or "max".* Received: reduction=.sum.'):
         kp.Blocks((4, 1), "sum")
 
 

@@ -1,0 +1,288 @@
+"""Budgets: one compression for many weights, split into a share for each of them.
+
+A criterion sees one weight. A budget sees all weights that share it, and is asked anew at each cut. It is a pure
+function of weights, masks and strength.
+"""
+
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_prune.rules.chunks import count, rows_of
+from keras_prune.rules.criteria import surviving_std
+from keras_prune.rules.patterns import Pattern, require_pattern
+from keras_prune.rules.top_k import keep_largest_of
+
+
+class Candidate(NamedTuple):
+    """A weight that a budget looks at.
+
+    Attributes:
+        value: NumPy array, the weight.
+        mask: Boolean NumPy array of the same shape, the connections that are left.
+        frozen: Whether nothing of the weight may be cut. What it has left counts.
+    """
+
+    value: np.ndarray
+    mask: np.ndarray
+    frozen: bool = False
+
+
+class Budget:
+    """Base class of budgets. To write your own, override `_ranking` or `_shares`.
+
+    Args:
+        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `compression` is not above 1.
+    """
+
+    def __init__(self, compression: float, pattern: Pattern | None = None):
+        if not (isinstance(compression, numbers.Real) and compression > 1):
+            raise ValueError(
+                "`compression` is the number of all connections over those kept and must be above 1; 12 keeps a "
+                f"twelfth. Received: compression={compression!r}"
+            )
+        self.compression = compression
+        self.pattern = require_pattern(pattern)
+
+    def shares(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[float]:
+        """Returns the share of its connections that each weight is to lose in all, counted from the dense weight.
+
+        At strength `s`, `s` times the connections of the full budget go. A weight keeps at least one connection or
+        block, a frozen weight all that it has. Where more than the budget asks for is gone already, nothing is cut.
+
+        Raises:
+            ValueError: If the weights cannot be compressed that much.
+        """
+        trained = [one for one in candidates if not one.frozen]
+        pattern = self.pattern.at(strength)
+        limits = [_limits(one, pattern) for one in trained]
+        total = sum(one.mask.size for one in candidates)
+        fixed = sum(count(one.mask) for one in candidates if one.frozen)
+        least, most = (sum(limit[i] for limit in limits) for i in (0, 1))
+        if round(total / self.compression) < fixed + least:
+            raise ValueError(
+                "Every weight keeps at least one connection or block, and a frozen weight all that it has, so "
+                f"{total:,} connections in {len(candidates)} weights can be compressed "
+                f"{total / (fixed + least):.1f}x at most. Received: compression={self.compression}"
+            )
+
+        def kept(strength):
+            exact = total / self.compression
+            return min(max(round(exact + (1 - strength) * (total - exact)) - fixed, least), most)
+
+        shares = iter(self._shares(trained, pattern, limits, kept, strength))
+        return [1 - count(one.mask) / one.mask.size if one.frozen else next(shares) for one in candidates]
+
+    def _shares(self, candidates, pattern, limits, kept, strength) -> list[float]:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config: dict[str, Any] = {"compression": self.compression}
+        if self.pattern != Pattern():
+            config["pattern"] = keras.saving.serialize_keras_object(self.pattern)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the budget that `get_config` described."""
+        if "pattern" in config:
+            config = {**config, "pattern": keras.saving.deserialize_keras_object(config["pattern"])}
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash(repr(self))
+
+    def __repr__(self):
+        pattern = "" if self.pattern == Pattern() else f", pattern={self.pattern!r}"
+        return f"{type(self).__name__}(compression={self.compression:g}{pattern})"
+
+
+class _Ranking(Budget):
+    """Keeps the connections with the highest scores in all weights together."""
+
+    def _scale(self, candidate: Candidate) -> float:
+        """Returns what the magnitudes of a weight are divided by."""
+        raise NotImplementedError
+
+    def _shares(self, candidates, pattern, limits, kept, strength):
+        scales = [self._scale(one) for one in candidates]
+        best = [_best_unit(one, pattern) for one in candidates]
+
+        def scored(one, scale, best):
+            for index, (score, size) in enumerate(_units(one, pattern)):
+                # Without a spread, no multiple of it cuts the weight, which therefore goes last.
+                scaled = score / np.float32(scale) if scale else np.full_like(score, np.finfo("float32").max)
+                if index == best[0]:
+                    scaled.flat[best[1]] = np.inf  # No weight is emptied.
+                yield scaled, size
+
+        def pieces():
+            for arguments in zip(candidates, scales, best, strict=True):
+                yield from scored(*arguments)
+
+        chosen = iter(keep_largest_of(pieces, kept(strength))[0])
+        left = [sum(int(size[next(chosen)].sum()) for _, size in _units(one, pattern)) for one in candidates]
+        return [1 - number / one.mask.size for number, one in zip(left, candidates, strict=True)]
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class CommonQuality(_Ranking):
+    """Ranks |w| over the standard deviation of the weight's survivors: the paper's rule at one quality for all.
+
+    Han et al. (2015, section 3) cut below a quality times the standard deviation of the layer. This budget finds, at
+    each cut, the one quality that reaches the compression.
+
+    Args:
+        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Example:
+
+    >>> import numpy as np
+    >>> random = np.random.default_rng(0)
+    >>> small, large = random.normal(size=(2, 100, 50)) * [[[0.1]], [[1.0]]]
+    >>> candidates = [Candidate(one, np.ones((100, 50), "bool")) for one in (small, large)]
+    >>> [round(share, 2) for share in CommonQuality(10).shares(candidates)]
+    [0.9, 0.9]
+    >>> [round(share, 2) for share in GlobalMagnitude(10).shares(candidates)]
+    [1.0, 0.8]
+    """
+
+    def _scale(self, candidate):
+        return surviving_std(candidate.value, candidate.mask)
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class GlobalMagnitude(_Ranking):
+    """Ranks |w| over all weights together.
+
+    Args:
+        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+    """
+
+    def _scale(self, candidate):
+        return 1.0
+
+
+class _Proportional(Budget):
+    """Keeps numbers of connections in a fixed proportion."""
+
+    def _factor(self, shape: tuple[int, ...]) -> float:
+        """Returns what the number of connections kept in a weight of that shape is proportional to."""
+        raise NotImplementedError
+
+    def _shares(self, candidates, pattern, limits, kept, strength):
+        # The shares of the full budget, approached at the same pace by all weights.
+        factors = [self._factor(one.mask.shape) for one in candidates]
+        counts = _in_proportion(factors, limits, kept(1.0))
+        return [(1 - number / one.mask.size) * strength for number, one in zip(counts, candidates, strict=True)]
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class Uniform(_Proportional):
+    """Gives every weight the same sparsity.
+
+    Args:
+        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Example:
+
+    >>> candidates = [Candidate(np.ones(shape), np.ones(shape, "bool")) for shape in ((8, 4), (4, 2))]
+    >>> Uniform(4).shares(candidates)
+    [0.75, 0.75]
+    """
+
+    def _factor(self, shape):
+        return math.prod(shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_prune")
+class ErdosRenyiKernel(_Proportional):
+    """Gives densities in proportion to the sum over the product of each weight's dimensions (ERK).
+
+    Large weights are pruned more than small ones. A weight that would be given more connections than it has stays
+    dense, and the others share the rest (Evci et al. 2020, "Rigging the Lottery", section 3).
+
+    Args:
+        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Example:
+
+    >>> candidates = [Candidate(np.ones(shape), np.ones(shape, "bool")) for shape in ((8, 4), (4, 2))]
+    >>> ErdosRenyiKernel(2).shares(candidates)
+    [0.59375, 0.125]
+    """
+
+    def _factor(self, shape):
+        return sum(shape)
+
+
+def budget_of(sparsity: float) -> CommonQuality:
+    """Returns the budget that a float for a whole model stands for.
+
+    Raises:
+        ValueError: If `sparsity` is not in (0, 1).
+
+    Example:
+
+    >>> budget_of(0.9)
+    CommonQuality(compression=10)
+    """
+    if not 0 < sparsity < 1:
+        raise ValueError(
+            "The sparsity of a model is the share of its connections to prune and must be above 0 and below 1; 0.9 "
+            f"keeps one connection in ten. Received: criterion={sparsity!r}"
+        )
+    return CommonQuality(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.
+
+
+def _units(candidate: Candidate, pattern: Pattern) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the scores of the units in each chunk of a weight, and how many connections they have left."""
+    for rows in rows_of(candidate.mask.shape, pattern.rows):
+        magnitude = np.abs(candidate.value[rows].astype("float32", copy=False))
+        yield pattern.units(magnitude, candidate.mask[rows])
+
+
+def _limits(candidate: Candidate, pattern: Pattern) -> tuple[int, int]:
+    """Returns how few connections can stay in a weight, which is one unit, and how many."""
+    sizes = [(int(size.max()), int(size.sum())) for _, size in _units(candidate, pattern)]
+    return max(largest for largest, _ in sizes), sum(every for _, every in sizes)
+
+
+def _best_unit(candidate: Candidate, pattern: Pattern) -> tuple[int, int]:
+    """Returns the chunk and the place in it of the unit with the highest score."""
+    highest = [
+        (float(score.max()), -index, int(score.argmax())) for index, (score, _) in enumerate(_units(candidate, pattern))
+    ]
+    _, index, place = max(highest)
+    return -index, place
+
+
+def _in_proportion(factors, limits, kept: int) -> list[int]:
+    """Splits `kept` connections in proportion to `factors`, within the limits of each weight."""
+    least, most = np.array(limits).T
+    factor = np.array(factors)
+    low, high = 0.0, float(np.max(most / factor))
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * factor, least, most).sum() <= kept else (low, middle)
+    # Largest remainders, so that the total is exact.
+    exact = np.clip(low * factor, least, most)
+    counts = exact.astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
+    return counts.tolist()
