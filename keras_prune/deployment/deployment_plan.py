@@ -1,103 +1,108 @@
-"""The deployment plan: which layers become smaller or faster on a runtime if they are pruned, known before training.
+"""Plan of what a runtime gains from pruning, layer by layer, made before training.
 
-What it says of LiteRT was measured with `experiments/litert_layers.py` (ai-edge-litert 2.3, x86-64 with AVX-512, one
-thread, float32), see docs/patterns.md; of XNNPACK's sparse convolutions, what XNNPACK documents.
+What it says of LiteRT was measured with `experiments/litert_layers.py`, see docs/patterns.md. What it says of XNNPACK's
+sparse convolutions is what XNNPACK documents.
 """
 
+import copy
 import dataclasses
 import math
+import re
 from typing import NamedTuple
 
 import keras
 from rich.table import Table
 
 from keras_prune.analysis.tables import names_by_reason, table_with_lines
+from keras_prune.analysis.thresholds import measured
 from keras_prune.deployment.xnnpack_subgraph import convolutions_of, sparse_subgraph
+from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
-from keras_prune.layers.traversal import models_in
-from keras_prune.layers.weights import prunable_weights
+from keras_prune.layers.traversal import models_in, paths_in
+from keras_prune.layers.weights import labels, prunable_weights
+from keras_prune.models.checks import require_connections
 from keras_prune.models.flops import connections
 from keras_prune.models.graph import is_weight_layer, leaf_layers
+from keras_prune.rules.criteria import Criterion, criterion_of
 from keras_prune.rules.patterns import Blocks, Pattern
 
-# TensorFlow's converter leaves a weight dense below 30 % zeros; single zeros pay for their indices from 33 % on.
-_SMALLER_FROM = {Blocks((4, 1)): 0.3, Pattern(): 0.35}
-_FASTER_FROM = 0.85
-_XNNPACK_FASTER_FROM = 2 / 3
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_RECURRENT = (keras.layers.LSTM, keras.layers.GRU)
+_SINGLE, _BLOCKS = Pattern(), Blocks((4, 1))
 
 
 class LayerPlan(NamedTuple):
     """What pruning one layer brings.
 
     Attributes:
-        name: Layer name.
+        name: Path of the layer inside the model.
         kind: Its class.
-        weights: How many connections it has.
+        weights: Number of connections.
         pattern: The `Pattern` to prune it in.
         smaller_from: Share of zeros from which on the file becomes smaller; `None` if it does not.
         faster_from: Share of zeros from which on the layer becomes faster; `None` if it does not.
-        reason: Why it becomes no faster; empty if it does.
+        reason: Why it does not become faster; empty if it does.
     """
 
     name: str
     kind: str
     weights: int
-    pattern: Pattern
-    smaller_from: float | None
-    faster_from: float | None
-    reason: str
+    pattern: Pattern = _SINGLE
+    smaller_from: float | None = None
+    faster_from: float | None = None
+    reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DeploymentPlan:
-    """What pruning brings on a runtime, layer by layer; `print` it for the table.
+    """What pruning brings on a runtime, layer by layer. `print` it for the table.
 
     Attributes:
         runtime: String.
         rows: List of `LayerPlan`, one for each layer with connections.
-        stops: Mapping from layer or model name to what keeps XNNPACK from skipping zeros; empty for other runtimes.
-            Nested models are followed each on its own.
+        blockers: Mapping from the path of a layer or the name of a model to why XNNPACK cannot skip zeros there. Empty
+            for other runtimes. Nested models are followed each on its own.
     """
 
     runtime: str
     rows: list[LayerPlan]
-    stops: dict[str, str]
+    blockers: dict[str, str]
 
-    @property
-    def patterns(self) -> dict[str, Pattern]:
-        """The pattern to prune each layer in, by name.
+    def criteria(self, criterion: Criterion | float) -> dict[str, Criterion]:
+        """Returns the criterion for each layer, in the pattern that the runtime gains from.
+
+        Args:
+            criterion: A `Criterion`, whose own pattern is replaced; or a float, the sparsity of each layer.
+
+        Returns:
+            A mapping for `prune(model, mapping)`.
 
         Raises:
-            ValueError: If layers of one name, in different nested models, need different patterns.
+            ValueError: If `criterion` is neither.
+
+        Example:
+
+        >>> import keras_prune as kp
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6, name="fc")])
+        >>> kp.deployment_plan(model).criteria(0.9)["fc"]
+        TargetSparsity(sparsity=0.9, pattern=Blocks(block_size=(4, 1), reduction='mean'))
+        >>> model = kp.prune(model, kp.deployment_plan(model).criteria(kp.StdThreshold(1.0)))
         """
-        patterns: dict[str, Pattern] = {}
-        for row in self.rows:
-            if patterns.setdefault(row.name, row.pattern) != row.pattern:
-                raise ValueError(
-                    "Layers that need different patterns have names of their own, by which prune chooses among them: "
-                    f"rename one of them. Received: layers named {row.name!r} with "
-                    f"{patterns[row.name]} and {row.pattern}"
-                )
-        return patterns
+        chosen = {}
+        # Patterns match the ends of paths too, and the first that matches holds: the longest paths come first.
+        for row in sorted(self.rows, key=lambda row: -row.name.count("/")):
+            chosen[re.escape(row.name)] = copy.copy(criterion_of(criterion, row.name))
+            chosen[re.escape(row.name)].pattern = row.pattern
+        return chosen
+
+    def to_dict(self) -> dict:
+        """Returns the plan as plain values that JSON can hold."""
+        rows = [row._asdict() | {"pattern": repr(row.pattern)} for row in self.rows]
+        return {"runtime": self.runtime, "rows": rows, "blockers": self.blockers}
+
+    def __repr__(self):
+        return f"<{type(self).__name__}: {self._title()}>"
 
     def __str__(self):
-        smaller, faster, total = (
-            sum(row.weights for row in self.rows if chosen(row))
-            for chosen in (lambda row: row.smaller_from, lambda row: row.faster_from, lambda row: True)
-        )
-        title = f"{self.runtime}: {smaller / total:.0%} of the connections can be smaller, {faster / total:.0%} faster"
-        table = Table(title=title)
+        table = Table(title=self._title())
         table.add_column("layer", overflow="fold")
         table.add_column("kind")
         for heading in ("weights", "pattern", "smaller from", "faster from"):
@@ -106,25 +111,32 @@ class DeploymentPlan:
             pattern = "x".join(map(str, row.pattern.block_size)) if isinstance(row.pattern, Blocks) else "any"
             shares = ("-" if share is None else f"{share:.0%} zeros" for share in (row.smaller_from, row.faster_from))
             table.add_row(row.name, row.kind, f"{row.weights:,}", pattern, *shares)
-        lines = [f"stops the sparse subgraph: {name} - {reason}" for name, reason in self.stops.items()]
+        lines = [f"stops the sparse subgraph: {name} - {reason}" for name, reason in self.blockers.items()]
         lines += [f"not faster: {names} - {reason}" for names, reason in names_by_reason(self.rows)]
         return table_with_lines(table, lines)
 
+    def _title(self) -> str:
+        smaller, faster, total = (
+            sum(row.weights for row in self.rows if chosen(row))
+            for chosen in (lambda row: row.smaller_from, lambda row: row.faster_from, lambda row: True)
+        )
+        return f"{self.runtime}: {smaller / total:.0%} of the connections can be smaller, {faster / total:.0%} faster"
+
 
 def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
-    """Tells, before anything is trained, which layers a runtime makes smaller or faster if they are pruned.
+    """Returns the layers that a runtime can make smaller or faster. Training is not required.
 
     Args:
         model: Built Keras model, plain or pruned. Its weights do not matter.
         runtime: `"litert"`, the interpreter of a `.tflite` file with its default delegate; or `"xnnpack"`, the sparse
-            inference of convolutional networks that this delegate documents, for float32; on x86 it was never seen.
+            inference of convolutional networks that this delegate documents, for float32. On x86 it was never seen.
             Defaults to `"litert"`.
 
     Returns:
         A `DeploymentPlan`.
 
     Raises:
-        ValueError: If `runtime` is none of the two, or `model` no built Keras 3 model with connections.
+        ValueError: If `runtime` is unknown, or `model` is not a built Keras 3 model with connections.
 
     Example:
 
@@ -146,71 +158,77 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     │ fc1   │ Dense  │ 5,760,000 │     4x1 │    30% zeros │   85% zeros │
     │ fc2   │ Dense  │     5,000 │     4x1 │    30% zeros │   85% zeros │
     └───────┴────────┴───────────┴─────────┴──────────────┴─────────────┘
-    not faster: conv - the file stores no zeros of it, but LiteRT makes it dense when it loads the file
-    >>> model = kp.prune(model, lambda layer: kp.TargetSparsity(0.9, plan.patterns[layer.name]))
+    not faster: conv - the file leaves its zeros out, but LiteRT makes it dense when it loads the file
+    >>> model = kp.prune(model, plan.criteria(0.9))
     """
-    if runtime not in ("litert", "xnnpack"):
-        raise ValueError(
-            'The runtimes that it knows are "litert", the interpreter of .tflite files, and "xnnpack", the sparse '
-            f"inference of convolutional networks in its delegate. Received: runtime={runtime!r}"
-        )
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"A plan is made for a Keras 3 model. Received: model={model!r} of {type(model).__module__}")
-    layers = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
-    if not layers:
-        raise ValueError(
-            "A plan needs layers with connections, that is with a trainable weight of two or more dimensions; an "
-            f"unbuilt model has none yet. Received: model={model.name!r} with layers "
-            f"{[layer.name for layer in model.layers]}"
-        )
-    skipping, stops = set(), {}
-    if runtime == "xnnpack":
-        # A model without convolutions of its own, such as a head around a backbone, has nothing to stop.
-        for submodel in list(filter(convolutions_of, models_in(model))) or [model]:
-            pointwise, found = sparse_subgraph(submodel)
-            skipping |= set(map(id, pointwise))
-            stops |= found
+    if runtime not in _RUNTIMES:
+        raise ValueError(f"`runtime` must be one of {sorted(_RUNTIMES)}. Received: runtime={runtime!r}")
+    require_connections(model)
+    return DeploymentPlan(runtime, *_RUNTIMES[runtime](model))
+
+
+def _litert(model) -> tuple[list[LayerPlan], dict[str, str]]:
+    return [_on_litert(layer, plan) for layer, plan in _layers(model)], {}
+
+
+def _xnnpack(model) -> tuple[list[LayerPlan], dict[str, str]]:
+    paths, skipping, blockers = paths_in(model), set(), {}
+    # A model without convolutions of its own, such as a head around a backbone, has nothing to block.
+    for submodel in list(filter(convolutions_of, models_in(model))) or [model]:
+        pointwise, found = sparse_subgraph(submodel)
+        skipping |= {id(wrapped_layer(layer)) for layer in pointwise}
+        blockers |= {paths.get(id(one)) or one.name: reason for one, reason in found}
     rows = []
-    for layer in layers:
-        pattern, smaller_from, faster_from, reason = _on_litert(wrapped_layer(layer))
-        if runtime == "xnnpack":
-            pattern, faster_from = Pattern(), None
-            reason = "XNNPACK skips the zeros of 1x1 convolutions in a sparse subgraph only"
-            if id(layer) in skipping:
-                faster_from, reason = _XNNPACK_FASTER_FROM, ""
-            smaller_from = smaller_from and _SMALLER_FROM[pattern]
-        row = LayerPlan(
-            layer.name,
-            type(wrapped_layer(layer)).__name__,
-            connections(prunable_weights(layer))[1],
-            pattern,
-            smaller_from,
-            faster_from,
-            reason,
-        )
-        rows.append(row)
-    return DeploymentPlan(runtime, rows, stops)
+    for layer, plan in _layers(model):
+        faster, reason = None, "XNNPACK skips the zeros of 1x1 convolutions in a sparse subgraph only"
+        if id(layer) in skipping:
+            faster, reason = measured("faster in XNNPACK"), ""
+        rows.append(plan._replace(smaller_from=_smaller_from(layer), faster_from=faster, reason=reason))
+    return rows, blockers
 
 
-def _on_litert(layer) -> tuple[Pattern, float | None, float | None, str]:
-    """Returns pattern, shares of zeros from which on a layer is smaller and faster, and why it gets no faster."""
-    single, blocks = Pattern(), Blocks((4, 1))
-    if isinstance(layer, (keras.layers.Dense, *_RECURRENT)):
-        recurrent = isinstance(layer, _RECURRENT)
-        kernels = [layer.cell.kernel, layer.cell.recurrent_kernel] if recurrent else [layer.kernel]
-        inputs = [kernel.shape[0] for kernel in kernels]
-        if any(size % 4 for size in inputs):
-            reason = f"LiteRT misreads blocks of 4 where the inputs, {inputs[0]}, are no multiple of 4"
-            return single, _SMALLER_FROM[single], None, reason
-        shape = (layer.get_build_config() or {}).get("input_shape") or ()
-        if not recurrent and len(shape) > 2:
-            rows = math.prod(size or 1 for size in shape[1:-1])
-            reason = f"the sparse kernel gains little on many rows at once, and one input has {rows}"
-            return single, _SMALLER_FROM[single], None, reason
-        return blocks, _SMALLER_FROM[blocks], _FASTER_FROM, ""
-    if isinstance(layer, (*_CONVOLUTIONS, keras.layers.EinsumDense, keras.layers.MultiHeadAttention)):
-        reason = "the file stores no zeros of it, but LiteRT makes it dense when it loads the file"
-        return single, _SMALLER_FROM[single], None, reason
+_RUNTIMES = {"litert": _litert, "xnnpack": _xnnpack}
+
+
+def _layers(model) -> list[tuple]:
+    """Returns each layer with connections, without wrapper, and a plan that promises nothing yet."""
+    nodes = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
+    names = labels(model, nodes)
+    layers = [(node, wrapped_layer(node)) for node in nodes]
+    return [
+        (layer, LayerPlan(names[id(node)], type(layer).__name__, connections(prunable_weights(layer))[1]))
+        for node, layer in layers
+    ]
+
+
+def _smaller_from(layer) -> float | None:
+    """Returns the share of single zeros from which on a `.tflite` file becomes smaller."""
+    return measured("smaller") if isinstance(layer, kinds.SPARSE_IN_TFLITE) else None
+
+
+def _on_litert(layer, plan: LayerPlan) -> LayerPlan:
+    reason = _why_not_in_blocks(layer)
+    if reason:
+        return plan._replace(smaller_from=_smaller_from(layer), reason=reason)
+    smaller, faster = measured("smaller in blocks"), measured("faster in blocks")
+    return plan._replace(pattern=_BLOCKS, smaller_from=smaller, faster_from=faster)
+
+
+def _why_not_in_blocks(layer) -> str:
+    """Returns why LiteRT's sparse kernel does not make a layer faster; nothing if it does."""
     if isinstance(layer, keras.layers.Embedding):
-        return single, None, None, "a table that is looked up is stored with its zeros"
-    return single, None, None, "what LiteRT makes of it was not measured"
+        return "a table that is looked up is stored with its zeros"
+    if not isinstance(layer, kinds.SPARSE_IN_TFLITE):
+        return "what LiteRT makes of it was not measured"
+    if not isinstance(layer, (keras.layers.Dense, *kinds.GATED)):
+        return "the file leaves its zeros out, but LiteRT makes it dense when it loads the file"
+    recurrent = isinstance(layer, kinds.GATED)
+    kernels = [layer.cell.kernel, layer.cell.recurrent_kernel] if recurrent else [layer.kernel]
+    odd = [kernel.shape[0] for kernel in kernels if kernel.shape[0] % 4]
+    if odd:
+        return f"LiteRT misreads blocks of 4 where the number of inputs, {odd[0]}, is not a multiple of 4"
+    shape = (layer.get_build_config() or {}).get("input_shape") or ()
+    if not recurrent and len(shape) > 2:
+        rows = math.prod(size or 1 for size in shape[1:-1])
+        return f"the sparse kernel gains little on many rows at once, and one input has {rows}"
+    return ""

@@ -1,75 +1,71 @@
-"""The part of a convolutional network that XNNPACK can run sparsely, and what keeps it from it.
+"""Part of a convolutional network that XNNPACK can run sparsely.
 
-The rules are XNNPACK's own ("Sparse inference" in the README of TensorFlow Lite's XNNPACK delegate, and the checks in
-XNNPACK's `subgraph.c`), in words of Keras: a 3x3 convolution of stride 2 with 3 input channels starts the subgraph, a
-mean over space ends it, and between them stand pointwise and depthwise convolutions, additions and multiplications of
-feature maps, and some activations. Convolutions of stride 2 take their padding from a `ZeroPadding2D` in front.
+The rules are those of XNNPACK: "Sparse inference" in the README of TensorFlow Lite's XNNPACK delegate, and the checks
+in its `subgraph.c`. A 3x3 convolution of stride 2 with 3 input channels starts the subgraph, and a mean over space ends
+it. Between them are pointwise and depthwise convolutions, additions and multiplications of feature maps, and some
+activations. Convolutions of stride 2 take their padding from a `ZeroPadding2D` before them.
 """
 
 import keras
 
+from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.models.graph import Graph, has_graph
 
 _ACTIVATIONS = {"linear", "relu", "relu6", "elu", "leakyrelu", "sigmoid", "silu", "hardsilu", "hardsigmoid"}
-# What is not there any more in an exported file, or has become part of the convolution in front.
-_GONE = (
-    keras.layers.BatchNormalization,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
+# Layers that are gone in an exported file, or part of the convolution before them.
+_GONE = (keras.layers.BatchNormalization, *kinds.ONLY_IN_TRAINING)
+_NESTED = "nested models are followed each on its own, not from one into another"
+_ENDS = (
+    "the model ends here, without a GlobalAveragePooling2D before its end; what stands behind a nested model is not "
+    "followed"
 )
 
-_NESTED = "nested models are followed each on its own, not from one into another"
 
-
-def sparse_subgraph(model) -> tuple[list, dict[str, str]]:
+def sparse_subgraph(model) -> tuple[list, list[tuple]]:
     """Follows a model from the convolutions that can start a sparse subgraph to the means that end it.
 
     Args:
-        model: Built Keras model. Nested models count as layers that stop the subgraph.
+        model: Built Keras model. Nested models count as layers that block the subgraph.
 
     Returns:
-        The 1x1 convolutions whose zeros XNNPACK would skip, and a mapping from layer name to the reason for every layer
-        that stops the subgraph; where one does, no zeros are skipped.
+        The 1x1 convolutions whose zeros XNNPACK would skip, and `[(operation, reason)]` for all that block the
+        subgraph. If there is one, no zeros are skipped.
     """
     if not has_graph(model):
-        return [], {model.name: "only Sequential and Functional models can be followed"}
+        return [], [(model, "only Sequential and Functional models can be followed")]
     graph, convolutions = Graph(model), convolutions_of(model)
     if not convolutions:
-        return [], {model.name: "it has no Conv2D layer"}
-    starts, stops = [layer for layer in convolutions if not _why_no_start(layer, graph)], {}
-    if not starts:
-        starts, stops = convolutions[:1], {convolutions[0].name: _why_no_start(convolutions[0], graph)}
-    inside = {id(layer): layer for layer in starts}
+        return [], [(model, "it has no Conv2D layer")]
+    starts = [layer for layer in convolutions if not _why_no_start(layer, graph)]
+    reached = _reached(starts or convolutions[:1], graph)
+    blockers = [(one, reason) for one, reason in reached.values() if reason]
+    pointwise = [layer for layer in convolutions if id(layer) in reached and _is_pointwise(wrapped_layer(layer))]
+    return ([] if blockers else pointwise), blockers
 
-    def enter(operation):
-        if id(operation) in inside:
-            return []
-        nested = isinstance(operation, keras.Model)
-        reason = _NESTED if nested else _why_it_stops(operation, graph)
-        if reason:
-            stops.setdefault(operation.name, reason)
-            return []
-        inside[id(operation)] = operation
-        return [operation]
+
+def _reached(starts, graph) -> dict[int, tuple]:
+    """Returns, by `id`, each operation of a subgraph and next to it, with the reason if it blocks the subgraph."""
+    reached = {id(layer): (layer, _why_no_start(layer, graph)) for layer in starts}
+
+    def enter(operations) -> list:
+        """Returns those of the operations that are new and do not block."""
+        new = {id(one): one for one in operations if id(one) not in reached}
+        reached.update({key: (one, _why_it_stops(one, graph)) for key, one in new.items()})
+        return [one for key, one in new.items() if not reached[key][1]]
 
     forward = list(starts)
     for layer in forward:
-        consumers = [] if _is_mean(layer, graph) else graph.consumers.get(id(layer), [])
-        if not consumers and not _is_mean(layer, graph):
-            reason = "the model ends here, without a GlobalAveragePooling2D before its end"
-            stops.setdefault(layer.name, f"{reason}; what stands behind a nested model is not followed")
-        for consumer in consumers:
-            forward += enter(consumer)
+        if not _is_mean(layer, graph):
+            consumers = graph.consumers.get(id(layer), [])
+            if not consumers:
+                reached[id(layer)] = layer, reached[id(layer)][1] or _ENDS
+            forward += enter(consumers)
     # Where branches meet, all of them must come from inside, such as the squeezed one that scales a feature map.
     backward = [layer for layer in forward if layer not in starts]
     for layer in backward:
-        for producer in graph.producers.get(id(layer), []):
-            backward += enter(producer)
-    pointwise = [layer for layer in convolutions if id(layer) in inside and _is_pointwise(wrapped_layer(layer))]
-    return ([] if stops else pointwise), stops
+        backward += enter(graph.producers.get(id(layer), []))
+    return reached
 
 
 def convolutions_of(model) -> list:
@@ -98,12 +94,13 @@ def _why_it_stops(operation, graph) -> str:
             return _why_no_convolution(operation, graph, padding=inner.kernel_size[0] // 2)
         return f"depthwise it takes 3x3 and 5x5 of stride 1 or 2, and this is {_size(inner)} of {inner.strides[0]}"
     if type(inner) is keras.layers.Conv2D:
-        if _is_pointwise(inner):
-            return _why_no_convolution(operation, graph, padding=0)
-        return f"inside it takes 1x1 convolutions of stride 1, and this is {_size(inner)} of {inner.strides[0]}"
+        size = f"inside it takes 1x1 convolutions of stride 1, and this is {_size(inner)} of {inner.strides[0]}"
+        return _why_no_convolution(operation, graph, padding=0) if _is_pointwise(inner) else size
     if kind in ("Add", "Multiply"):  # Layers and operators such as x + y.
         ranks = {len(graph.shapes[id(producer)]) for producer in graph.producers[id(operation)]}
         return "" if ranks == {4} else f"it takes {kind} of feature maps only"
+    if isinstance(operation, keras.Model):
+        return _NESTED
     name = inner.activation.__name__ if isinstance(inner, keras.layers.Activation) else kind
     bilinear = isinstance(inner, keras.layers.UpSampling2D) and inner.interpolation == "bilinear"
     # Of a ZeroPadding2D, the convolution behind it is asked how much it pads.

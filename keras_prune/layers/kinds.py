@@ -17,6 +17,18 @@ SEPARABLE_CONVOLUTIONS = (layers.SeparableConv1D, layers.SeparableConv2D)
 TRANSPOSED_CONVOLUTIONS = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 # Recurrent layers with gates, of two kernels each. LiteRT has dense and sparse products for them.
 GATED = (layers.LSTM, layers.GRU)
+# Layers whose zeros TensorFlow's converter was seen to leave out of a `.tflite` file.
+SPARSE_IN_TFLITE = (
+    *DENSE,
+    *GATED,
+    layers.Conv1D,
+    layers.Conv2D,
+    *DEPTHWISE_CONVOLUTIONS,
+    *SEPARABLE_CONVOLUTIONS,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.MultiHeadAttention,
+)
 # Layers that use their kernels once for each time step.
 RECURRENT = (layers.RNN, layers.Bidirectional)
 # Layers that call a layer inside them at each time step.

@@ -39,8 +39,7 @@ def main(path):
     if FLAGS.runtime is None:
         return measured, values
     plan = deployment_plan(model, FLAGS.runtime)
-    layers = [row._asdict() | {"pattern": repr(row.pattern)} for row in plan.rows]
-    return f"{measured}\n{plan}", values | {"plan": {"runtime": plan.runtime, "layers": layers, "stops": plan.stops}}
+    return f"{measured}\n{plan}", values | {"plan": plan.to_dict()}
 
 
 if __name__ == "__main__":

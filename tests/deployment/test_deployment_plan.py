@@ -1,10 +1,12 @@
-"""A plan names what a runtime makes smaller or faster, and the layer that keeps it from it."""
+"""`deployment_plan` names the layers that a runtime makes smaller or faster, and the layers that prevent it."""
 
 import importlib.util
+import json
 
 import keras
 import numpy as np
 import pytest
+from helpers import criteria
 from keras import layers
 
 import keras_prune as kp
@@ -43,18 +45,18 @@ def rows(model, runtime="litert"):
     return {row.name: row for row in kp.deployment_plan(model, runtime).rows}
 
 
-def test_dense_layers_are_pruned_in_blocks_where_litert_has_a_kernel_for_them():
+def test_plan_prunes_dense_layers_in_blocks():
     model = keras.Sequential(
         [keras.Input((784,)), layers.Dense(301, name="fc1"), layers.Dense(8, name="odd"), layers.Dense(2, name="fc3")]
     )
     plan = kp.deployment_plan(model)
-    assert plan.patterns == {"fc1": BLOCKS, "odd": SINGLE, "fc3": BLOCKS}
+    assert {row.name: row.pattern for row in plan.rows} == {"fc1": BLOCKS, "odd": SINGLE, "fc3": BLOCKS}
     assert [row.faster_from for row in plan.rows] == [0.85, None, 0.85]
-    assert "inputs, 301, are no multiple of 4" in plan.rows[1].reason
+    assert "inputs, 301, is not a multiple of 4" in plan.rows[1].reason
     assert [row.weights for row in plan.rows] == [784 * 301, 301 * 8, 16]
 
 
-def test_layers_without_a_sparse_kernel_become_smaller_and_not_faster():
+def test_plan_without_a_sparse_kernel_is_smaller_only():
     inputs = keras.Input((8, 8, 4))
     x = layers.Conv2D(8, 3, name="conv")(inputs)
     x = layers.Reshape((36, 8))(x)
@@ -68,7 +70,7 @@ def test_layers_without_a_sparse_kernel_become_smaller_and_not_faster():
 
 
 @pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
-def test_a_recurrent_layer_that_is_given_its_state_has_the_plan_of_one_that_starts_at_zero(kind):
+def test_plan_ignores_initial_states(kind):
     inputs, state = keras.Input((8, 4)), keras.Input((8,))
     states = [state, state] if kind is layers.LSTM else [state]
     given = rows(keras.Model([inputs, state], kind(8, name="rnn")(inputs, initial_state=states)))
@@ -76,7 +78,7 @@ def test_a_recurrent_layer_that_is_given_its_state_has_the_plan_of_one_that_star
     assert given["rnn"].pattern == BLOCKS
 
 
-def test_tables_and_layers_that_nobody_measured_promise_nothing():
+def test_plan_promises_nothing_for_unmeasured_layers():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(20, 8, name="table")])
     model.add(layers.Reshape((6, 4, 2, 1)))
     model.add(layers.Conv3D(2, 2, name="volume"))
@@ -86,22 +88,22 @@ def test_tables_and_layers_that_nobody_measured_promise_nothing():
 
 
 @pytest.mark.parametrize("runtime", ["litert", "xnnpack"])
-def test_a_pruned_model_has_the_plan_of_the_plain_one(runtime):
+def test_plan_is_that_of_the_plain_model(runtime):
     model = mobile()
     plain = str(kp.deployment_plan(model, runtime))
     assert str(kp.deployment_plan(kp.prune(model), runtime)) == plain
 
 
-def test_a_plan_is_a_table_with_every_reason():
+def test_plan_prints_every_reason():
     text = str(kp.deployment_plan(mobile(act=layers.Softmax), "xnnpack"))
     assert "stops the sparse subgraph: act - inside it takes no Softmax" in text
     assert "not faster: start, depthwise, pointwise" in text
     assert "4x1" in str(kp.deployment_plan(mobile()))
 
 
-def test_pointwise_convolutions_of_a_sparse_subgraph_become_faster_from_two_thirds_zeros_on():
+def test_xnnpack_makes_pointwise_convolutions_faster():
     plan = kp.deployment_plan(mobile(), "xnnpack")
-    assert plan.stops == {}
+    assert plan.blockers == {}
     faster = {row.name: row.faster_from for row in plan.rows if row.faster_from}
     assert faster == {"pointwise": pytest.approx(2 / 3), "pointwise_2": pytest.approx(2 / 3)}
 
@@ -126,37 +128,37 @@ def test_pointwise_convolutions_of_a_sparse_subgraph_become_faster_from_two_thir
         ({"mean": layers.Flatten}, "mean", "no Flatten"),
     ],
 )
-def test_the_layer_that_stops_a_sparse_subgraph_is_named(changes, stopped, reason):
+def test_xnnpack_names_the_blocking_layer(changes, stopped, reason):
     plan = kp.deployment_plan(mobile(**changes), "xnnpack")
-    assert list(plan.stops) == [stopped]
-    assert reason in plan.stops[stopped]
+    assert list(plan.blockers) == [stopped]
+    assert reason in plan.blockers[stopped]
     assert not any(row.faster_from for row in plan.rows)
 
 
-def test_a_model_that_ends_before_a_mean_is_stopped_at_its_end():
+def test_xnnpack_needs_a_mean_at_the_end():
     model = mobile()
     plan = kp.deployment_plan(keras.Model(model.inputs, model.get_layer("pointwise_2").output), "xnnpack")
-    assert list(plan.stops) == ["pointwise_2"]
+    assert list(plan.blockers) == ["pointwise_2"]
 
 
-def test_a_nested_model_that_holds_its_mean_has_a_sparse_subgraph():
+def test_xnnpack_follows_a_nested_model_with_its_mean():
     flat = mobile()
     backbone = keras.Model(flat.inputs, flat.get_layer("mean").output, name="backbone")
     plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.Dense(4)]), "xnnpack")
-    assert plan.stops == {}
-    assert [row.name for row in plan.rows if row.faster_from] == ["pointwise", "pointwise_2"]
+    assert plan.blockers == {}
+    assert [row.name for row in plan.rows if row.faster_from] == ["backbone/pointwise", "backbone/pointwise_2"]
 
 
-def test_where_nested_models_are_not_followed_is_said():
+def test_xnnpack_does_not_follow_into_nested_models():
     flat = mobile()
     backbone = keras.Model(flat.inputs, flat.get_layer("pointwise_2").output, name="backbone")
     rest = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
     plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, *rest]), "xnnpack")
-    assert list(plan.stops) == ["pointwise_2"]
-    assert plan.stops["pointwise_2"].endswith("what stands behind a nested model is not followed")
+    assert list(plan.blockers) == ["backbone/pointwise_2"]
+    assert plan.blockers["backbone/pointwise_2"].endswith("what stands behind a nested model is not followed")
     squeeze = keras.Sequential([keras.Input((16, 16, 8)), layers.ReLU()], name="squeeze")
     plan = kp.deployment_plan(mobile(act=lambda: squeeze), "xnnpack")
-    assert plan.stops == {"act": "nested models are followed each on its own, not from one into another"}
+    assert plan.blockers == {"act": "nested models are followed each on its own, not from one into another"}
 
 
 @keras.saving.register_keras_serializable(package="test_deployment")
@@ -169,14 +171,14 @@ class OfItsOwn(keras.Model):
         return self.inside(inputs)
 
 
-def test_a_model_that_cannot_be_followed_is_said_to_be_none_and_the_models_in_it_are_followed():
+def test_xnnpack_follows_models_in_subclassed_ones():
     model = OfItsOwn(layers.Conv2D(4, 1), name="own")
     model(np.zeros((1, 8, 8, 3), "float32"))
     plan = kp.deployment_plan(model, "xnnpack")
-    assert plan.stops == {"own": "only Sequential and Functional models can be followed"}
+    assert plan.blockers == {"own": "only Sequential and Functional models can be followed"}
     around = OfItsOwn(mobile())
     around(np.zeros((1, 32, 32, 3), "float32"))
-    assert kp.deployment_plan(around, "xnnpack").stops == {}
+    assert kp.deployment_plan(around, "xnnpack").blockers == {}
 
 
 def branches(second):
@@ -189,28 +191,28 @@ def branches(second):
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
 
 
-def test_squeeze_and_excitation_stays_inside_the_subgraph():
+def test_xnnpack_follows_squeeze_and_excitation():
     def excite(inputs, x):
         x = layers.GlobalAveragePooling2D(keepdims=True)(x)
         x = layers.Conv2D(2, 1, activation="relu", name="squeeze")(x)
         return layers.Conv2D(8, 1, activation="sigmoid", name="excite")(x)
 
     plan = kp.deployment_plan(branches(excite), "xnnpack")
-    assert plan.stops == {}
+    assert plan.blockers == {}
     assert [row.name for row in plan.rows if row.faster_from] == ["squeeze", "excite", "pointwise"]
 
 
-def test_a_branch_from_outside_stops_the_subgraph():
+def test_xnnpack_is_blocked_by_a_branch_from_outside():
     def other(inputs, x):
         return layers.Conv2D(8, 3, strides=2, padding="same", name="branch")(inputs)
 
     plan = kp.deployment_plan(branches(other), "xnnpack")
-    assert list(plan.stops) == ["branch"]
+    assert list(plan.blockers) == ["branch"]
 
 
-def test_a_model_without_convolutions_has_no_sparse_subgraph():
+def test_xnnpack_needs_convolutions():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="flat")
-    assert kp.deployment_plan(model, "xnnpack").stops == {"flat": "it has no Conv2D layer"}
+    assert kp.deployment_plan(model, "xnnpack").blockers == {"flat": "it has no Conv2D layer"}
 
 
 @needs_litert
@@ -225,7 +227,7 @@ def test_a_model_without_convolutions_has_no_sparse_subgraph():
         (lambda: layers.Embedding(64, 64), (4,), None),
     ],
 )
-def test_the_converter_does_what_the_plan_says(layer, shape, kernel, tmp_path):
+def test_plan_agrees_with_the_converter(layer, shape, kernel, tmp_path):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
@@ -256,30 +258,57 @@ def test_the_converter_does_what_the_plan_says(layer, shape, kernel, tmp_path):
         assert above < dense <= below + 100
 
 
-def nested_layers_of_one_name(inputs):
-    models = [keras.Sequential([keras.Input((size,)), layers.Dense(4, name="fc")]) for size in inputs]
-    return keras.Sequential([keras.Input((inputs[0],)), models[0], layers.Dense(inputs[1], name="between"), models[1]])
+def test_plan_criteria_go_into_prune_by_path():
+    inner, odd = (keras.Sequential([keras.Input((n,)), layers.Dense(6, name="fc")], name=f"in_{n}") for n in (8, 6))
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="fc"), inner, odd, layers.Dense(2, name="out")])
+    plan = kp.deployment_plan(model)
+    assert {row.name: row.pattern for row in plan.rows} == {
+        "fc": BLOCKS,
+        "in_8/fc": BLOCKS,
+        "in_6/fc": SINGLE,
+        "out": SINGLE,
+    }
+    kp.prune(model, plan.criteria(kp.StdThreshold(0.5, kp.Blocks((2, 1)))))
+    patterns = {weight.path: weight.criterion.pattern for weight in kp.layers.pruned_weights(model)}
+    assert list(patterns.values()) == [BLOCKS, BLOCKS, SINGLE, SINGLE]
+    assert all(isinstance(one, kp.StdThreshold) and one.quality == 0.5 for one in criteria(model).values())
 
 
-def test_patterns_by_name_are_refused_where_layers_of_one_name_need_different_ones():
-    plan = kp.deployment_plan(nested_layers_of_one_name([8, 6]))
-    assert [row.pattern for row in plan.rows] == [BLOCKS, BLOCKS, SINGLE]
-    with pytest.raises(ValueError, match=r"names of their own.* Received: layers named 'fc'"):
-        _ = plan.patterns
-    assert kp.deployment_plan(nested_layers_of_one_name([8, 12])).patterns == {"fc": BLOCKS, "between": BLOCKS}
+def test_plan_criteria_take_a_sparsity():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(2, name="a+b")])
+    plan = kp.deployment_plan(model)
+    assert plan.criteria(0.75) == {r"a\+b": kp.TargetSparsity(0.75, BLOCKS)}
+    with pytest.raises(ValueError, match=r"Received: criterion='most' for layer 'a\+b'"):
+        plan.criteria("most")
 
 
-def test_a_runtime_that_it_does_not_know_is_refused():
-    with pytest.raises(ValueError, match=r"\"litert\".* Received: runtime='tflite'"):
+def test_plan_is_written_as_json():
+    plan = kp.deployment_plan(mobile(act=layers.Softmax), "xnnpack")
+    values = json.loads(json.dumps(plan.to_dict()))
+    assert values["rows"][-1] | {"reason": ""} == {
+        "name": "head",
+        "kind": "Dense",
+        "weights": 48,
+        "pattern": "Pattern()",
+        "smaller_from": 0.35,
+        "faster_from": None,
+        "reason": "",
+    }
+    assert values["blockers"] == {"act": "inside it takes no Softmax"}
+    assert repr(plan) == "<DeploymentPlan: xnnpack: 100% of the connections can be smaller, 0% faster>"
+
+
+@pytest.mark.parametrize("kind", [layers.AlphaDropout, layers.SpatialDropout2D])
+def test_xnnpack_ignores_layers_that_only_train(kind):
+    assert kp.deployment_plan(mobile(act=lambda: kind(0.5)), "xnnpack").blockers == {}
+
+
+def test_plan_rejects_unknown_runtimes():
+    with pytest.raises(ValueError, match=r"\['litert', 'xnnpack'\]. Received: runtime='tflite'"):
         kp.deployment_plan(mobile(), "tflite")
 
 
-@pytest.mark.parametrize("model", [None, np.ones(3), keras.layers.Dense(3)])
-def test_what_is_no_model_is_refused(model):
-    with pytest.raises(ValueError, match=r"Keras 3 model. Received: model="):
+@pytest.mark.parametrize("model", [None, keras.layers.Dense(3), keras.Sequential([keras.Input((3,)), layers.ReLU()])])
+def test_plan_rejects_what_has_no_connections(model):
+    with pytest.raises(ValueError, match="Received: model="):
         kp.deployment_plan(model)
-
-
-def test_a_model_without_connections_is_refused():
-    with pytest.raises(ValueError, match="layers with connections"):
-        kp.deployment_plan(keras.Sequential([keras.Input((3,)), layers.ReLU()]))
