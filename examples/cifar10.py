@@ -123,12 +123,13 @@ def figures(network):
     ]
     sparsities = [1 - 1 / one["compression"] for one in seeds[0]["rounds"][1:count]]
     scan = seeds[0]["sensitivity"]
-    curves = {name: [kp.results.Point(**point) for point in points] for name, points in scan["curves"].items()}
+    curves = {
+        name: [kp.results.Point(kp.StdThreshold(one["strength"]), one["density"], one["value"]) for one in points]
+        for name, points in scan["curves"].items()
+    }
     drawn = {
         "rounds": plots.trade_off({network: (sparsities, changes)}),
-        "sensitivity": plots.sensitivity(
-            kp.results.Sensitivity(curves, scan["reference"], scan["monitor"], kp.StdThreshold)
-        ),
+        "sensitivity": plots.sensitivity(kp.results.Sensitivity(curves, scan["reference"], scan["monitor"], 1)),
     }
     folder = pathlib.Path(FLAGS.figures_dir)
     folder.mkdir(parents=True, exist_ok=True)

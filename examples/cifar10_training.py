@@ -164,7 +164,7 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
     data = augmented(images[:-held_out_size], labels[:-held_out_size], seed)
 
     model = dense_model(network, width, seed, settings, data, held_out, directory)
-    scan = kp.sensitivity(model, held_out, batch_size=500)
+    scan = kp.sensitivity(model, held_out)
     criteria = scan.criteria(settings.sensitivity_drop)
     rounds = kp.iterative_prune(
         kp.prune(model, criteria),
@@ -214,7 +214,12 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
         "sensitivity": {
             "reference": scan.reference,
             "monitor": scan.monitor,
-            "curves": {name: [point._asdict() for point in points] for name, points in scan.curves.items()},
+            "curves": {
+                name: [
+                    {"strength": one.criterion.quality, "density": one.density, "value": one.value} for one in points
+                ]
+                for name, points in scan.curves.items()
+            },
             "criteria": {name: repr(criterion) for name, criterion in criteria.items()},
         },
         "rounds": measured,

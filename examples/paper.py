@@ -137,7 +137,7 @@ def prune_in_rounds(network, seed):
     data, held_out = split_train()
     model = dense_model(network, seed)
     if settings["sensitivity_drop"] is not None:
-        scan = kp.sensitivity(model, held_out, batch_size=1000)
+        scan = kp.sensitivity(model, held_out)
         kp.prune(model, scan.criteria(settings["sensitivity_drop"]))
     rounds = kp.iterative_prune(
         model,
@@ -255,8 +255,11 @@ def regularization(network, seed):
 def sensitivity(network, seed):
     """Returns the held-out accuracy with one layer cut at a time (paper, Fig. 6)."""
     _, held_out = split_train()
-    scan = kp.sensitivity(dense_model(network, seed), held_out, batch_size=1000)
-    curves = {name: [point._asdict() for point in points] for name, points in scan.curves.items()}
+    scan = kp.sensitivity(dense_model(network, seed), held_out)
+    curves = {
+        name: [{"strength": one.criterion.quality, "density": one.density, "value": one.value} for one in points]
+        for name, points in scan.curves.items()
+    }
     criteria = {name: repr(criterion) for name, criterion in scan.criteria(max_drop=0.001).items()}
     return {"reference": scan.reference, "monitor": scan.monitor, "curves": curves, "criteria": criteria}
 

@@ -145,6 +145,9 @@ def _trade_off(results_dir):
 
 def _sensitivity(results_dir):
     measured = measurements(results_dir, "lenet_5", "sensitivity")[0]["sensitivity"]
-    curves = {name: [kp.results.Point(**point) for point in points] for name, points in measured["curves"].items()}
-    scan = kp.results.Sensitivity(curves, measured["reference"], measured["monitor"], kp.StdThreshold)
+    curves = {
+        name: [kp.results.Point(kp.StdThreshold(one["strength"]), one["density"], one["value"]) for one in points]
+        for name, points in measured["curves"].items()
+    }
+    scan = kp.results.Sensitivity(curves, measured["reference"], measured["monitor"], 1)
     return plots.sensitivity(scan)

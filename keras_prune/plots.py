@@ -75,7 +75,7 @@ def sensitivity(scan, ax=None):
     """Draws how the network takes the cut of each layer alone, without retraining (Han et al. 2015, Fig. 6).
 
     Args:
-        scan: What `keras_prune.analysis.sensitivity` returns.
+        scan: What `keras_prune.sensitivity` returns.
         ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
 
     Raises:
@@ -86,7 +86,7 @@ def sensitivity(scan, ax=None):
     >>> from keras_prune import plots
     >>> from keras_prune.analysis.sensitivity import Point, Sensitivity
     >>> plt.switch_backend("Agg")
-    >>> scan = Sensitivity({"conv1": [Point(1.0, 0.3, 0.97), Point(2.0, 0.1, 0.6)]}, 0.98, "accuracy", None)
+    >>> scan = Sensitivity({"conv1": [Point(None, 0.3, 0.97), Point(None, 0.1, 0.6)]}, 0.98, "accuracy", 1)
     >>> plots.sensitivity(scan).get_ylabel()
     'accuracy'
     """

@@ -25,8 +25,8 @@ PRUNED = np.where(np.abs(WEIGHT) > 1, 1.1 * WEIGHT, 0)
 
 
 def scan(names=("conv1", "fc1")):
-    points = {name: [Point(0.5, 0.7, 0.9 - 0.01 * i), Point(1.0, 0.3, 0.5)] for i, name in enumerate(names)}
-    return Sensitivity(points, 0.95, "sparse_top_k_accuracy", kp.StdThreshold)
+    points = {name: [Point(None, 0.7, 0.9 - 0.01 * i), Point(None, 0.3, 0.5)] for i, name in enumerate(names)}
+    return Sensitivity(points, 0.95, "sparse_top_k_accuracy", 1)
 
 
 def report(densities, names="abcdefgh"):
@@ -225,7 +225,7 @@ REFUSED = {
     "changes in percent": (lambda: plots.trade_off({"L2": ([0.5], [-4.5])}), "divide percent by 100"),
     "not a number": (lambda: plots.trade_off({"L2": ([0.5, 0.6], [np.nan, 0.0])}), r"curves\['L2'\]"),
     "no layer": (lambda: plots.sensitivity(scan([])), r"scan\.curves=\{\}"),
-    "a layer without points": (lambda: plots.sensitivity(Sensitivity({"fc": []}, 1, "auc", None)), "'fc': "),
+    "a layer without points": (lambda: plots.sensitivity(Sensitivity({"fc": []}, 1, "auc", 1)), "'fc': "),
     "weights of two layers": (lambda: plots.weights(WEIGHT, WEIGHT[:5]), r"\(100, 50\), after of shape \(5, 50\)"),
     "all weights cut": (lambda: plots.weights(WEIGHT, 0 * WEIGHT), "with 0 connections"),
     "no weights": (lambda: plots.weights(np.ones(0), np.ones(0)), "with 0 connections"),

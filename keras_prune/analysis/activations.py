@@ -1,30 +1,34 @@
-"""Activations: how many of a layer's outputs are not zero, measured on data."""
+"""Share of a layer's outputs that are not zero, measured on data."""
+
+import itertools
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_prune.analysis.evaluate import require_end
 from keras_prune.layers.hook import override, restore
 
 
-def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, float]:
+def nonzero_shares(model, layers, x, steps: int | None = None, batch_size: int = 256) -> dict[int, float]:
     """Returns, by `id`, the share of each layer's outputs that are not zero.
 
-    The model runs in inference mode and eagerly; its layers are watched where they are, nested ones included.
+    The model runs eagerly and in inference mode.
 
     Args:
         model: Built Keras model.
         layers: Layers of the model or of models nested in it.
-        data: Array of shape `(n, ...)`, a structure of arrays, or an iterable of batches `inputs` or
-            `(inputs, targets)`, a list counting as a tuple.
-        batch_size: Integer, inputs run at once where `data` holds arrays. Defaults to `256`.
-
-    Returns:
-        A dictionary from `id(layer)` to a float in [0, 1].
+        x: Array of shape `(n, ...)`, a structure of arrays, or an iterable of batches. Of a batch
+            `(inputs, targets)`, also as a list, only the inputs are used.
+        steps: Integer, number of batches to use. Defaults to `None`, all. An endless dataset needs it.
+        batch_size: Integer, size of the batches if `x` holds arrays. Defaults to `256`.
 
     Raises:
-        ValueError: If `data` is empty.
+        ValueError: If `x` is empty or endless, or `steps` is less than 1.
     """
+    if steps is not None and steps < 1:
+        raise ValueError(f"`steps` is a number of batches and must be at least 1. Received: steps={steps}")
+    require_end(x, steps)
     counts = {id(layer): np.zeros(2, np.int64) for layer in layers}
 
     def watched(layer):
@@ -42,21 +46,21 @@ def nonzero_shares(model, layers, data, batch_size: int = 256) -> dict[int, floa
     for layer, watching_call in watches.values():
         override(layer, "call", watching_call)
     try:
-        for batch in _batches(data, batch_size):
+        for batch in itertools.islice(_batches(x, batch_size), steps):
             model(batch, training=False)
     finally:
         for layer, _ in watches.values():
             restore(layer, "call")
     if any(total == 0 for _, total in counts.values()):
-        raise ValueError(f"Measuring activations needs at least one input. Received: data={data!r}")
-    return {key: nonzero / total for key, (nonzero, total) in counts.items()}
+        raise ValueError(f"Activations are measured on at least one input. Received: x={x!r}")
+    return {key: float(nonzero / total) for key, (nonzero, total) in counts.items()}
 
 
-def _batches(data, batch_size):
-    if isinstance(data, (list, tuple, dict)) or hasattr(data, "shape"):
-        size = min((len(array) for array in keras.tree.flatten(data)), default=0)
+def _batches(x, batch_size):
+    if isinstance(x, (list, tuple, dict)) or hasattr(x, "shape"):
+        size = min((len(array) for array in keras.tree.flatten(x)), default=0)
         for start in range(0, size, batch_size):
-            yield keras.tree.map_structure(lambda array: array[start : start + batch_size], data)  # noqa: B023
+            yield keras.tree.map_structure(lambda array: array[start : start + batch_size], x)  # noqa: B023
     else:
-        for batch in data:
+        for batch in x:
             yield keras.utils.unpack_x_y_sample_weight(batch)[0]

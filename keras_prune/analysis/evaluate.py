@@ -13,7 +13,7 @@ def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = No
         data: What `fit` takes as `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or a dataset of batches.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
         batch_size: Integer. Defaults to `None`, 32 where `data` holds arrays.
-        steps: Integer, number of batches to take. Defaults to `None`, all. An endless dataset needs it.
+        steps: Integer, number of batches of a dataset to use. Defaults to `None`, all. An endless dataset needs it.
 
     Raises:
         ValueError: If the model is not compiled or does not measure `monitor`, or if `data` is endless.

@@ -1,29 +1,24 @@
-"""The report: the paper's table for a model of your own (Han et al. 2015, Tables 2 to 5)."""
+"""Table of a pruned model, layer by layer (Han et al. 2015, Tables 2 to 5)."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from rich.table import Table
 
 from keras_prune import _keras
 from keras_prune.analysis.activations import nonzero_shares
-from keras_prune.analysis.tables import table_with_lines
+from keras_prune.analysis.entropy import entropy_bound
+from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.layers import skip_reasons
 from keras_prune.layers.kinds import DROPOUTS
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import layers_in, models_in
-from keras_prune.layers.weights import labels, prunable_weights, pruned_weights, weights_by_layer
+from keras_prune.layers.weights import labels, pruned_weights, weights_by_layer
+from keras_prune.models.checks import require_connections
 from keras_prune.models.flops import connections, flop
-from keras_prune.models.graph import (
-    Graph,
-    Source,
-    dropout_sources,
-    has_graph,
-    leaf_layers,
-    pruned_dropouts,
-)
+from keras_prune.models.graph import Graph, Source, dropout_sources, has_graph, leaf_layers, pruned_dropouts
 from keras_prune.storage.codecs import WeightStorage
 from keras_prune.storage.sparse_file import storage_sizes
 
@@ -33,14 +28,15 @@ class Row(NamedTuple):
 
     Attributes:
         name: Path of the layer inside the model.
-        weights: How many connections the dense layer has. Biases are not counted.
-        kept: How many survive.
-        flop: Floating-point operations of one call of the dense layer for one input, 2 x weights x output positions,
-            biases not counted; `None` where the layer's positions are not known.
-        activation: Share of its output activations that are not zero; `None` if no data was given.
-        flop_density: Share of the operations that are left when zero weights and zero inputs are skipped. Inputs that
-            are not the outputs of one layer with connections count as dense.
-        dropout: Current rate of the `Dropout` that follows the layer; `None` without one.
+        weights: Number of connections of the dense layer. Biases are not counted.
+        kept: Number of connections that survive.
+        flop: Floating-point operations of one call of the dense layer for one input, `2 x weights x positions` of the
+            output, biases not counted. `None` if the positions are unknown.
+        activation: Share of its output activations that are not zero. `None` if no inputs were given.
+        flop_density: Share of the operations left if zero weights and zero inputs are skipped. Inputs that are not the
+            outputs of one layer with connections count as dense.
+        dropout: Current rate of the `Dropout` behind the layer. `None` without one.
+        outputs: Number of activations that the next layer reads for one input, behind any pooling. 0 if it is unknown.
     """
 
     name: str
@@ -50,25 +46,30 @@ class Row(NamedTuple):
     activation: float | None
     flop_density: float
     dropout: float | None
+    outputs: int
 
     @property
     def density(self) -> float:
         """Share of the connections that survive."""
         return self.kept / self.weights
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values of the row by name."""
+        return self._asdict() | {"density": self.density}
+
 
 class Report:
-    """What pruning did to a model; `print` it for the paper's table.
+    """Result of `report`: what pruning did to a model. `print` it for the table.
 
     Attributes:
         rows: List of `Row`, one for each layer with connections.
-        skipped: Mapping from the name of every layer that was left out to the reason.
-        weights, kept: Connections in all and surviving.
-        flop: Floating-point operations for one input, over the layers where they are known.
-        activation: Share of the activations that are not zero, weighted by their number behind the pooling.
-        flop_density: Share of the operations left, weighted by the operations.
-        storage: List of `WeightStorage`, what each weight, biases included, takes dense and in a file of
-            `save_sparse`, and the bound that the entropy of its mask sets.
+        skipped: Dict from the path of each layer that is left out to the reason, one of `layers.skip_reasons`.
+        weights: Number of connections.
+        kept: Number of connections that survive.
+        flop: Floating-point operations for one input, over the layers whose operations are known.
+        activation: Share of the activations that are not zero, weighted by `Row.outputs`. `None` without inputs.
+        flop_density: Share of the operations that are left, weighted by the operations.
+        storage: List of `WeightStorage`: bytes of each weight, biases included, dense and in a file of `save_sparse`.
 
     Example:
 
@@ -79,9 +80,7 @@ class Report:
     (10, 0.9, 10.0)
     """
 
-    def __init__(
-        self, rows: list[Row], skipped: dict[str, str], sizes: list[int], storage: Sequence[WeightStorage] = ()
-    ):
+    def __init__(self, rows: list[Row], skipped: dict[str, str], storage: Sequence[WeightStorage] = ()):
         self.rows = rows
         self.skipped = skipped
         self.storage = storage
@@ -89,7 +88,7 @@ class Report:
         self.kept = sum(row.kept for row in rows)
         self.flop = sum(row.flop or 0 for row in rows)
         self.flop_density = _mean((row.flop_density, row.flop or 0) for row in rows)
-        measured = [(row.activation, size) for row, size in zip(rows, sizes, strict=True) if row.activation is not None]
+        measured = [(row.activation, row.outputs) for row in rows if row.activation is not None]
         self.activation = _mean(measured) if measured else None
 
     @property
@@ -104,50 +103,64 @@ class Report:
 
     @property
     def compression(self) -> float:
-        """Connections in all over connections that survive."""
+        """All connections over those that survive. Infinite if none does."""
         return self.weights / self.kept if self.kept else math.inf
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns totals, rows, reasons and storage in types that JSON knows. An infinite compression is `None`."""
+        totals = ("weights", "kept", "density", "sparsity", "flop", "activation", "flop_density")
+        return {name: getattr(self, name) for name in totals} | {
+            "compression": self.compression if self.kept else None,
+            "rows": [row.to_dict() for row in self.rows],
+            "skipped": dict(self.skipped),
+            "storage": self._storage(),
+        }
+
+    def __repr__(self):
+        return f"<Report layers={len(self.rows)}, sparsity={self.sparsity:.4g}, compression={self.compression:.4g}>"
+
     def __str__(self):
-        table = Table(title=f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x")
-        table.add_column("layer", overflow="fold")
-        for heading in ("weights", "kept", "FLOP", "Act%", "Weights%", "FLOP%", "dropout"):
-            table.add_column(heading, justify="right")
+        numbers = ("weights", "kept", "FLOP", "Act%", "Weights%", "FLOP%", "dropout")
+        table = new_table(f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x", ["layer"], numbers)
         for row in self.rows:
             table.add_row(*_cells(row.name, row), "" if row.dropout is None else f"{row.dropout:.2f}")
         table.add_section()
         table.add_row(*_cells("total", self), "")
-        lines = [self._storage_line()] if self.storage else []
+        storage = "{dense_bytes:,} bytes dense, {stored_bytes:,} sparse, {index_bytes:,} of them indices"
+        bound = "values and mask entropy: {bound_bytes:,.0f}"
+        lines = [f"storage: {storage}; {bound}".format(**self._storage())]
         lines += [f"left out: {name} - {reason}" for name, reason in self.skipped.items()]
         return table_with_lines(table, lines)
 
-    def _storage_line(self) -> str:
-        dense, stored, values, bound = (
-            sum(getattr(weight, name) for weight in self.storage)
-            for name in ("dense_bytes", "stored_bytes", "value_bytes", "bound_bytes")
-        )
-        indices = stored - values
-        return (
-            f"storage: {dense:,} bytes dense, {stored:,} sparse, {indices:,} of them indices "
-            f"({indices / max(1, values):.1%} overhead); values and mask entropy: {bound:,.0f}"
-        )
+    def _storage(self) -> dict[str, float]:
+        names = ("dense_bytes", "stored_bytes", "index_bytes")
+        return {name: sum(getattr(weight, name) for weight in self.storage) for name in names} | {
+            "bound_bytes": sum(
+                entropy_bound(weight.entries, weight.size, np.dtype(weight.stored_dtype).itemsize)
+                for weight in self.storage
+            )
+        }
 
 
-def report(model, data=None) -> Report:
+def report(model, x=None, steps: int | None = None) -> Report:
     """Measures what is left of a model, layer by layer.
 
-    Works before and after `strip`: of a pruned weight the mask counts, of a plain one the entries that are not zero.
+    Works before and after `strip`. In a pruned weight the mask counts, in a plain one the nonzero entries.
 
     Args:
         model: Built Keras model.
-        data: Inputs on which to measure the activations: an array of shape `(n, ...)`, a structure of arrays as
-            `model.predict` takes it, or an iterable of batches, of which `(inputs, targets)` use the inputs alone.
-            Defaults to `None`: activations count as dense.
+        x: Inputs on which to measure the activations: an array of shape `(n, ...)`, a structure of arrays as
+            `model.predict` takes it, or an iterable of batches. Of a batch `(inputs, targets)`, only the inputs are
+            used. Defaults to `None`: activations count as dense.
+        steps: Integer, number of batches of `x` to use. Defaults to `None`, all. An endless `tf.data.Dataset` or
+            `PyDataset` needs it. An endless Python generator does too, but cannot be recognized.
 
     Returns:
         A `Report`.
 
     Raises:
-        ValueError: If `model` is no Keras 3 model, or has no layer with connections.
+        ValueError: If `model` is not a Keras 3 model or has no connections, if `x` is empty, or if it is endless and
+            `steps` is `None`.
 
     Example:
 
@@ -164,24 +177,16 @@ def report(model, data=None) -> Report:
     ├───────┼─────────┼──────┼────────┼──────┼──────────┼───────┼─────────┤
     │ total │   7,840 │  784 │ 15,680 │    - │    10.0% │ 10.0% │         │
     └───────┴─────────┴──────┴────────┴──────┴──────────┴───────┴─────────┘
-    storage: 31,360 bytes dense, 3,769 sparse, 633 of them indices (20.2% overhead); values and mask entropy: 3,596
+    storage: 31,360 bytes dense, 3,769 sparse, 633 of them indices; values and mask entropy: 3,596
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"report describes a Keras 3 model. Received: model={model!r} of {type(model).__module__}")
-    weights = prunable_weights(model)
-    if not weights:
-        raise ValueError(
-            "A report needs layers with connections, that is with a trainable weight of two or more dimensions. "
-            f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
-        )
-    groups = weights_by_layer(weights)
+    groups = weights_by_layer(require_connections(model))
     names = labels(model, [layer for layer, _ in groups])
     nodes = _nodes(model, [layer for layer, _ in groups])
     graphs = [Graph(submodel) for submodel in models_in(model) if has_graph(submodel)]
     places = {id(node): graph for graph in graphs for node in nodes.values() if id(node) in graph.shapes}
-    activations = _activations(model, list(nodes.values()), places, data) if data is not None else {}
+    activations = {} if x is None else _activations(model, list(nodes.values()), places, x, steps)
     rates = {id(weights[0].layer): rate.current_rate for rate, weights in pruned_dropouts(model)}
-    rows, sizes = [], []
+    rows = []
     for layer, of_layer in groups:
         kept, total = connections(of_layer)
         node = nodes.get(id(layer))
@@ -196,10 +201,10 @@ def report(model, data=None) -> Report:
                 activation=activations.get(id(node)),
                 flop_density=kept / total * activations.get(id(source), 1.0),
                 dropout=rates.get(id(layer)),
+                outputs=graph.activations_behind(node) if graph else 0,
             )
         )
-        sizes.append(graph.activations_behind(node) if graph else 0)
-    return Report(rows, _skipped(model, groups, names), sizes, storage_sizes(model))
+    return Report(rows, _skipped(model, groups), storage_sizes(model))
 
 
 def _nodes(model, owners) -> dict[int, keras.layers.Layer]:
@@ -217,10 +222,10 @@ def _nodes(model, owners) -> dict[int, keras.layers.Layer]:
     return nodes
 
 
-def _activations(model, layers, places, data) -> dict[int, float]:
+def _activations(model, layers, places, x, steps) -> dict[int, float]:
     """Returns, by `id` of a weight layer, the share of its activations that are not zero; the last ones count as 1."""
     ends = {id(layer): places[id(layer)].activation(layer) for layer in layers if id(layer) in places}
-    shares = nonzero_shares(model, list(ends.values()), data)
+    shares = nonzero_shares(model, list(ends.values()), x, steps)
     last = _ends(model)
     return {
         layer: 1.0 if id(end) in last and id(end) not in places[layer].consumers else shares[id(end)]
@@ -236,26 +241,32 @@ def _ends(model) -> set[int]:
     return set().union(*(_ends(_keras.origin_of(tensor)[0]) for tensor in outputs))
 
 
-def _skipped(model, groups, names) -> dict[str, str]:
-    """Returns the reason for every layer with connections but no masks, and every dropout whose rate stays."""
-    if not any(weight.pruned for _, weights in groups for weight in weights):
-        return {}  # A plain model: nothing was asked for.
-    skipped = {}
+def _skipped(model, groups) -> dict[str, str]:
+    """Returns, by path, the reason for each layer that has weights but no masks, and each dropout whose rate stays."""
+    if not pruned_weights(model):
+        return {}  # Nobody asked for pruning.
+    reasons = {}
     for layer, weights in groups:
         if not any(weight.pruned for weight in weights):
-            skipped[names[id(layer)]] = "it has no criterion" if layer.trainable else "it is frozen (trainable=False)"
+            trainable = any(weight.variable.trainable for weight in weights)
+            reasons[id(layer)] = skip_reasons.NO_CRITERION if trainable else skip_reasons.FROZEN
     sources = dropout_sources(model)
     tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
     for layer in layers_in(model):
-        if isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
-            source = sources.get(id(layer), Source(None, "the layers of a subclassed model cannot be followed"))
-            reason = source.reason
-            if source.layer is not None and not pruned_weights(source.layer):
-                reason = f"{source.layer.name!r}, whose outputs it drops, is not pruned"
-            elif source.layer is not None:
-                reason = f"the rate of a {type(layer).__name__} cannot change while training"
-            skipped[layer.name] = reason
-    return skipped
+        if reason := skip_reasons.unmaskable(layer):
+            reasons[id(layer)] = reason
+        elif isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
+            reasons[id(layer)] = _why_rate_stays(sources.get(id(layer)))
+    skipped = [layer for layer in layers_in(model) if id(layer) in reasons]
+    return {name: reasons[key] for key, name in labels(model, skipped).items()}
+
+
+def _why_rate_stays(source: Source | None) -> str:
+    if source is None:
+        return skip_reasons.NO_GRAPH
+    if source.layer is None:
+        return source.reason
+    return skip_reasons.FIXED_RATE if pruned_weights(source.layer) else skip_reasons.SOURCE_NOT_PRUNED
 
 
 def _mean(pairs: Iterable[tuple[float, int]]) -> float:

@@ -1,144 +1,195 @@
-"""Sensitivity: how much each layer's connections matter, one layer cut at a time (Han et al. 2015, Fig. 6)."""
+"""Sensitivity of a model to the cut of each layer alone (Han et al. 2015, Fig. 6)."""
 
 import contextlib
+import copy
+import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
-from keras_prune.analysis.evaluate import evaluate
-from keras_prune.layers.weights import labels, prunable_weights, weights_by_layer
+from keras_prune.analysis.evaluate import direction, evaluate
+from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.layers.weights import labels, weights_by_layer
+from keras_prune.models.checks import require_connections
 from keras_prune.rules.chunks import count
-from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.rules.criteria import Criterion, StdThreshold
 from keras_prune.rules.patterns import Pattern
 
-DEFAULT_QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+_QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 
 
 class Point(NamedTuple):
-    """One measurement: a layer cut at a `strength` (quality or sparsity) kept `density` and gave `value`."""
+    """One measurement of a scan.
 
-    strength: float
+    Attributes:
+        criterion: The `Criterion` by which a layer was cut.
+        density: Share of the connections of the layer that survived.
+        value: What the model measured.
+    """
+
+    criterion: Criterion
     density: float
     value: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values by name, the criterion as Keras serializes it."""
+        return self._asdict() | {"criterion": keras.saving.serialize_keras_object(self.criterion)}
 
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sensitivity:
-    """The curves of a scan, and what follows from them.
+    """Result of `sensitivity`: what the cut of each layer alone costs. `print` it for a table.
 
     Attributes:
-        curves: Mapping from layer path to its list of `Point`s, strength rising.
+        curves: Dict from layer path to its list of `Point`s, in the order of the criteria.
         reference: What the uncut model measures.
         monitor: Name of the metric.
+        direction: `1` if more of the metric is better, `-1` if less is.
 
     Example:
 
-    >>> points = [Point(strength=1.0, density=0.3, value=0.97), Point(strength=2.0, density=0.05, value=0.8)]
-    >>> scan = Sensitivity({"fc": points}, reference=0.98, monitor="accuracy", kind=StdThreshold)
+    >>> points = [Point(StdThreshold(1.0), density=0.3, value=0.97), Point(StdThreshold(2.0), density=0.05, value=0.8)]
+    >>> scan = Sensitivity({"fc": points}, reference=0.98, monitor="accuracy", direction=1)
     >>> scan.criteria(max_drop=0.02)
     {'fc': StdThreshold(quality=1.0)}
+    >>> print(scan)
+       accuracy of the uncut model: 0.9800 (more is better)
+    ┏━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━┓
+    ┃ layer ┃ criterion                 ┃ Weights% ┃ accuracy ┃
+    ┡━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━┩
+    │ fc    │ StdThreshold(quality=1.0) │    30.0% │   0.9700 │
+    │ fc    │ StdThreshold(quality=2.0) │     5.0% │   0.8000 │
+    └───────┴───────────────────────────┴──────────┴──────────┘
     """
 
-    def __init__(
-        self,
-        curves: dict[str, list[Point]],
-        reference: float,
-        monitor: str,
-        kind: type[Criterion],
-        patterns: Mapping[str, Pattern] | None = None,
-    ):
-        self.curves = curves
-        self.reference = reference
-        self.monitor = monitor
-        self._kind = kind
-        self._patterns = patterns or {}
+    curves: dict[str, list[Point]]
+    reference: float
+    monitor: str
+    direction: int
 
     def criteria(self, max_drop: float) -> dict[str, Criterion | None]:
-        """Returns the strongest criterion for each layer that alone costs at most `max_drop`.
+        """Returns, for each layer, the last criterion that alone costs at most `max_drop`.
 
         Args:
-            max_drop: Float of at least 0, how far the metric may fall when that layer alone is cut.
+            max_drop: Float of at least 0, how much worse the metric may be if only that layer is cut.
 
         Returns:
-            A mapping for `prune(model, mapping)`. The most sensitive layer has the smallest threshold; one that
-            breaks the budget at the weakest strength that was tried has `None` and stays dense.
+            A mapping for `prune(model, mapping)`. A layer that exceeds `max_drop` at the first criterion has `None`
+            and stays dense.
 
         Raises:
             ValueError: If `max_drop` is negative.
         """
         if not max_drop >= 0:
-            raise ValueError(f"max_drop is how far the metric may fall, at least 0. Received: max_drop={max_drop}")
+            raise ValueError(f"`max_drop` is how much worse the metric may be, at least 0. Received: {max_drop=}")
+        required = self.direction * self.reference - max_drop
         chosen: dict[str, Criterion | None] = {}
         for name, points in self.curves.items():
-            strength = None
+            chosen[re.escape(name)] = None
             for point in points:
-                if point.value < self.reference - max_drop:
-                    break  # What recovers beyond a loss is luck.
-                strength = point.strength
-            pattern = self._patterns.get(name)
-            chosen[re.escape(name)] = None if strength is None else self._kind(strength, pattern=pattern)
+                if not self.direction * point.value >= required:  # NaN, too.
+                    break  # A better value after this is luck.
+                chosen[re.escape(name)] = point.criterion
         return chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes in types that JSON knows."""
+        curves = {name: [point.to_dict() for point in points] for name, points in self.curves.items()}
+        return {"monitor": self.monitor, "direction": self.direction, "reference": self.reference, "curves": curves}
+
+    def __repr__(self):
+        return (
+            f"<Sensitivity monitor={self.monitor}, direction={self.direction}, reference={self.reference:.4g}, "
+            f"layers={len(self.curves)}>"
+        )
+
+    def __str__(self):
+        better = "more" if self.direction > 0 else "less"
+        title = f"{self.monitor} of the uncut model: {self.reference:.4f} ({better} is better)"
+        table = new_table(title, ["layer", "criterion"], ["Weights%", self.monitor])
+        for name, points in self.curves.items():
+            for point in points:
+                table.add_row(name, repr(point.criterion), f"{point.density:.1%}", f"{point.value:.4f}")
+            table.add_section()
+        return table_with_lines(table, [])
 
 
 def sensitivity(
     model,
-    data,
-    qualities: Sequence[float] | None = None,
-    sparsities: Sequence[float] | None = None,
+    validation_data,
+    criteria: Sequence[Criterion] | None = None,
     monitor: str = "accuracy",
-    batch_size: int | None = None,
+    mode: str = "auto",
+    steps: int | None = None,
 ) -> Sensitivity:
-    """Cuts one layer at a time over a grid of strengths, without retraining, and measures the model at each point.
+    """Measures how a model takes the cut of each layer alone, without retraining.
 
-    Costs one evaluation for each point and no compilation; the weights come back exactly as they were. The zeros of a
-    plain model count as pruned.
+    Each layer is cut by each criterion, which costs one evaluation and no compilation. The weights are restored
+    exactly. The zeros of a plain model count as pruned. Frozen layers are left out.
 
     Args:
-        model: Compiled and trained Keras model, plain or pruned, whose metric grows with quality. Pruned
-            layers are cut in the pattern of their own criterion, such as `Blocks`.
-        data: Validation data, `(x, y)` or a dataset.
-        qualities: Floats above 0, for `StdThreshold`. Defaults to `None`: 0.25 to 3, if no `sparsities` are given.
-        sparsities: Floats in (0, 1), for `TargetSparsity`. Defaults to `None`.
-        monitor: String, the metric to measure. Defaults to `"accuracy"`.
-        batch_size: Integer. Defaults to `None`, Keras's own.
+        model: Compiled and trained Keras model, plain or pruned.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset of batches.
+        criteria: Sequence of criteria of one class, the weakest first. Criteria without a pattern take that of the
+            pruned layer, such as `Blocks`. Defaults to `None`, `StdThreshold` with ten qualities from 0.25 to 3.
+        monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
+        mode: `"min"` if less of the metric is better, `"max"` if more is, or `"auto"`, which knows the losses and
+            metrics of Keras. Defaults to `"auto"`.
+        steps: Integer, number of batches of a dataset to use. Defaults to `None`, all. An endless dataset needs it.
 
     Returns:
         A `Sensitivity`.
 
     Raises:
-        ValueError: If both grids are given, the model is not compiled or does not measure `monitor`.
+        ValueError: If `criteria` is empty or of several classes, if the model is not compiled, has no connections or
+            does not measure `monitor`, if the direction of `monitor` is unknown, or if `validation_data` is endless and
+            `steps` is `None`.
 
     Example:
 
     >>> import keras, numpy as np, keras_prune as kp
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="ones", name="fc")])
-    >>> model.compile(loss="mse", metrics=["accuracy"])
-    >>> scan = kp.sensitivity(model, (np.ones((8, 4)), 4 * np.ones((8, 1))), sparsities=[0.25, 0.5])
-    >>> scan.curves["fc"]
-    [Point(strength=0.25, density=0.75, value=0.0), Point(strength=0.5, density=0.5, value=0.0)]
+    >>> model.compile(loss="mse", metrics=["mae"])
+    >>> data = np.ones((8, 4)), 4 * np.ones((8, 1))
+    >>> scan = kp.sensitivity(model, data, [kp.TargetSparsity(0.25), kp.TargetSparsity(0.5)], monitor="mae")
+    >>> [(point.density, point.value) for point in scan.curves["fc"]]
+    [(0.75, 1.0), (0.5, 2.0)]
+    >>> scan.criteria(max_drop=1.0)
+    {'fc': TargetSparsity(sparsity=0.25)}
     """
-    if qualities is not None and sparsities is not None:
+    criteria = [StdThreshold(quality) for quality in _QUALITIES] if criteria is None else list(criteria)
+    if not isinstance(next(iter(criteria), None), Criterion) or len({type(criterion) for criterion in criteria}) > 1:
         raise ValueError(
-            f"Give the grid either as qualities or as sparsities. Received: qualities={qualities}, "
-            f"sparsities={sparsities}"
+            "`criteria` must be a sequence of criteria of one class, such as [StdThreshold(0.5), StdThreshold(1.0)]. "
+            f"Received: criteria={criteria}"
         )
-    kind, grid = (StdThreshold, qualities or DEFAULT_QUALITIES) if sparsities is None else (TargetSparsity, sparsities)
-    for strength in grid:
-        kind(strength)  # One that is out of range is refused before anything is measured.
-    reference = evaluate(model, data, monitor, batch_size)
-    weights = [weight for weight in prunable_weights(model) if weight.variable.trainable]
-    layers = weights_by_layer(weights)
-    names = labels(model, [layer for layer, _ in layers])
-    by_name = {names[id(layer)]: of_layer for layer, of_layer in layers}
-    patterns = {name: of[0].criterion.pattern for name, of in by_name.items() if of[0].criterion}
-    curves: dict[str, list[Point]] = {name: [] for name in by_name}
-    for name, of_layer in by_name.items():
-        for strength in sorted(grid):
-            with _cut(of_layer, kind(strength, pattern=patterns.get(name))) as density:
-                curves[name].append(Point(strength, density, evaluate(model, data, monitor, batch_size)))
-    return Sensitivity(curves, reference, monitor, kind, patterns)
+    weights = [weight for weight in require_connections(model) if weight.variable.trainable]
+    reference = evaluate(model, validation_data, monitor, steps=steps)
+    towards = direction(model, monitor, mode)  # Only an evaluated model knows its metrics.
+    curves: dict[str, list[Point]] = {}
+    by_layer = weights_by_layer(weights)
+    names = labels(model, [layer for layer, _ in by_layer])
+    for layer, of_layer in by_layer:
+        curves[names[id(layer)]] = points = []
+        for criterion in _in_pattern_of(of_layer[0], criteria):
+            with _cut(of_layer, criterion) as density:
+                value = evaluate(model, validation_data, monitor, steps=steps)
+            points.append(Point(criterion, density, value))
+    return Sensitivity(curves, reference, monitor, towards)
+
+
+def _in_pattern_of(weight, criteria) -> list[Criterion]:
+    """Returns criteria in which the pattern of a pruned weight replaces that of single connections."""
+    pattern = weight.criterion.pattern if weight.criterion else Pattern()
+    chosen = [copy.copy(criterion) for criterion in criteria]
+    for criterion in chosen:
+        if criterion.pattern == Pattern():
+            criterion.pattern = pattern
+    return chosen
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Text: how a report becomes the string that `print` shows."""
+"""Text of the tables that `print` shows."""
 
 import collections
 import io
@@ -8,13 +8,29 @@ from rich.console import Console
 from rich.table import Table
 
 
+def new_table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    """Returns a table without rows.
+
+    Args:
+        title: String.
+        texts: Headings of the first columns, in which long names are folded.
+        numbers: Headings of the other columns, which are aligned to the right.
+    """
+    table = Table(title=title)
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
 def table_with_lines(table: Table, lines: Iterable[str], soft_wrap: bool = False) -> str:
-    """Returns a table and, below it, lines of up to 120 characters, without blanks at their ends.
+    """Returns a table with lines below it as a string, at most 120 characters wide.
 
     Args:
         table: Rich table.
-        lines: Strings, wrapped where they are longer.
-        soft_wrap: Boolean, whether to leave long lines to the terminal instead. Defaults to `False`.
+        lines: Strings. Longer ones are wrapped.
+        soft_wrap: Boolean, whether to let the terminal wrap long lines instead. Defaults to `False`.
     """
     output = io.StringIO()
     console = Console(file=output, width=120, markup=False, emoji=False, highlight=False)  # Names are no markup.
@@ -25,7 +41,7 @@ def table_with_lines(table: Table, lines: Iterable[str], soft_wrap: bool = False
 
 
 def names_by_reason(rows) -> list[tuple[str, str]]:
-    """Returns each reason that rows give, once, with the names of all rows that give it: `[("names", "reason")]`."""
+    """Groups rows by `reason`, those without one left out: `[("names of the rows", "reason")]`."""
     names = collections.defaultdict(list)
     for row in rows:
         if row.reason:

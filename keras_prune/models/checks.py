@@ -3,6 +3,7 @@
 import keras
 
 from keras_prune.layers.traversal import models_in
+from keras_prune.layers.weights import PrunableWeight, prunable_weights
 from keras_prune.models.graph import has_graph, is_graph
 
 
@@ -33,3 +34,16 @@ def require_built(model) -> None:
                 "model.build(input_shape) or, if it is a subclassed model, call it on a batch of data first. "
                 f"Received: unbuilt model {submodel.name!r}"
             )
+
+
+def require_connections(model) -> list[PrunableWeight]:
+    """Returns the prunable weights of a model, and raises a `ValueError` if there is none."""
+    require_model(model)
+    weights = prunable_weights(model)
+    if not weights:
+        raise ValueError(
+            "The model has no connections, since no layer has a trainable weight of two or more dimensions. If the "
+            f"model is not built yet, call it on a batch of data first. Received: model={model.name!r} with layers "
+            f"{[layer.name for layer in model.layers]}"
+        )
+    return weights

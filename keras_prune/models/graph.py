@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_prune import _keras
+from keras_prune.layers import skip_reasons
 from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.kinds import ACTIVATIONS, DROPOUTS, NORMALIZATIONS, TRANSPARENT
@@ -84,16 +85,14 @@ class Graph:
         while True:
             producers = self.producers.get(id(layer), [])
             if len(producers) != 1:
-                reason = "it is called more than once or merges several inputs" if producers else "it starts the model"
-                return Source(None, reason)
+                return Source(None, skip_reasons.MERGED_INPUTS if producers else skip_reasons.DROPS_INPUTS)
             layer = producers[0]
             if is_weight_layer(layer):
                 return Source(layer, "")
             if isinstance(layer, keras.layers.InputLayer):
-                return Source(None, "it drops or reads the model's own inputs")
+                return Source(None, skip_reasons.DROPS_INPUTS)
             if not isinstance(layer, TRANSPARENT):
-                kind = "nested model" if isinstance(layer, keras.Model) else type(layer).__name__
-                return Source(None, f"behind {kind} {layer.name!r} no single layer's outputs are left to follow")
+                return Source(None, skip_reasons.NO_SOURCE)
 
     def activation(self, layer):
         """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""

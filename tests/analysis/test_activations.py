@@ -1,4 +1,4 @@
-"""The measured share of non-zero outputs is the true one however the data comes, and the layers stay as they were."""
+"""Tests of `nonzero_shares`."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 256])
-def test_shares_are_those_of_all_inputs_whatever_the_batch_size(batch_size):
+def test_shares_do_not_depend_on_the_batch_size(batch_size):
     model = two_layers()
     assert 0 < true_shares(model)[0] < 1
     assert measured_shares(model, X, batch_size=batch_size) == true_shares(model)
@@ -56,12 +56,12 @@ def test_shares_are_those_of_all_inputs_whatever_the_batch_size(batch_size):
     ],
 )
 @pytest.mark.filterwarnings("error:The structure of `inputs`")
-def test_of_a_batch_the_inputs_alone_are_used(pack):
+def test_only_the_inputs_of_a_batch_are_used(pack):
     model = two_layers()
     assert measured_shares(model, Batches(pack)) == true_shares(model)
 
 
-def test_a_tf_data_set_and_a_py_dataset_are_walked_through_once():
+def test_datasets_are_read_once():
     class Pairs(keras.utils.PyDataset):
         def __len__(self):
             return 2
@@ -78,7 +78,7 @@ def test_a_tf_data_set_and_a_py_dataset_are_walked_through_once():
 
 
 @pytest.mark.parametrize("pack", [lambda a, b: [a, b], lambda a, b: (a, b), lambda a, b: {"left": a, "right": b}])
-def test_several_inputs_come_as_a_structure_of_arrays(pack):
+def test_structures_of_arrays_are_several_inputs(pack):
     left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
     layer = layers.Dense(5, "relu")
     model = keras.Model(pack(left, right), layers.Concatenate()([layer(left), right]))
@@ -93,7 +93,7 @@ def test_every_call_of_a_shared_layer_counts():
     assert nonzero_shares(model, [shared], X) == {id(shared): 0.5}
 
 
-def test_layers_of_nested_models_are_watched_too():
+def test_layers_of_nested_models_are_measured():
     inner = two_layers()
     model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(2)])
     shares = nonzero_shares(model, inner.layers, X)
@@ -105,15 +105,7 @@ def test_dropout_does_not_count_as_zeros():
     assert measured_shares(model, X) == [1.0]
 
 
-def test_the_layers_are_afterwards_as_they_were():
-    model = two_layers()
-    before = [dict(vars(layer)) for layer in model.layers]
-    measured_shares(model, X)
-    assert [vars(layer).keys() for layer in model.layers] == [attributes.keys() for attributes in before]
-    assert all("call" not in vars(layer) for layer in model.layers)
-
-
-def test_the_layers_are_as_they_were_when_the_data_fails():
+def test_layers_are_restored_if_the_data_fails():
     def broken():
         yield X
         raise OSError("the disk is gone")
@@ -122,10 +114,31 @@ def test_the_layers_are_as_they_were_when_the_data_fails():
     with pytest.raises(OSError, match="the disk is gone"):
         measured_shares(model, broken())
     assert all("call" not in vars(layer) for layer in model.layers)
+    before = [list(vars(layer)) for layer in model.layers]
     assert measured_shares(model, X) == true_shares(model)
+    assert [list(vars(layer)) for layer in model.layers] == before
 
 
 @pytest.mark.parametrize("data", [X[:0], [], {}, iter([])])
-def test_without_any_input_there_is_nothing_to_measure(data):
+def test_empty_inputs_are_rejected(data):
     with pytest.raises(ValueError, match="at least one input"):
         measured_shares(two_layers(), data)
+
+
+class Endless(keras.utils.PyDataset):
+    """Batches without an end."""
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return X if index < 2 else np.zeros_like(X)
+
+
+def test_endless_data_needs_steps():
+    model = two_layers()
+    assert measured_shares(model, Endless(), steps=2) == true_shares(model)
+    assert measured_shares(model, X, steps=1, batch_size=4) == true_shares(model, X[:4])
+    with pytest.raises(ValueError, match=r"Pass `steps`.*Received: data=.*, steps=None"):
+        measured_shares(model, Endless())
+    with pytest.raises(ValueError, match="Received: steps=0"):
+        measured_shares(model, X, steps=0)

@@ -1,6 +1,7 @@
-"""The report has the paper's columns and arithmetic, and is the same before and after `strip`."""
+"""Tests of `report`."""
 
 import functools
+import json
 import math
 
 import keras
@@ -11,6 +12,7 @@ from keras import layers, ops
 import keras_prune as kp
 from keras_prune import networks
 from keras_prune.analysis.report import Report, Row
+from keras_prune.layers import skip_reasons
 from keras_prune.models.flops import flop
 from keras_prune.models.graph import Graph
 
@@ -64,7 +66,7 @@ def share_of_nonzeros(tensor):
 
 
 @pytest.mark.parametrize("name", list(networks.TABLES))
-def test_weights_and_operations_are_those_that_the_paper_prints(name):
+def test_weights_and_operations_are_those_of_the_paper(name):
     *printed_rows, printed_total = networks.TABLES[name]
     weight_layers, _ = paper_network(name)
     measured = [(layer.name, weights, flop(layer, weights)) for layer, weights in weight_layers]
@@ -76,20 +78,20 @@ def test_weights_and_operations_are_those_that_the_paper_prints(name):
 
 
 @pytest.mark.parametrize("name", list(networks.TABLES))
-def test_the_totals_weigh_as_in_the_paper(name):
+def test_totals_are_weighted_as_in_the_paper(name):
     *printed_rows, printed_total = networks.TABLES[name]
     weight_layers, sizes = paper_network(name)
     rows = [
-        Row(p.layer, w, round(w * p.density / 100), int(p.flop), p.activation / 100, p.flop_density / 100, None)
-        for p, (_, w) in zip(printed_rows, weight_layers, strict=True)
+        Row(p.layer, w, round(w * p.density / 100), int(p.flop), p.activation / 100, p.flop_density / 100, None, size)
+        for p, (_, w), size in zip(printed_rows, weight_layers, sizes, strict=True)
     ]
-    report = Report(rows, {}, sizes)
+    report = Report(rows, {}, [])
     assert 100 * report.activation == pytest.approx(printed_total.activation, abs=1)
     assert 100 * report.density == pytest.approx(printed_total.density, abs=1)
     assert 100 * report.flop_density == pytest.approx(printed_total.flop_density, abs=1)
 
 
-def test_a_share_of_operations_is_the_layers_weights_times_the_activations_before_it():
+def test_flop_density_is_density_times_activations_before_it():
     model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.5)))
     rows = {row.name: row for row in kp.report(model, IMAGES).rows}
     hidden = ops.relu(model.get_layer("conv")(IMAGES))
@@ -102,7 +104,7 @@ def test_a_share_of_operations_is_the_layers_weights_times_the_activations_befor
     assert rows["fc2"].activation == 1
 
 
-def test_the_last_layer_counts_as_dense_though_its_activation_gives_zeros():
+def test_last_layer_counts_as_dense_despite_its_activation():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.ReLU()], name="inner")
     flat = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), layers.Dense(3), layers.ReLU()])
     nested = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), inner])
@@ -112,7 +114,7 @@ def test_the_last_layer_counts_as_dense_though_its_activation_gives_zeros():
         assert last.activation == 1
 
 
-def test_rows_are_the_same_before_and_after_strip():
+def test_strip_does_not_change_the_report():
     model = cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.7)))
     before, after = kp.report(model, IMAGES), kp.report(kp.strip(model), IMAGES)
     assert [row._replace(dropout=None) for row in before.rows] == after.rows
@@ -130,7 +132,7 @@ def test_report_of_a_stripped_model_pruned_again_is_unchanged():
     assert (after.storage, after.skipped) == (before.storage, before.skipped)
 
 
-def test_a_row_says_the_present_rate_of_the_dropout_behind_its_layer():
+def test_row_has_the_current_rate_of_the_dropout():
     model = kp.prune(small_convolutional_model(), kp.TargetSparsity(0.75))
     assert [row.dropout for row in kp.report(model).rows] == [None, 0.5, None]
     model.get_layer("drop").pruning.follow(0.25)
@@ -138,13 +140,13 @@ def test_a_row_says_the_present_rate_of_the_dropout_behind_its_layer():
     assert "0.25" in str(kp.report(model)).splitlines()[5]
 
 
-def test_without_data_the_activations_are_unknown_and_count_as_dense():
+def test_activations_are_unknown_without_inputs():
     report = kp.report(cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.5))))
     assert {row.activation for row in report.rows} == {None} == {report.activation}
     assert {row.flop_density for row in report.rows} == {0.5} == {report.flop_density}
 
 
-def test_everything_left_out_is_named_with_its_reason():
+def test_skipped_layers_have_reasons():
     model = keras.Sequential(
         [
             keras.Input((6, 8)),
@@ -155,21 +157,24 @@ def test_everything_left_out_is_named_with_its_reason():
             layers.Dropout(0.0, name="without_a_rate"),
             layers.Flatten(),
             layers.Dense(4, name="not_asked_for"),
+            layers.Dense(4, name="quantized"),
             layers.Dense(2, name="head"),
         ]
     )
+    model.get_layer("quantized").quantize("int8")
     assert kp.report(model).skipped == {}  # A plain model: nothing was asked for.
     report = kp.report(kp.prune(model, {"pruned|head": kp.StdThreshold()}))
     assert report.skipped == {
-        "frozen": "it is frozen (trainable=False)",
-        "not_asked_for": "it has no criterion",
-        "behind_frozen": "'frozen', whose outputs it drops, is not pruned",
-        "spatial": "the rate of a SpatialDropout1D cannot change while training",
+        "frozen": skip_reasons.FROZEN,
+        "behind_frozen": skip_reasons.SOURCE_NOT_PRUNED,
+        "spatial": skip_reasons.FIXED_RATE,
+        "not_asked_for": skip_reasons.NO_CRITERION,
+        "quantized": skip_reasons.QUANTIZED,
     }
-    assert "left out: frozen - it is frozen (trainable=False)" in str(report).splitlines()
+    assert "left out: frozen - its weights are not trainable" in str(report).splitlines()
 
 
-def test_dropouts_of_hand_written_wrappers_are_known():
+def test_dropouts_of_prune_wrappers_are_known():
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -182,7 +187,7 @@ def test_dropouts_of_hand_written_wrappers_are_known():
     kp.prune(model)
     report = kp.report(model)
     assert [row.dropout for row in report.rows] == [0.5, None]
-    assert report.skipped == {"of_the_inputs": "it drops or reads the model's own inputs"}
+    assert report.skipped == {"of_the_inputs": skip_reasons.DROPS_INPUTS}
 
 
 class Subclassed(keras.Model):
@@ -196,7 +201,7 @@ class Subclassed(keras.Model):
         return self.inner(self.drop(self.first(inputs)))
 
 
-def test_of_a_subclassed_model_what_can_be_followed_is_measured():
+def test_subclassed_models_are_measured_as_far_as_possible():
     model = Subclassed()
     outputs = model(X)
     report = kp.report(model, X)
@@ -204,10 +209,10 @@ def test_of_a_subclassed_model_what_can_be_followed_is_measured():
         ("first", 2 * 8 * 4, None),
         ("inner/second", 2 * 4 * 3, pytest.approx(share_of_nonzeros(outputs))),
     ]
-    assert report.skipped["drop"] == "the layers of a subclassed model cannot be followed"
+    assert report.skipped["drop"] == skip_reasons.NO_GRAPH
 
 
-def test_layers_of_one_name_in_two_nested_models_keep_their_own_numbers():
+def test_layers_of_one_name_have_their_own_rows():
     def branch(units, rate, name):
         inner = [keras.Input((8,)), layers.Dense(units, "relu", name="fc"), layers.Dropout(rate), layers.Dense(2)]
         return keras.Sequential(inner, name=name)
@@ -223,12 +228,12 @@ def test_layers_of_one_name_in_two_nested_models_keep_their_own_numbers():
     assert report.activation == pytest.approx(np.average([row.activation for row in report.rows], weights=sizes))
 
 
-def test_rows_are_the_owners_of_weights_by_their_path():
+def test_rows_are_the_owners_of_weights():
     model = keras.Sequential([keras.Input((6, 8)), layers.LSTM(4, name="lstm"), layers.Dense(2, name="head")])
     assert [(row.name, row.weights) for row in kp.report(model).rows] == [("lstm/lstm_cell", 192), ("head", 8)]
 
 
-def test_a_shared_layer_is_one_row_with_the_operations_of_one_call():
+def test_shared_layers_have_one_row_and_count_one_call():
     shared, inputs = layers.Dense(8, name="shared"), keras.Input((8,))
     (row,) = kp.report(keras.Model(inputs, shared(shared(inputs)))).rows
     assert (row.weights, row.flop) == (64, 128)
@@ -263,20 +268,20 @@ class OwnLayer(layers.Layer):
         ((6, 8), OwnLayer, None),
     ],
 )
-def test_operations_are_twice_the_weights_times_the_positions_or_unknown(shape, layer, operations):
+def test_flop_is_twice_the_weights_times_the_positions(shape, layer, operations):
     model = keras.Sequential([keras.Input(shape), layer()])
     for either in (model, kp.prune(model)):
         assert {row.flop for row in kp.report(either).rows} == {operations}
     assert str(kp.report(model)).count(" - ") >= (operations is None)
 
 
-def test_a_recurrent_layer_that_is_given_its_state_has_known_operations():
+def test_flop_of_recurrent_layers_with_given_states_is_known():
     inputs, state, carry = keras.Input((5, 8)), keras.Input((4,)), keras.Input((4,))
     model = keras.Model([inputs, state, carry], layers.LSTM(4)(inputs, initial_state=[state, carry]))
     assert kp.report(model).flop == 2 * 5 * (8 * 16 + 4 * 16)
 
 
-def test_the_place_of_the_channels_does_not_matter():
+def test_flop_does_not_depend_on_the_data_format():
     kinds = (layers.Conv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
     for kind in kinds:
         last = keras.Sequential([keras.Input((6, 7, 2)), kind(3, 3, data_format="channels_last")])
@@ -284,13 +289,13 @@ def test_the_place_of_the_channels_does_not_matter():
         assert kp.report(first).flop == kp.report(last).flop > 0
 
 
-def test_a_loaded_model_has_the_same_report(tmp_path):
+def test_report_of_a_loaded_model_is_the_same(tmp_path):
     model = small_convolutional_model()
     model.save(tmp_path / "model.keras")
     assert str(kp.report(keras.models.load_model(tmp_path / "model.keras"), IMAGES)) == str(kp.report(model, IMAGES))
 
 
-def test_names_and_numbers_are_printed_whole():
+def test_names_and_numbers_are_not_truncated():
     names = ["a_layer_whose_name_is_long_" * 4, "conv[a]", ":smile:"]
     units = [20_000, 1_000, 2]
     model = keras.Sequential(
@@ -306,24 +311,28 @@ def test_names_and_numbers_are_printed_whole():
     assert names[0] in "".join(line.split("│")[1].strip() for line in text.splitlines() if "│" in line)
 
 
-def test_a_model_without_a_weight_left_is_compressed_without_bound():
+def test_compression_is_infinite_without_connections_left():
     report = kp.report(keras.Sequential([keras.Input((8,)), layers.Dense(3, kernel_initializer="zeros")]))
     assert (report.kept, report.density, report.sparsity, report.compression) == (0, 0, 1, math.inf)
     assert "0 of 24 connections" in str(report)
+    assert report.to_dict()["compression"] is None
 
 
-@pytest.mark.parametrize("model", ["model.keras", layers.Dense(3), None])
-def test_what_is_no_model_is_refused(model):
-    with pytest.raises(ValueError, match=r"describes a Keras 3 model. Received: model="):
-        kp.report(model)
-
-
-def test_a_model_without_connections_is_refused():
-    with pytest.raises(ValueError, match="needs layers with connections"):
+def test_report_rejects_models_without_connections():
+    with pytest.raises(ValueError, match=r"has no connections.*Received: model=.* with layers \['re_lu"):
         kp.report(keras.Sequential([keras.Input((8,)), layers.ReLU()]))
 
 
-def test_rows_are_named_by_their_place_in_the_model():
+def test_report_has_a_dict_and_a_repr():
+    report = kp.report(cut(kp.prune(small_convolutional_model(), kp.TargetSparsity(0.5))), IMAGES)
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["rows"] == [row.to_dict() for row in report.rows]
+    assert (values["sparsity"], values["compression"], values["activation"]) == (0.5, 2.0, report.activation)
+    assert values["storage"]["dense_bytes"] > values["storage"]["stored_bytes"] > values["storage"]["bound_bytes"]
+    assert repr(report) == "<Report layers=3, sparsity=0.5, compression=2>"
+
+
+def test_rows_are_named_by_their_path_in_the_model():
     base = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="fc")], name="base")
     inputs = keras.Input((4,))
     nested = keras.Model(inputs, layers.Dense(2, name="head")(base(inputs)))

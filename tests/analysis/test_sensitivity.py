@@ -1,4 +1,6 @@
-"""A sensitivity scan measures one layer at a time, and leaves the model as it was."""
+"""Tests of `sensitivity`."""
+
+import json
 
 import keras
 import numpy as np
@@ -6,6 +8,9 @@ import pytest
 from helpers import assert_same, criteria, density, masks
 
 import keras_prune as kp
+from keras_prune.results import Point, Sensitivity
+
+HALF = [kp.TargetSparsity(0.5)]
 
 
 @pytest.fixture
@@ -20,13 +25,13 @@ def model(data):
         [keras.Input((6,)), keras.layers.Dense(16, "relu", name="hidden"), keras.layers.Dense(2, name="head")]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy"])
-    model.fit(*data, epochs=10, verbose=0)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+    model.fit(*data, epochs=10, batch_size=50, verbose=0)
     return model
 
 
 @pytest.mark.parametrize("pruned", [False, True])
-def test_weights_masks_and_metric_come_back_exactly(model, data, pruned):
+def test_sensitivity_leaves_the_model_unchanged(model, data, pruned):
     if pruned:
         kp.cut(kp.prune(model, kp.TargetSparsity(0.3)))
     before, masks_before = model.get_weights(), masks(model)
@@ -38,7 +43,7 @@ def test_weights_masks_and_metric_come_back_exactly(model, data, pruned):
     assert model.evaluate(*data, verbose=0, return_dict=True)["accuracy"] == scan.reference
 
 
-def test_weights_come_back_when_an_evaluation_fails(model, data):
+def test_sensitivity_restores_weights_after_a_failure(model, data):
     before = model.get_weights()
     calls = []
 
@@ -51,81 +56,144 @@ def test_weights_come_back_when_an_evaluation_fails(model, data):
     model.evaluate = failing
     with pytest.raises(RuntimeError, match="out of memory"):
         kp.sensitivity(model, data)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert_same(before, model.get_weights())
 
 
-def test_a_point_is_what_cutting_that_layer_alone_measures(model, data):
-    scan = kp.sensitivity(model, data, sparsities=[0.5])
+def test_points_are_what_the_cut_of_one_layer_gives(model, data):
+    (point,) = kp.sensitivity(model, data, HALF).curves["hidden"]
 
     kp.cut(kp.prune(model, {"hidden": 0.5}))
 
-    point = scan.curves["hidden"][0]
-    assert point.density == 0.5
-    assert point.value == model.evaluate(*data, verbose=0, return_dict=True)["accuracy"]
+    assert point == (HALF[0], 0.5, model.evaluate(*data, verbose=0, return_dict=True)["accuracy"])
 
 
-def test_zeros_of_a_plain_model_count_as_pruned(model, data):
+def test_zeros_of_plain_models_count_as_pruned(model, data):
+    weakest = [kp.StdThreshold(0.25), kp.StdThreshold(1.0)]
     kp.cut(kp.prune(model, kp.TargetSparsity(0.5)))
-    expected = kp.sensitivity(model, data, qualities=[0.25, 1.0])
+    expected = kp.sensitivity(model, data, weakest)
 
-    scan = kp.sensitivity(kp.strip(model), data, qualities=[0.25, 1.0])
+    scan = kp.sensitivity(kp.strip(model), data, weakest)
 
     assert scan.curves == expected.curves
     assert all(points[0].density <= 0.5 for points in scan.curves.values())
 
 
-def test_each_point_costs_one_evaluation(model, data):
+def test_default_criteria_cut_more_and_more(model, data):
     calls = []
     evaluate = model.evaluate
     model.evaluate = lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs)
 
-    kp.sensitivity(model, data, qualities=[0.5, 1.0, 1.5])
+    curves = kp.sensitivity(model, data).curves
 
-    assert len(calls) == 1 + 2 * 3
-
-
-def test_density_falls_as_quality_rises(model, data):
-    for points in kp.sensitivity(model, data).curves.values():
+    assert len(calls) == 1 + 2 * 10
+    for points in curves.values():
+        assert [point.criterion for point in points[:2]] == [kp.StdThreshold(0.25), kp.StdThreshold(0.5)]
         densities = [point.density for point in points]
         assert densities == sorted(densities, reverse=True)
 
 
-def test_the_most_sensitive_layer_gets_the_smallest_threshold():
+def test_criteria_keep_the_pattern_of_pruned_layers(model, data):
+    kp.prune(model, {"hidden": kp.StdThreshold(1.0, kp.Blocks((1, 2))), "head": kp.StdThreshold()})
+    rows, blocks = kp.Blocks((2, 1)), kp.Blocks((1, 2))
+    curves = kp.sensitivity(model, data, [*HALF, kp.TargetSparsity(0.75, rows)]).curves
+    assert [point.criterion.pattern for point in curves["hidden"]] == [blocks, rows]
+    assert [point.criterion for point in curves["head"]] == [*HALF, kp.TargetSparsity(0.75, rows)]
+    assert HALF[0].pattern == kp.StdThreshold().pattern
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_criteria_stop_at_the_first_loss(direction):
+    def curve(*values):
+        return [Point(kp.StdThreshold(q), 0.5, direction * v) for q, v in zip((0.5, 1.0, 2.0), values, strict=True)]
+
     curves = {
-        "tough": [kp.results.Point(0.5, 0.6, 0.90), kp.results.Point(1.0, 0.3, 0.90), kp.results.Point(2.0, 0.1, 0.70)],
-        "frail": [kp.results.Point(0.5, 0.6, 0.89), kp.results.Point(1.0, 0.3, 0.60), kp.results.Point(2.0, 0.1, 0.90)],
-        "glass": [kp.results.Point(0.5, 0.6, 0.20), kp.results.Point(1.0, 0.3, 0.20), kp.results.Point(2.0, 0.1, 0.10)],
+        "tough": curve(0.90, 0.89, 0.70),
+        "frail": curve(0.89, 0.60, 0.90),
+        "glass": curve(0.20, 0.20, 0.10),
+        "conv[1]": curve(0.90, 0.90, np.nan),
     }
-    criteria = kp.results.Sensitivity(curves, 0.90, "accuracy", kp.StdThreshold).criteria(max_drop=0.015)
+    chosen = Sensitivity(curves, direction * 0.90, "some metric", direction).criteria(max_drop=0.015)
 
-    # What recovers beyond the first loss, as `frail` does at 2.0, does not count.
-    assert criteria == {"tough": kp.StdThreshold(1.0), "frail": kp.StdThreshold(0.5), "glass": None}
+    assert chosen == {
+        "tough": kp.StdThreshold(1.0),
+        "frail": kp.StdThreshold(0.5),
+        "glass": None,
+        r"conv\[1\]": kp.StdThreshold(1.0),
+    }
 
 
-def test_its_criteria_are_what_prune_takes(model, data):
+def test_criteria_judge_losses_in_their_direction(model, data):
+    strengths = [kp.TargetSparsity(0.1), kp.TargetSparsity(0.9)]
+    scan = kp.sensitivity(model, data, strengths, monitor="loss")
+    assert scan.direction == -1
+    weak, strong = scan.curves["hidden"]
+    assert scan.reference <= weak.value < strong.value
+    assert scan.criteria(weak.value - scan.reference + 1e-6)["hidden"] == weak.criterion
+    assert kp.sensitivity(model, data, strengths, "loss", "max").criteria(0.0)["hidden"] == strong.criterion
+
+
+def test_prune_takes_the_criteria(model, data):
     chosen = kp.sensitivity(model, data).criteria(max_drop=0.05)
     kp.prune(model, chosen)
     assert any(chosen.values())
     assert criteria(model) == {f"{name}/kernel": criterion for name, criterion in chosen.items() if criterion}
 
 
-def test_a_frozen_layer_is_not_scanned(model, data):
+def test_frozen_layers_are_not_scanned(model, data):
     model.get_layer("head").trainable = False
-    assert list(kp.sensitivity(model, data, sparsities=[0.5]).curves) == ["hidden"]
+    assert list(kp.sensitivity(model, data, HALF).curves) == ["hidden"]
 
 
-def test_bad_input_is_named(model, data):
-    with pytest.raises(ValueError, match="either as qualities or as sparsities"):
-        kp.sensitivity(model, data, qualities=[1.0], sparsities=[0.5])
-    with pytest.raises(ValueError, match=r"Received: sparsity=1\.5"):
-        kp.sensitivity(model, data, sparsities=[1.5])
-    with pytest.raises(ValueError, match="Received: monitor='auc', measured are"):
-        kp.sensitivity(model, data, monitor="auc")
-    with pytest.raises(ValueError, match="not compiled"):
+def test_results_have_a_dict_a_repr_and_a_table(model, data):
+    scan = kp.sensitivity(model, data, HALF)
+    values = json.loads(json.dumps(scan.to_dict()))
+    assert (values["monitor"], values["direction"], values["reference"]) == ("accuracy", 1, scan.reference)
+    (point,) = values["curves"]["head"]
+    assert keras.saving.deserialize_keras_object(point["criterion"]) == HALF[0]
+    assert (point["density"], point["value"]) == scan.curves["head"][0][1:]
+    assert repr(scan).startswith("<Sensitivity monitor=accuracy, direction=1, reference=")
+    assert "(more is better)" in str(scan)
+    assert "│ head   │ TargetSparsity(sparsity=0.5) │    50.0% │" in str(scan)
+
+
+class Endless(keras.utils.PyDataset):
+    """Batches without an end."""
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return np.full((4, 6), index, "float32"), np.ones(4, "int32")
+
+
+def test_endless_data_needs_steps(model):
+    assert kp.sensitivity(model, Endless(), HALF, steps=2).curves["head"][0].density == 0.5
+    with pytest.raises(ValueError, match=r"Pass `steps`.*Received: data=.*, steps=None"):
+        kp.sensitivity(model, Endless(), HALF)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"criteria": []}, r"of one class.*Received: criteria=\[\]"),
+        ({"criteria": [0.5]}, r"of one class.*Received: criteria=\[0.5\]"),
+        ({"criteria": [kp.StdThreshold(), *HALF]}, "of one class"),
+        ({"monitor": "auc"}, "Received: monitor='auc'"),
+        ({"mode": "up"}, "Received: mode='up'"),
+    ],
+)
+def test_sensitivity_rejects_bad_arguments(model, data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kp.sensitivity(model, data, **arguments)
+
+
+def test_sensitivity_rejects_uncompiled_models(data):
+    with pytest.raises(ValueError, match="compiled=False"):
         kp.sensitivity(keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]), data)
+
+
+def test_criteria_reject_a_negative_drop():
     with pytest.raises(ValueError, match="Received: max_drop=-1"):
-        kp.sensitivity(model, data, sparsities=[0.5]).criteria(max_drop=-1)
+        Sensitivity({}, 0.9, "accuracy", 1).criteria(max_drop=-1)
 
 
 def test_layers_of_one_name_have_their_own_curves(model, data):
@@ -137,7 +205,7 @@ def test_layers_of_one_name_have_their_own_curves(model, data):
     both = keras.Model(inputs, keras.layers.Dense(2, name="head")(first(inputs) + second(inputs)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     both.compile(loss=loss, metrics=["accuracy"])
-    curves = kp.sensitivity(both, data, sparsities=[0.75]).curves
+    curves = kp.sensitivity(both, data, [kp.TargetSparsity(0.75)]).curves
     assert len(curves) == 3
     cut = next(name for name in curves if name.startswith(second.name))
     kp.cut(kp.prune(both, {cut: 0.75}))

@@ -208,7 +208,7 @@ def test_frozen_layers_are_left_alone_and_reported():
     model.first.trainable = False
     kp.prune(model, HALF)
     assert not hasattr(model.first, "pruning")
-    assert kp.report(model).skipped["first"] == "it is frozen (trainable=False)"
+    assert kp.report(model).skipped["first"] == "its weights are not trainable"
 
 
 class ByHand(keras.Model):

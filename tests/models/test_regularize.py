@@ -1,4 +1,4 @@
-"""Properties of `regularize`."""
+"""Tests of `regularize`."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def kernels(model):
 
 
 @pytest.mark.parametrize("pruned", [False, True])
-def test_the_loss_gains_the_penalty_of_connections_alone(pruned):
+def test_loss_gains_the_penalty_of_connections_only(pruned):
     model = kp.prune(build()) if pruned else build()
 
     kp.regularize(model, l1=0.5)
@@ -39,7 +39,7 @@ def test_the_loss_gains_the_penalty_of_connections_alone(pruned):
     assert model.losses == []
 
 
-def test_a_compiled_model_trains_with_a_new_penalty_at_once():
+def test_compiled_models_use_a_new_penalty_at_once():
     model = build()
     model.compile(keras.optimizers.SGD(0.0), "mse")
     x, y = np.zeros((8, 5), "float32"), np.zeros((8, 3), "float32")
@@ -56,7 +56,7 @@ def test_a_compiled_model_trains_with_a_new_penalty_at_once():
 
 
 @pytest.mark.parametrize("factors", [{"l1": 1e-2}, {"l2": 1e-2}])
-def test_a_cut_connection_stays_zero_under_it(factors):
+def test_cut_connections_stay_zero_under_a_penalty(factors):
     model = kp.prune(build(), kp.TargetSparsity(0.5))
     model.compile("adam", "mse")
     kp.regularize(model, **factors)
@@ -65,14 +65,14 @@ def test_a_cut_connection_stays_zero_under_it(factors):
     assert_zeros(model, 0.5)
 
 
-def test_bad_input_is_named():
+def test_regularize_rejects_bad_arguments():
     with pytest.raises(ValueError, match="Received: l1=-1"):
         kp.regularize(build(), l1=-1)
-    with pytest.raises(ValueError, match="nothing to regularize"):
+    with pytest.raises(ValueError, match="has no connections"):
         kp.regularize(keras.Sequential([keras.Input((5,)), keras.layers.ReLU()]), l2=0.1)
 
 
-def test_the_penalty_is_over_the_survivors_and_outlasts_strip():
+def test_penalty_is_over_the_survivors_and_outlasts_strip():
     model = build()
     kp.regularize(model, l2=0.5)
     before, regularizer = penalty(model), model.layers[0].kernel.regularizer
@@ -90,7 +90,7 @@ def test_the_penalty_is_over_the_survivors_and_outlasts_strip():
     assert not model.losses
 
 
-def test_a_penalty_taken_off_a_pruned_model_stays_off():
+def test_removed_penalty_stays_off_after_strip():
     model = kp.prune(build())
     kp.regularize(model)
     outputs = model(np.ones((2, 5)))

@@ -1,0 +1,26 @@
+"""Reasons why pruning leaves a layer out, or leaves a dropout at its rate."""
+
+import keras
+
+from keras_prune import _keras
+
+# Layers with weights.
+FROZEN = "its weights are not trainable"
+NO_CRITERION = "it has no criterion"
+QUANTIZED = "its weights are quantized"
+TORCH_MODULE = "Keras cannot mask the parameters of a PyTorch module"
+
+# Dropouts.
+DROPS_INPUTS = "it drops the inputs of the model"
+FIXED_RATE = "the rate of its class cannot change during training"
+MERGED_INPUTS = "it is called more than once or merges several inputs"
+NO_GRAPH = "the layers of a subclassed model cannot be followed"
+NO_SOURCE = "its inputs are not the outputs of a single layer with connections"
+SOURCE_NOT_PRUNED = "the layer before it is not pruned"
+
+
+def unmaskable(layer) -> str | None:
+    """Returns why no weight of a layer can have a mask, or `None` if it can."""
+    if isinstance(layer, keras.layers.TorchModuleWrapper):
+        return TORCH_MODULE
+    return QUANTIZED if _keras.is_quantized(layer) else None
