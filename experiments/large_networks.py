@@ -31,7 +31,7 @@ STEPS = {  # In the order of the table, with the phase and the name under which 
     "`save_sparse`": ("prune", "save_sparse"),
     "`load_sparse`": ("load", "load_sparse"),
     "`report`": ("load", "report"),
-    '`to_sparse(kernel="csr")`': ("to_sparse", "csr"),
+    '`to_sparse(format="csr")`': ("to_sparse", "csr"),
     "`to_sparse`": ("to_sparse", "auto"),
     "`export_tflite`": ("float32", "export"),
     '`export_tflite(weights="float16")`': ("float16", "export"),
@@ -126,14 +126,14 @@ def load(process, name, folder):
 
 
 def to_sparse(process, name, folder):
-    """Converts the dense layers: to one kernel, and to the fastest of all of them."""
+    """Converts the dense layers: to one format, and to the fastest of all of them."""
     import keras_prune as kp
 
     model = kp.load_sparse(folder / "sparse.kprune")
-    _, csr = process.measure(lambda: kp.to_sparse(model, kernel="csr", verbose=0))
+    _, csr = process.measure(lambda: kp.to_sparse(model, format="csr", verbose=0))
     sparse, auto = process.measure(lambda: kp.to_sparse(model, verbose=0))
-    kernels = {layer.name: layer.kernel for layer in sparse.layers if hasattr(layer, "connections")}
-    return {"csr": csr, "auto": auto, "kernels": kernels}
+    formats = {layer.name: layer.format for layer in sparse.layers if hasattr(layer, "connections")}
+    return {"csr": csr, "auto": auto, "formats": formats}
 
 
 def files(process, name, folder):

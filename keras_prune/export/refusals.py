@@ -1,67 +1,65 @@
-"""Layers that no file can hold, or that crash the converter: refused by name before anything is written."""
+"""Reject layers that an exported file cannot hold, or that crash the converter, before anything is written."""
 
 import keras
 
+from keras_prune import _keras
+from keras_prune.layers.traversal import layers_in
 from keras_prune.sparse.sparse_dense import SparseDense
 
 
-def refuse_layers(model):
-    """Refuses a model with layers that neither LiteRT nor XLA runs, wherever in it they are.
+def refuse_layers(model) -> None:
+    """Rejects a model with layers that neither LiteRT nor XLA runs, at any depth.
 
     Args:
         model: Keras model without masks and `Prune` wrappers.
 
     Raises:
-        ValueError: If some of them are stateful or sparse.
+        ValueError: If a layer is stateful or sparse.
     """
-    layers = model._flatten_layers(include_self=False)
     _refuse(
         model,
         "stateful",
-        [layer for layer in layers if isinstance(layer, keras.layers.RNN) and layer.stateful],
-        "No file carries the state of recurrent layers from one batch to the next: build the model with stateful=False "
-        "in them, and hand it the weights by set_weights(model.get_weights())",
+        lambda layer: isinstance(layer, keras.layers.RNN) and layer.stateful,
+        "An exported file cannot carry the state of recurrent layers from one batch to the next. Build the model with "
+        "stateful=False in them, and copy the weights with set_weights(model.get_weights())",
     )
-    sparse = [layer for layer in layers if isinstance(layer, SparseDense)]
-    # ELL is made of gathers and sums. The other kernels end TensorFlow's converter, and with it the process.
     _refuse(
         model,
         "sparse",
-        [layer for layer in sparse if layer.kernel == "csr" or not layer.supports_jit],
-        "Neither LiteRT nor XLA has the operators of sparse layers: export the model as it was before to_sparse",
+        # ELL consists of gathers and sums. The other kernels crash TensorFlow's converter, and with it the process.
+        lambda layer: isinstance(layer, SparseDense) and (layer.kernel == "csr" or not layer.supports_jit),
+        "Neither LiteRT nor XLA has the operators of sparse layers. Export the model as it was before to_sparse",
     )
 
 
-def refuse_tflite_layers(model, weights: str):
-    """Refuses a model with layers that TensorFlow's converter to TFLite cannot read, wherever in it they are.
+def refuse_tflite_layers(model, quantization: str | None) -> None:
+    """Rejects a model with layers that TensorFlow's converter to TFLite cannot read, at any depth.
 
     Args:
         model: Keras model without masks and `Prune` wrappers.
-        weights: String, the format of the weights.
+        quantization: String or `None`, as for `export_tflite`.
 
     Raises:
-        ValueError: If some of them were quantized by Keras, or recurrent ones are to be calibrated in a loop.
+        ValueError: If Keras quantized a layer, or a recurrent layer that is not unrolled would be calibrated.
     """
-    layers = model._flatten_layers(include_self=False)
     _refuse(
         model,
         "quantized",
-        [layer for layer in layers if getattr(layer, "quantization_mode", None)],
-        "TensorFlow's converter cannot read layers that Keras has quantized: export the model as it was before, with "
-        "weights='dynamic_int8'",
+        _keras.is_quantized,
+        "TensorFlow's converter cannot read layers that Keras has quantized. Export the model as it was before, with "
+        "quantization='dynamic_int8'",
     )
-    if weights == "full_int8":
-        # Its calibrator reads values from inside the loop that are not there, which ends the process.
+    if quantization == "full_int8":
         _refuse(
             model,
             "recurrent",
-            [layer for layer in layers if isinstance(layer, keras.layers.RNN) and not layer.unroll],
-            "weights='full_int8' takes recurrent layers that are unrolled: build the model with unroll=True in them, "
-            "and hand it the weights by set_weights(model.get_weights()); or choose weights='dynamic_int8'",
+            # The calibrator reads values inside the loop that do not exist, which crashes the process.
+            lambda layer: isinstance(layer, keras.layers.RNN) and not layer.unroll,
+            "quantization='full_int8' requires recurrent layers to be unrolled. Build the model with unroll=True in "
+            "them, and copy the weights with set_weights(model.get_weights()), or use quantization='dynamic_int8'",
         )
 
 
-def _refuse(model, kind, layers, message):
-    if layers:
-        names = sorted(layer.name for layer in layers)
+def _refuse(model, kind, is_refused, message):
+    if names := sorted(layer.name for layer in layers_in(model) if is_refused(layer)):
         raise ValueError(f"{message}. Received: model={model.name!r} with the {kind} layers {names}")

@@ -1,4 +1,4 @@
-"""Sparse inference: layers that store and multiply only the connections that are left."""
+"""Sparse layers for inference, which store only the nonzero weights."""
 
 from keras_prune.sparse.sparse_dense import SparseDense
 

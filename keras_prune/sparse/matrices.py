@@ -1,8 +1,8 @@
-"""Sparse matrices of the Keras backends: one class for each way in which one holds and multiplies a weight.
+"""Sparse matrices of the Keras backends, one class for each format.
 
-A matrix stands for the weight of shape `(outputs, inputs)`, a dense layer's kernel transposed, so that the connections
-into one neuron lie beside each other. Whatever a matrix looks like in memory, it is saved as `Connections`: a model
-that was saved with one kernel on one backend is loaded with another on another.
+A matrix has the shape `(outputs, inputs)`. It is the transposed kernel of a dense layer, so that the connections into
+one neuron are adjacent. Each format is saved as `Connections`. A model that was saved with one format on one backend
+can therefore be loaded with another format on another backend.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ class Connections(NamedTuple):
 
     Attributes:
         values: Float32 array of shape `(connections,)`.
-        columns: Int32 array of shape `(connections,)`, the input that each connection reads.
-        row_starts: Int32 array of shape `(outputs + 1,)`, where each neuron's connections start.
+        columns: Int32 array of shape `(connections,)`, the input of each connection.
+        row_starts: Int32 array of shape `(outputs + 1,)`, the start of each neuron's connections.
     """
 
     values: np.ndarray
@@ -28,7 +28,7 @@ class Connections(NamedTuple):
     @classmethod
     def of(cls, kernel: np.ndarray) -> "Connections":
         """Returns the connections in a dense kernel of shape `(inputs, outputs)`."""
-        # Found in the order of memory and then sorted by neuron: in the order of neurons they lie too far apart.
+        # Finding them in the order of memory and sorting them is faster than finding them by neuron.
         places = np.flatnonzero(kernel != 0)
         columns, rows = np.divmod(places, kernel.shape[1])
         order = np.argsort(rows.astype(np.min_scalar_type(kernel.shape[1])), kind="stable")
@@ -38,22 +38,23 @@ class Connections(NamedTuple):
 
     @property
     def rows(self) -> np.ndarray:
-        """Int64 array of shape `(connections,)`, the neuron that each connection goes to."""
+        """Int64 array of shape `(connections,)`, the neuron of each connection."""
         return np.repeat(np.arange(len(self.row_starts) - 1), np.diff(self.row_starts))
 
     @property
     def most(self) -> int:
-        """The connections of the neuron that has most of them."""
+        """Largest number of connections into one neuron."""
         return int(np.diff(self.row_starts).max(initial=0))
 
 
 class SparseMatrix(keras.Layer):
-    """What all sparse matrices have in common: their shape, and how they are saved.
+    """Base class of the sparse matrices.
 
     Args:
-        outputs, inputs: Integers, the shape.
-        connections: Integer, how many connections are stored.
-        most: Integer, how many of them the neuron has that has most.
+        outputs: Integer, number of rows.
+        inputs: Integer, number of columns.
+        connections: Integer, number of stored connections.
+        most: Integer, largest number of connections into one neuron.
     """
 
     def __init__(self, outputs: int, inputs: int, connections: int, most: int):
@@ -62,7 +63,7 @@ class SparseMatrix(keras.Layer):
         self.built = True
 
     def assign(self, connections: Connections) -> None:
-        """Takes other connections, as many as there are."""
+        """Replaces the connections by as many others."""
         raise NotImplementedError
 
     def read(self) -> Connections:
@@ -75,7 +76,7 @@ class SparseMatrix(keras.Layer):
 
     @property
     def weight_bytes(self) -> int:
-        """What the weight takes in memory."""
+        """Size of the weight in memory."""
         return sum(int(np.prod(weight.shape)) * 4 for weight in self.weights)
 
     def save_own_variables(self, store):
@@ -90,10 +91,10 @@ class SparseMatrix(keras.Layer):
 
 
 class TensorFlowCSR(SparseMatrix):
-    """TensorFlow's CSR sparse-matrix kernels.
+    """CSR matrix of `tf.raw_ops`.
 
-    The matrix is a TensorFlow variable of dtype variant, so that its values and indices are in memory once, in a
-    SavedModel too. Keras does not know variables of that dtype: they are not in `weights`.
+    The matrix is a TensorFlow variable of dtype variant, so that its values and indices are stored once, also in a
+    SavedModel. Keras does not support variables of that dtype, so they are not among `weights`.
     """
 
     def __init__(self, *sizes):
@@ -104,35 +105,27 @@ class TensorFlowCSR(SparseMatrix):
         self.variable = tf.Variable(self._empty(), trainable=False, name="matrix")
 
     def assign(self, connections):
-        from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
-
         places = np.stack([connections.rows, connections.columns.astype("int64")], axis=1)
-        self.variable.assign(
-            sparse_csr_matrix_ops.sparse_tensor_to_csr_sparse_matrix(
-                places, connections.values, (self.outputs, self.inputs)
-            )
-        )
+        self.variable.assign(self._matrix(places, connections.values))
 
     def read(self):
         import tensorflow as tf
-        from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
-        row_starts, columns, values = sparse_csr_matrix_ops.csr_sparse_matrix_components(
-            self.variable.read_value(), index=0, type=tf.float32
+        row_starts, columns, values = tf.raw_ops.CSRSparseMatrixComponents(
+            csr_sparse_matrix=self.variable.read_value(), index=0, type=tf.float32
         )
         return Connections(values.numpy(), columns.numpy(), row_starts.numpy())
 
     def multiply(self, inputs):
         import tensorflow as tf
-        from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
-        # The product of a batch that is no multiple of 8 takes up to four times as long as of one that is.
+        # A batch that is not a multiple of 8 takes up to four times as long as the next multiple.
         batch = tf.shape(inputs)[0]
         padded = tf.pad(inputs, [[0, -batch % 8], [0, 0]])
-        # In a graph that was loaded, TensorFlow refuses to multiply by a matrix whose shape is not known; what a
-        # variable holds has none until it is stacked with a matrix that has one.
+        # In a loaded graph, the matrix in a variable has no shape, and cannot be multiplied. Stacking it with a matrix
+        # that has a shape restores it.
         matrix = tf.stack([self._empty(), self.variable.read_value()])[1]
-        product = sparse_csr_matrix_ops.sparse_matrix_mat_mul(matrix, padded, transpose_b=True, transpose_output=True)
+        product = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=padded, transpose_b=True, transpose_output=True)
         return product[:batch]
 
     @property
@@ -140,11 +133,13 @@ class TensorFlowCSR(SparseMatrix):
         return 8 * self.connections + 4 * (self.outputs + 1)
 
     def _empty(self):
-        from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
+        return self._matrix(np.zeros((0, 2), "int64"), np.zeros(0, "float32"))
 
-        return sparse_csr_matrix_ops.sparse_tensor_to_csr_sparse_matrix(
-            np.zeros((0, 2), "int64"), np.zeros(0, "float32"), np.array((self.outputs, self.inputs), "int64")
-        )
+    def _matrix(self, places, values):
+        import tensorflow as tf
+
+        shape = np.array((self.outputs, self.inputs), "int64")
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=values, dense_shape=shape)
 
 
 class TensorFlowCOO(SparseMatrix):
@@ -179,10 +174,11 @@ class TensorFlowCOO(SparseMatrix):
 
 
 class ELL(SparseMatrix):
-    """ELLPACK: every neuron has the same number of entries, the first entries of all of them beside each other.
+    """ELLPACK matrix, in which each neuron has the same number of entries.
 
-    XLA makes one loop of it, on TensorFlow and on JAX, which for one input is the fastest of these; each further input
-    of a batch takes as long again. Neurons with few connections are filled up with zeros.
+    The first entries of all neurons are adjacent, then the second ones, and so on. Neurons with fewer connections are
+    padded with zeros. XLA compiles the product to one loop on TensorFlow and JAX. It is the fastest format for one
+    input, but a batch takes proportionally longer.
     """
 
     def __init__(self, *sizes):

@@ -1,4 +1,4 @@
-"""`SparseDense`: a dense layer that holds and multiplies only the connections that are left."""
+"""Dense layer for inference that stores only the nonzero weights."""
 
 import keras
 from keras import ops
@@ -9,32 +9,37 @@ from keras_prune.sparse.matrices import MATRICES, Connections, SparseMatrix
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class SparseDense(keras.Layer):
-    """A dense layer, or a 1x1 convolution, whose weight is a sparse matrix; for inference alone.
+    """Dense layer or 1x1 convolution for inference that stores only its nonzero weights.
 
-    `keras_prune.to_sparse` puts it in the place of the layers of a model. It computes in float32. It is saved the same
-    for every kernel and backend, so what was saved on TensorFlow is loaded on JAX.
+    `keras_prune.to_sparse` replaces the layers of a model by it. It computes in float32. Files do not depend on the
+    format and the backend: you can load on JAX what you saved on TensorFlow.
 
     Args:
         units: Integer, number of neurons.
-        connections: Integer, how many of them are stored.
+        connections: Integer, number of stored connections.
         activation: Keras activation. Defaults to `None`.
         use_bias: Boolean. Defaults to `True`.
-        kernel: `"csr"`, compressed sparse rows: TensorFlow's sparse-matrix kernels, or `jax.experimental.sparse.BCSR`;
-            `"coo"`, coordinates: `tf.sparse`, or BCOO; or `"ell"`, equally many entries for every neuron, compiled by
-            XLA, for single inputs and for weights whose neurons have about as many connections each. Defaults to
-            `"csr"`.
-        most: Integer, how many connections the neuron has that has most. Defaults to `None`, as many as it has inputs.
-        **kwargs: Keyword arguments of every Keras layer.
+        format: Layout of the weight. `"csr"` stores compressed sparse rows, as a matrix of `tf.raw_ops` or
+            `jax.experimental.sparse.BCSR`. `"coo"` stores coordinates, for `tf.sparse` or `BCOO`. `"ell"` stores the
+            same number of entries for each neuron and is compiled by XLA. It suits single inputs, and neurons with
+            similar numbers of connections. Defaults to `"csr"`.
+        most: Integer, largest number of connections into one neuron. Defaults to `None`, the number of inputs.
+        **kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
-    Input shape: `(batch, ..., inputs)`. Output shape: `(batch, ..., units)`.
+    Input shape:
+        Tensor of shape `(batch, ..., inputs)`.
+
+    Output shape:
+        Tensor of shape `(batch, ..., units)`.
 
     Raises:
-        ValueError: If an argument is none of the above, or the Keras backend has no sparse kernels here.
+        ValueError: If `units`, `connections` or `format` is invalid, or there are no sparse layers for the Keras
+            backend.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_prune.sparse.sparse_dense import SparseDense
+    >>> from keras_prune.sparse import SparseDense
     >>> dense = keras.layers.Dense(3, use_bias=False)
     >>> dense.build((None, 3))
     >>> dense.set_weights([np.eye(3)])
@@ -43,24 +48,24 @@ class SparseDense(keras.Layer):
     (3, [[1.0, 2.0, 3.0]])
     """
 
-    def __init__(self, units, connections, activation=None, use_bias=True, kernel="csr", most=None, **kwargs):
+    def __init__(self, units, connections, activation=None, use_bias=True, format="csr", most=None, **kwargs):
         super().__init__(**kwargs)
         for name, number, least in (("units", units, 1), ("connections", connections, 0)):
             if type(number) is not int or number < least:
-                raise ValueError(f"{name} must be an integer of at least {least}. Received: {name}={number!r}")
-        require_kernel(kernel)
+                raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={number!r}")
+        require_format(format)
         self.units = units
         self.connections = connections
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.kernel = kernel
+        self.format = format
         self.most = most
         self.trainable = False
         self.supports_masking = True  # As a dense layer does.
 
     @classmethod
-    def of(cls, layer, kernel: str = "csr") -> "SparseDense":
-        """Returns the sparse counterpart of a built `Dense` layer or 1x1 convolution, under the same name."""
+    def of(cls, layer, format: str = "csr") -> "SparseDense":
+        """Returns the sparse layer for a built `Dense` layer or 1x1 convolution, with the same name."""
         weight = on_host(layer.kernel.value)
         weight = weight.reshape(-1, weight.shape[-1])
         connections = Connections.of(weight)
@@ -69,7 +74,7 @@ class SparseDense(keras.Layer):
             len(connections.values),
             activation=layer.activation,
             use_bias=layer.use_bias,
-            kernel=kernel,
+            format=format,
             most=connections.most,
             name=layer.name,
             dtype=layer.dtype_policy,
@@ -77,14 +82,14 @@ class SparseDense(keras.Layer):
         sparse.build((None, weight.shape[0]))
         sparse.matrix.assign(connections)
         if layer.use_bias:
-            # A copy, because JAX hands the very array on, and a later step donates it.
+            # JAX would share the array, and a later training step donates it.
             sparse.bias.assign(ops.copy(layer.bias.value))
         return sparse
 
     def build(self, input_shape):
         inputs = input_shape[-1]
         most = inputs if self.most is None else self.most
-        matrix_class = MATRICES[keras.backend.backend()][self.kernel]
+        matrix_class = MATRICES[keras.backend.backend()][self.format]
         self.matrix: SparseMatrix = matrix_class(self.units, inputs, self.connections, most)
         self.supports_jit = self.matrix.supports_jit
         if self.use_bias:
@@ -102,7 +107,7 @@ class SparseDense(keras.Layer):
 
     @property
     def weight_bytes(self) -> int:
-        """What kernel and bias take in memory, in bytes."""
+        """Size of the kernel and bias in memory."""
         return self.matrix.weight_bytes + 4 * self.units * self.use_bias
 
     def compute_output_shape(self, input_shape):
@@ -115,18 +120,18 @@ class SparseDense(keras.Layer):
             "connections": self.connections,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "kernel": self.kernel,
+            "format": self.format,
             "most": self.most,
         }
 
 
-def require_kernel(kernel: str) -> None:
-    """Refuses a sparse kernel that the Keras backend does not have."""
-    kernels = MATRICES.get(keras.backend.backend())
-    if kernels is None:
+def require_format(format: str) -> None:
+    """Raises a `ValueError` if the Keras backend does not have a sparse format."""
+    formats = MATRICES.get(keras.backend.backend())
+    if formats is None:
         raise ValueError(
-            f"Sparse layers run on the Keras backends {sorted(MATRICES)}; set KERAS_BACKEND before importing keras. "
-            f"Received: backend {keras.backend.backend()!r}"
+            f"Sparse layers need one of the Keras backends {sorted(MATRICES)}. Set KERAS_BACKEND before you import "
+            f"keras. Received: backend={keras.backend.backend()!r}"
         )
-    if kernel not in kernels:
-        raise ValueError(f"kernel must be one of {sorted(kernels)}. Received: kernel={kernel!r}")
+    if format not in formats:
+        raise ValueError(f"`format` must be one of {sorted(formats)}. Received: format={format!r}")

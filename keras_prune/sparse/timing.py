@@ -1,4 +1,4 @@
-"""Timing: several calls compared fairly, in turns, so that a machine that slows down slows all of them."""
+"""Time several calls in turns, so that a machine that slows down slows all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,19 +12,19 @@ def interleave(
     seconds: float = 0.02,
     after_turn: Callable[[], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Times every call in turns: all of them in round one, all of them in round two, and so on.
+    """Times several calls in rounds, in each of which every call has one turn.
 
-    Each turn starts with a call that is not timed and brings the weights back into the caches. A call must not return
-    before its work is done: on an accelerator it has to wait for the device itself.
+    Each turn starts with a call that is not timed and loads the weights into the caches. A call must not return before
+    its work is done. On an accelerator, it has to wait for the device.
 
     Args:
         calls: Mapping from a name to a function without arguments.
-        rounds: Integer, turns of each call. Defaults to `5`.
-        seconds: Float, about how long one turn takes; at least one call is timed. Defaults to `0.02`.
-        after_turn: Function without arguments, called after every turn, for a progress bar. Defaults to `None`.
+        rounds: Integer, number of turns of each call. Defaults to `5`.
+        seconds: Float, duration of one turn, in which at least one call is timed. Defaults to `0.02`.
+        after_turn: Function without arguments that is called after each turn. Defaults to `None`.
 
     Returns:
-        A dict from each name to the seconds of all its timed calls, shape `(calls,)`.
+        A dict from name to the seconds of each timed call, as an array of shape `(calls,)`.
 
     Example:
 

@@ -56,7 +56,7 @@ def test_every_phase_goes_through(tmp_path):
     assert sizes["kprune_float16"] < sizes["kprune_smallest"] <= sizes["kprune"] < 0.15 * dense
     assert sizes["kprune"] < sizes["keras_gzip"] < sizes["keras"]
     assert all(measured[weights]["bytes"]["tflite"] < dense for weights in ("float32", "float16", "dynamic_int8"))
-    assert set(measured["to_sparse"]["kernels"]) <= {"fc1", "fc2", "fc3"}
+    assert set(measured["to_sparse"]["formats"]) <= {"fc1", "fc2", "fc3"}
     assert all(text in output for text in ("`export_tflite`", "TFLite float16, as exported", "`.keras`, dense"))
 
 

@@ -9,12 +9,13 @@ from helpers import array, assert_same, refill
 
 import keras_prune as kp
 from keras_prune import networks
+from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import prunable_weights
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
 )
-KERNELS = ("csr", "coo", "ell")
+FORMATS = ("csr", "coo", "ell")
 
 SERVE = """
 import sys
@@ -29,7 +30,7 @@ assert "keras_prune" not in sys.modules
 
 
 def cut_model(*layers, inputs=(16,), sparsity=0.8):
-    """A stripped model in which every layer lost the same share of its connections."""
+    """Returns a stripped model of layers that are pruned to the same sparsity."""
     model = kp.prune(keras.Sequential([keras.Input(inputs), *layers]), kp.TargetSparsity(sparsity))
     kp.cut(model)
     return kp.strip(model)
@@ -44,27 +45,27 @@ def random_inputs(*shape):
     return np.random.default_rng(1).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("batch", [1, 33])
-def test_a_sparse_model_computes_what_the_model_computes(kernel, batch):
+def test_to_sparse_gives_the_same_outputs(format, batch):
     model = two_layers()
-    sparse = kp.to_sparse(model, kernel, verbose=0)
+    sparse = kp.to_sparse(model, format, verbose=0)
     assert [type(layer).__name__ for layer in sparse.layers] == ["SparseDense", "SparseDense"]
     inputs = random_inputs(batch, 16)
     np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_sparse_model_is_saved_and_loaded(kernel, tmp_path):
-    sparse = kp.to_sparse(two_layers(), kernel, verbose=0)
+@pytest.mark.parametrize("format", FORMATS)
+def test_sparse_model_is_saved_and_loaded(format, tmp_path):
+    sparse = kp.to_sparse(two_layers(), format, verbose=0)
     sparse.save(tmp_path / "sparse.keras")
     loaded = keras.models.load_model(tmp_path / "sparse.keras")
-    assert loaded.get_layer("fc1").kernel == kernel
+    assert loaded.get_layer("fc1").format == format
     inputs = random_inputs(5, 16)
     np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), sparse.predict(inputs, verbose=0))
 
 
-def test_what_was_saved_with_one_kernel_can_be_loaded_with_another(tmp_path):
+def test_sparse_weights_load_with_another_format(tmp_path):
     model = two_layers()
     kp.to_sparse(model, "csr", verbose=0).save_weights(tmp_path / "sparse.weights.h5")
     other = kp.to_sparse(two_layers(), "coo", verbose=0)
@@ -74,10 +75,10 @@ def test_what_was_saved_with_one_kernel_can_be_loaded_with_another(tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_saved_model_is_served_where_there_is_no_keras_prune(kernel, tmp_path):
+@pytest.mark.parametrize("format", FORMATS)
+def test_saved_model_is_served_without_keras_prune(format, tmp_path):
     model = two_layers()
-    sparse = kp.to_sparse(model, kernel, verbose=0)
+    sparse = kp.to_sparse(model, format, verbose=0)
     sparse.export(tmp_path / "model", verbose=False)
     inputs = random_inputs(5, 16)
     np.save(tmp_path / "inputs.npy", inputs)
@@ -91,12 +92,12 @@ def test_a_saved_model_is_served_where_there_is_no_keras_prune(kernel, tmp_path)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_sparse_model_works_in_a_graph_of_unknown_batch_size(kernel):
+@pytest.mark.parametrize("format", FORMATS)
+def test_sparse_model_in_a_graph_of_unknown_batch_size(format):
     import tensorflow as tf
 
     model = two_layers()
-    sparse = kp.to_sparse(model, kernel, verbose=0)
+    sparse = kp.to_sparse(model, format, verbose=0)
     call = tf.function(sparse, input_signature=[tf.TensorSpec((None, 16))])
     for batch in (1, 9):
         inputs = random_inputs(batch, 16)
@@ -104,7 +105,7 @@ def test_a_sparse_model_works_in_a_graph_of_unknown_batch_size(kernel):
 
 
 @pytest.mark.parametrize("rank", [1, 2])
-def test_convolutions_of_one_place_are_converted_and_others_named(rank, capsys):
+def test_to_sparse_only_converts_1x1_convolutions(rank, capsys):
     convolution = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}[rank]
     model = cut_model(
         convolution(8, 3, name="wide"),
@@ -119,24 +120,24 @@ def test_convolutions_of_one_place_are_converted_and_others_named(rank, capsys):
         convolution.__name__,
     ]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "wide: dense; a convolution over several places is faster dense"
-    assert printed[2].startswith("strided: dense; of the 1x1 convolutions those with stride 1")
+    assert printed[0] == "wide: dense; a convolution of several positions is faster dense"
+    assert printed[2].startswith("strided: dense; a 1x1 convolution must have stride 1")
     inputs = random_inputs(2, *[9] * rank, 4)
     np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
 
 
-def test_auto_times_every_layer_and_says_what_it_chose_and_why(capsys):
+def test_to_sparse_auto_prints_its_choice_and_times(capsys):
     model = two_layers()
     sparse = kp.to_sparse(model, batch_size=4)
     printed = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in printed] == ["fc1", "fc2"]
     for line, layer in zip(printed, sparse.layers, strict=True):
         chosen = line.split(": ")[1].split(",")[0]
-        assert chosen == (layer.kernel if isinstance(layer, kp.sparse.SparseDense) else "dense")
-        assert re.search(r" us against .* at batch 4; (20.1 % of 384|19.4 % of 72) connections", line)
+        assert chosen == (layer.format if isinstance(layer, kp.sparse.SparseDense) else "dense")
+        assert re.search(r" us against .* at batch 4; (20.1% of 384|19.4% of 72) connections", line)
 
 
-def test_auto_leaves_a_layer_dense_that_the_clock_favours(monkeypatch):
+def test_to_sparse_auto_chooses_the_fastest_format(monkeypatch):
     from keras_prune.sparse import conversion
 
     for fastest, expected in (("dense", keras.layers.Dense), ("coo", kp.sparse.SparseDense)):
@@ -147,7 +148,7 @@ def test_auto_leaves_a_layer_dense_that_the_clock_favours(monkeypatch):
         sparse = kp.to_sparse(two_layers(), verbose=0)
         assert {type(layer) for layer in sparse.layers} == {expected}
         if fastest == "coo":
-            assert {layer.kernel for layer in sparse.layers} == {"coo"}
+            assert {layer.format for layer in sparse.layers} == {"coo"}
 
 
 def pruned_in_place():
@@ -180,14 +181,14 @@ class OfOneWrapper(keras.Model):
 
 
 @pytest.mark.parametrize("make", [pruned_in_place, with_wrappers, with_wrappers_and_pruned, subclassed_with_wrapper])
-def test_sparse_model_leaves_pruned_model_as_it_was(make):
+def test_to_sparse_does_not_change_the_pruned_model(make):
     model = make()
     kp.cut(model)
     inputs = random_inputs(3, 16)
     expected, kind = array(model(inputs)), type(model)
     before = [(weight.path, weight.kept, weight.criterion) for weight in kp.layers.pruned_weights(model)]
     sparse = kp.to_sparse(model, "csr", verbose=0)
-    converted = [layer for layer in sparse._flatten_layers() if isinstance(layer, kp.sparse.SparseDense)]
+    converted = [layer for layer in layers_in(sparse) if isinstance(layer, kp.sparse.SparseDense)]
     nonzero = [np.count_nonzero(one.variable) for one in prunable_weights(model)]
     assert [layer.connections for layer in converted] == nonzero
     assert not kp.layers.pruned_weights(sparse)
@@ -198,7 +199,7 @@ def test_sparse_model_leaves_pruned_model_as_it_was(make):
     assert_same(model(inputs), expected)
 
 
-def test_nested_and_branching_models_are_converted():
+def test_to_sparse_converts_nested_and_branching_models():
     inputs = keras.Input((6,))
     nested = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="inner")])
     shared = keras.layers.Dense(6, name="shared")
@@ -207,10 +208,10 @@ def test_nested_and_branching_models_are_converted():
     sparse = kp.to_sparse(model, "csr", verbose=0)
     inputs = random_inputs(3, 6)
     np.testing.assert_allclose(sparse.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
-    assert sum(isinstance(layer, kp.sparse.SparseDense) for layer in sparse._flatten_layers()) == 2
+    assert sum(isinstance(layer, kp.sparse.SparseDense) for layer in layers_in(sparse)) == 2
 
 
-def test_a_compiled_model_is_evaluated_as_before():
+def test_to_sparse_compiles_the_copy():
     model = two_layers()
     model.compile("adam", "mse", metrics=["mae"])
     data = random_inputs(10, 16), random_inputs(10, 3)
@@ -218,7 +219,7 @@ def test_a_compiled_model_is_evaluated_as_before():
     np.testing.assert_allclose(sparse.evaluate(*data, verbose=0), model.evaluate(*data, verbose=0), rtol=1e-5)
 
 
-def test_a_network_cut_twelvefold_takes_at_most_a_quarter_of_the_memory():
+def test_to_sparse_at_12x_takes_a_quarter_of_the_memory():
     model = networks.lenet_300_100()
     model = kp.prune(model, kp.TargetSparsity(1 - 1 / 12))
     kp.cut(model)
@@ -233,28 +234,28 @@ def test_a_network_cut_twelvefold_takes_at_most_a_quarter_of_the_memory():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kernel": "fast"}, "kernel must be one of .*'coo', 'csr', 'ell'.* Received: kernel='fast'"),
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1. Received: batch_size=0"),
+        ({"format": "fast"}, "`format` must be one of .*'coo', 'csr', 'ell'.* Received: format='fast'"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1. Received: batch_size=0"),
     ],
 )
-def test_arguments_that_are_none_are_named(settings, message):
+def test_to_sparse_names_invalid_arguments(settings, message):
     with pytest.raises(ValueError, match=message):
         kp.to_sparse(two_layers(), **settings)
 
 
-def test_a_model_without_such_layers_is_refused():
-    with pytest.raises(ValueError, match=r"the model has none.*conv: dense; a convolution over several"):
+def test_to_sparse_rejects_models_without_such_layers():
+    with pytest.raises(ValueError, match=r"the model has none.*conv: dense; a convolution of several"):
         kp.to_sparse(cut_model(keras.layers.Conv1D(3, 3, name="conv"), inputs=(8, 2)), "csr")
 
 
-def test_what_is_no_model_is_refused():
+def test_to_sparse_rejects_what_is_not_a_model():
     with pytest.raises(ValueError, match="Expected a Keras 3 model"):
         kp.to_sparse("model.keras")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_copies_of_sparse_models_hold_its_connections(kernel):
-    sparse = kp.to_sparse(two_layers(), kernel, verbose=0)
+@pytest.mark.parametrize("format", FORMATS)
+def test_sparse_models_can_be_copied(format):
+    sparse = kp.to_sparse(two_layers(), format, verbose=0)
     x = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
     expected = array(sparse(x))
     nested = keras.Sequential([keras.Input((16,)), sparse, keras.layers.Dense(2)])

@@ -9,11 +9,11 @@ from keras_prune.sparse.sparse_dense import SparseDense
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
 )
-KERNELS = ("csr", "coo", "ell")
+FORMATS = ("csr", "coo", "ell")
 
 
 def dense_layer(inputs=20, units=12, density=0.2, **settings):
-    """A built dense layer with a random weight of which a share is left, and a bias that is not zero."""
+    """Returns a built dense layer with a random bias and a random kernel of a given density."""
     layer = keras.layers.Dense(units, bias_initializer="normal", **settings)
     layer.build((None, inputs))
     random = np.random.default_rng(0)
@@ -29,61 +29,61 @@ def random_inputs(*shape):
     return np.random.default_rng(1).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("batch", [1, 7, 8, 9, 64])
-def test_a_sparse_layer_computes_what_the_dense_layer_computes_for_any_batch(kernel, batch):
+def test_call_matches_the_dense_layer_for_any_batch(format, batch):
     layer = dense_layer(activation="relu")
     inputs = random_inputs(batch, 20)
-    np.testing.assert_allclose(outputs(SparseDense.of(layer, kernel), inputs), outputs(layer, inputs), atol=1e-5)
+    np.testing.assert_allclose(outputs(SparseDense.of(layer, format), inputs), outputs(layer, inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_sparse_layer_works_on_the_last_axis_of_inputs_of_any_rank(kernel):
+@pytest.mark.parametrize("format", FORMATS)
+def test_call_takes_inputs_of_any_rank(format):
     layer = dense_layer(use_bias=False)
     inputs = random_inputs(2, 3, 5, 20)
-    sparse = SparseDense.of(layer, kernel)
+    sparse = SparseDense.of(layer, format)
     assert outputs(sparse, inputs).shape == sparse.compute_output_shape(inputs.shape) == (2, 3, 5, 12)
     np.testing.assert_allclose(outputs(sparse, inputs), outputs(layer, inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("density", [0.0, 1.0])
-def test_no_connections_and_all_connections_are_possible(kernel, density):
+def test_call_with_no_or_all_connections(format, density):
     layer = dense_layer(density=density)
-    sparse = SparseDense.of(layer, kernel)
+    sparse = SparseDense.of(layer, format)
     assert sparse.connections == int(density * 240)
     inputs = random_inputs(3, 20)
     np.testing.assert_allclose(outputs(sparse, inputs), outputs(layer, inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_what_is_read_is_what_was_assigned(kernel):
+@pytest.mark.parametrize("format", FORMATS)
+def test_read_returns_the_assigned_connections(format):
     layer = dense_layer()
-    kernel_of_layer = ops.convert_to_numpy(layer.kernel.value)
-    expected = Connections.of(kernel_of_layer)
-    read = SparseDense.of(layer, kernel).matrix.read()
+    kernel = ops.convert_to_numpy(layer.kernel.value)
+    expected = Connections.of(kernel)
+    read = SparseDense.of(layer, format).matrix.read()
     for name in Connections._fields:
         np.testing.assert_array_equal(getattr(read, name), getattr(expected, name))
-    rebuilt = np.zeros_like(kernel_of_layer)
+    rebuilt = np.zeros_like(kernel)
     rebuilt[read.columns, read.rows] = read.values
-    np.testing.assert_array_equal(rebuilt, kernel_of_layer)
+    np.testing.assert_array_equal(rebuilt, kernel)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_sparse_layer_does_not_train(kernel):
-    assert not SparseDense.of(dense_layer(), kernel).trainable_weights
+@pytest.mark.parametrize("format", FORMATS)
+def test_sparse_layer_is_not_trainable(format):
+    assert not SparseDense.of(dense_layer(), format).trainable_weights
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_the_copy_does_not_share_its_bias_with_the_layer(kernel):
+@pytest.mark.parametrize("format", FORMATS)
+def test_of_copies_the_bias(format):
     layer = dense_layer()
-    sparse = SparseDense.of(layer, kernel)
+    sparse = SparseDense.of(layer, format)
     before = ops.convert_to_numpy(sparse.bias.value).copy()
     layer.bias.assign(ops.zeros_like(layer.bias.value))
     np.testing.assert_array_equal(ops.convert_to_numpy(sparse.bias.value), before)
 
 
-def test_mixed_precision_multiplies_in_float32_and_returns_float16(mixed_float16):
+def test_call_in_mixed_precision_multiplies_in_float32(mixed_float16):
     layer = dense_layer()
     inputs = random_inputs(4, 20)
     sparse = SparseDense.of(layer)
@@ -91,13 +91,13 @@ def test_mixed_precision_multiplies_in_float32_and_returns_float16(mixed_float16
     np.testing.assert_allclose(outputs(sparse, inputs), outputs(layer, inputs), atol=1e-2)
 
 
-@pytest.mark.parametrize("settings", [{"units": 0}, {"connections": -1}, {"connections": 2.5}, {"kernel": "dense"}])
-def test_arguments_out_of_range_are_named(settings):
+@pytest.mark.parametrize("settings", [{"units": 0}, {"connections": -1}, {"connections": 2.5}, {"format": "dense"}])
+def test_sparse_dense_names_invalid_arguments(settings):
     name = next(iter(settings))
-    with pytest.raises(ValueError, match=f"^{name} must be .* Received: {name}="):
+    with pytest.raises(ValueError, match=f"^`{name}` must be .* Received: {name}="):
         SparseDense(**{"units": 3, "connections": 4} | settings)
 
 
-def test_inputs_of_another_width_are_refused():
+def test_call_rejects_inputs_of_another_width():
     with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 20"):
         SparseDense.of(dense_layer())(random_inputs(2, 19))

@@ -3,7 +3,7 @@ import numpy as np
 from keras_prune.sparse.timing import interleave
 
 
-def test_calls_take_turns_and_each_turn_starts_with_a_call_that_is_not_timed():
+def test_interleave_warms_up_each_turn():
     log, turns = [], []
     times = interleave(
         {"a": lambda: log.append("a"), "b": lambda: log.append("b")},
@@ -16,7 +16,7 @@ def test_calls_take_turns_and_each_turn_starts_with_a_call_that_is_not_timed():
     assert turns == [2, 4, 6, 8, 10, 12]
 
 
-def test_a_turn_goes_on_for_as_long_as_asked():
+def test_interleave_repeats_calls_for_the_given_seconds():
     times = interleave({"nothing": lambda: None}, rounds=1, seconds=0.01)["nothing"]
     assert len(times) > 1
     assert np.all(times >= 0)
