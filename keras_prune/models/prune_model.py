@@ -1,11 +1,14 @@
 """Prune a model in place, and make it plain again."""
 
+import warnings
+
 import keras
 
 from keras_prune import _keras
 from keras_prune.layers.attachment import Attached, apply_masks, attach
 from keras_prune.layers.prune import Prune, wrapped_layer, wrappers_in
-from keras_prune.layers.traversal import models_in, paths_in
+from keras_prune.layers.skip_reasons import unmaskable
+from keras_prune.layers.traversal import layers_in, models_in, paths_in
 from keras_prune.models.checks import require_model
 from keras_prune.models.rebuild import clone_graph
 from keras_prune.models.record import as_pruned, forget
@@ -13,24 +16,32 @@ from keras_prune.models.selection import Selection
 
 
 def prune(model, criterion=None, keep_zeros: bool = True):
-    """Enables pruning for a model, in place: same layers, same outputs until the first cut.
+    """Enables pruning for a model in place. The outputs stay the same until the first cut.
 
-    Every trainable weight of two or more dimensions gets a mask; biases and normalization scales do not. Frozen layers
-    (`trainable=False`) are left alone. The masks and criteria are saved with the model in a `.keras` file. Layers that
-    are not built yet get their masks when they are. Compiled models stay compiled, and keep their optimizer.
+    Every trainable weight of two or more dimensions gets a mask. Biases, normalization scales and frozen layers
+    (`trainable=False`) do not. Layers that are not built yet get their masks when they are built. A compiled model
+    stays compiled and keeps its optimizer. Masks and criteria are saved with the model in a `.keras` file.
 
-    A model that is pruned already keeps its masks. The weights that `criterion` speaks of get another criterion.
+    A pruned model can be passed again: it keeps its masks, and the weights that `criterion` names get that criterion.
 
     Args:
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
-        criterion: A `Criterion` for every weight; or a mapping from a regular expression, matched against the whole
-            name or path of a layer or the layers around it, or the path of a weight, to a `Criterion`, a float (the
-            sparsity of that layer) or `None` (not pruned; the first match counts, but a pattern that matches the
-            weight alone comes before all that match a layer; weights without a match are not pruned); or a callable
-            `layer -> Criterion or None`. Defaults to `None`, `StdThreshold(quality=1.0)`.
+        criterion: What to prune.
+
+            - A float in (0, 1) is the sparsity of the whole model, shared out by one common quality
+              (`budgets.CommonQuality`).
+            - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight by itself.
+            - A budget, such as `budgets.GlobalMagnitude(12)`, applies to all weights together.
+            - A mapping from a pattern to a criterion, a budget, a float (here the sparsity of that layer) or `None`
+              (not pruned). A pattern is a regular expression that matches the whole name or path of a layer, of a
+              layer around it, or the path of a weight. The first match counts, but patterns that match a weight alone
+              come before those that match a layer. Weights without a match are not pruned.
+            - A callable from a layer to one of these values.
+
+            Defaults to `None`, `StdThreshold(quality=1.0)`.
         keep_zeros: Boolean, whether zeros in the weights count as pruned, as in a model that was pruned before. Weights
-            that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out, and so are zeros
-            that may be chance, at most one in 100,000. Defaults to `True`.
+            that are all zero, have a `NonNeg` constraint or an `Identity` initializer are left out. So are zeros that
+            may be chance, at most one in 100,000. Defaults to `True`.
 
     Returns:
         The model itself.
@@ -47,8 +58,10 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     ...     keras.layers.Dense(300, "relu", name="fc1"),
     ...     keras.layers.Dense(10, name="head"),
     ... ])
-    >>> kp.prune(model, {"fc.*": kp.StdThreshold(1.2), "head": 0.75}) is model
-    True
+    >>> model = kp.prune(model, 0.9)
+    >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
+    [CommonQuality(compression=10), CommonQuality(compression=10)]
+    >>> model = kp.prune(model, {"fc.*": kp.StdThreshold(1.2), "head": 0.75})
     >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
     [StdThreshold(quality=1.2), TargetSparsity(sparsity=0.75)]
     """
@@ -70,7 +83,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         attached = attach(model, _not_of_wrappers(model, selection), keep_zeros, check=check)
     as_pruned(model)
     forget_compiled_functions(model)
-    _tell_of_zeros(attached)
+    _report_zeros(attached)
+    _warn_of_skipped(model)
     return model
 
 
@@ -122,7 +136,7 @@ def _not_of_wrappers(model, selection):
     return select
 
 
-def _tell_of_zeros(attached: Attached) -> None:
+def _report_zeros(attached: Attached) -> None:
     if attached.zeros:
         total = sum(weight.size for weight in attached.weights)
         print(
@@ -132,6 +146,14 @@ def _tell_of_zeros(attached: Attached) -> None:
         )
     for path, reason in attached.all_zeros.items():
         print(f"prune: the zeros of {path} do not count as pruned, since {reason}.", flush=True)
+
+
+def _warn_of_skipped(model) -> None:
+    skipped = {layer.path or layer.name: unmaskable(layer) for layer in layers_in(model)}
+    skipped = {path: reason for path, reason in skipped.items() if reason}
+    if skipped:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
+        warnings.warn(f"`prune` left out {len(skipped)} layers with weights. {reasons}", stacklevel=3)
 
 
 def _without_wrappers(model):
