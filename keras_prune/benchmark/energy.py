@@ -7,9 +7,7 @@ multiplication and one addition. Activations, control and leakage are not counte
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.networks import TABLES, PaperRow
 
 # Picojoules for 32 bits in 45 nm CMOS (Han et al. 2015, Fig. 1).
@@ -56,17 +54,15 @@ def energy(rows: Sequence[PaperRow], pruned: bool = True, memory: str = "DRAM") 
 
 def main():
     """Prints the estimate for the paper's four networks."""
-    table = Table(title="microjoules for one input, 45 nm")
-    table.add_column("network")
-    for heading in ("dense, DRAM", "pruned, DRAM", "pruned, SRAM", "dense / pruned, DRAM", "dense DRAM / pruned SRAM"):
-        table.add_column(heading, justify="right")
+    numbers = ("dense, DRAM", "pruned, DRAM", "pruned, SRAM", "dense / pruned, DRAM", "dense DRAM / pruned SRAM")
+    table = new_table("microjoules for one input, 45 nm", ["network"], numbers)
     for network, rows in TABLES.items():
         layers = rows[:-1]
         dense, dram, sram = energy(layers, False), energy(layers), energy(layers, memory="SRAM")
         table.add_row(
             network, *(f"{x:,.1f}" for x in (dense, dram, sram)), f"{dense / dram:.1f}x", f"{dense / sram:.0f}x"
         )
-    Console(width=120).print(table)
+    print(table_with_lines(table, []))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import re
 from typing import NamedTuple
 
 import keras
-from rich.table import Table
 
-from keras_prune.analysis.tables import names_by_reason, table_with_lines
+from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
 from keras_prune.analysis.thresholds import measured
 from keras_prune.deployment.xnnpack_subgraph import convolutions_of, sparse_subgraph
 from keras_prune.layers import kinds
@@ -102,11 +101,8 @@ class DeploymentPlan:
         return f"<{type(self).__name__}: {self._title()}>"
 
     def __str__(self):
-        table = Table(title=self._title())
-        table.add_column("layer", overflow="fold")
-        table.add_column("kind")
-        for heading in ("weights", "pattern", "smaller from", "faster from"):
-            table.add_column(heading, justify="right")
+        numbers = ("weights", "pattern", "smaller from", "faster from")
+        table = new_table(self._title(), ["layer", "kind"], numbers)
         for row in self.rows:
             pattern = "x".join(map(str, row.pattern.block_size)) if isinstance(row.pattern, Blocks) else "any"
             shares = ("-" if share is None else f"{share:.0%} zeros" for share in (row.smaller_from, row.faster_from))

@@ -1,18 +1,17 @@
-"""What a .tflite file holds of a model, and why each of its layers is not smaller or not faster."""
+"""Report how a .tflite file stores each layer of a model, and why it is not smaller or faster."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from rich.table import Table
 
-from keras_prune.analysis.tables import names_by_reason, table_with_lines
+from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.layers.weights import prunable_weights
 from keras_prune.models.graph import is_weight_layer, leaf_layers
 
-# All that LiteRT's sparse kernel for dense layers takes, by the dtype of the weight.
+# What LiteRT's sparse kernels for dense layers take, by the dtype of the weight.
 _SPARSE_KERNELS = {"float32": "float32 zeros in blocks of 4", "int8": "'full_int8' zeros in blocks of 16"}
 
 
@@ -20,12 +19,13 @@ class ExportedWeight(NamedTuple):
     """One kernel of the Keras model in the file.
 
     Attributes:
-        name: Layer name, `"fc1"`; where a layer has several kernels, the variable's path, `"lstm/lstm_cell/kernel"`.
+        name: Name of the layer, `"fc1"`, or the path of the variable in a layer with several,
+            `"lstm/lstm_cell/kernel"`.
         shape: Tuple, its shape in Keras.
         density: Share of the connections that survive.
-        stored: `StoredWeight`, what the file holds of it; `None` if that is no single tensor.
-        sparse_kernel: String, the runtime that has a kernel which skips its zeros; `None` if none will.
-        reason: String, why none will; empty if one does.
+        stored: `StoredWeight` in the file. `None` if the file does not hold it as one tensor.
+        sparse_kernel: String, the runtime whose kernel skips its zeros. `None` without such a kernel.
+        reason: String, why no kernel skips its zeros. Empty if one does.
     """
 
     name: str
@@ -37,68 +37,84 @@ class ExportedWeight(NamedTuple):
 
     @property
     def encoding(self) -> str:
-        """`"dense"`, `"sparse"`, `"blocks of 4"`, or `"-"` if the file holds it as no single tensor."""
+        """`"dense"`, `"sparse"`, `"blocks of 4"`, or `"-"` if `stored` is `None`."""
         if self.stored is None:
             return "-"
         if not self.stored.sparse:
             return "dense"
         return "sparse" if self.stored.block == 1 else f"blocks of {self.stored.block}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values of the row by name, with operator, dtype and bytes in place of the stored weight."""
+        return {name: value for name, value in self._asdict().items() if name != "stored"} | {
+            "shape": list(self.shape),
+            "encoding": self.encoding,
+            "op": self.stored and self.stored.op,
+            "dtype": self.stored and self.stored.dtype,
+            "stored_bytes": self.stored and self.stored.stored_bytes,
+        }
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class TFLiteReport:
-    """What a `.tflite` file holds, and how far its outputs are from the Keras model's; `print` it for the table.
+    """Result of `export_tflite`: what the file holds, and how far its outputs are from those of the Keras model.
+
+    `print` it for the table.
 
     Attributes:
         path: String, the file.
-        weights: String, the format of the weights that was asked for.
+        quantization: String, how weights are stored. `None` for float32.
         rows: List of `ExportedWeight`, one for each kernel.
         ops: List of the names of the file's operators, in order.
         bytes: Integer, size of the file.
-        float32_bytes: Integer, what the weights of the model take with 4 bytes each.
-        dense_bytes: Integer, size of the same file without sparse encoding, in which every zero takes its place.
-        gzip_bytes: Integer, what gzip makes of that dense file.
-        not_sparse: String, why the file is not sparsely encoded; empty if it is.
-        difference: Float, the largest difference between an output of the file and the Keras model's.
-        relative_difference: Float, the same divided by the largest magnitude in that output.
-        tolerance: Float, what the relative difference had to stay within.
-        samples: Integer, how many inputs it was measured on.
+        float32_bytes: Integer, size of the weights of the model with 4 bytes each.
+        dense_bytes: Integer, size of the same file with all zeros stored.
+        gzip_bytes: Integer, size of that dense file after gzip.
+        dense_because: String, why zeros are not left out. Empty if they are.
+        difference: Float, the largest difference between an output and that of the Keras model.
+        relative_difference: Float, the same over the largest magnitude in that output.
+        tolerance: Float, the largest relative difference allowed.
+        samples: Integer, the number of inputs that were compared.
         runtime: String, name and version of the runtime that ran the file.
     """
 
     path: str
-    weights: str
+    quantization: str | None
     rows: list[ExportedWeight]
     ops: list[str]
     bytes: int
     float32_bytes: int
     dense_bytes: int
     gzip_bytes: int
-    not_sparse: str
+    dense_because: str
     difference: float
     relative_difference: float
     tolerance: float
     samples: int
     runtime: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes by name, rows as dicts."""
+        return vars(self) | {"rows": [row.to_dict() for row in self.rows], "ops": list(self.ops)}
+
+    def __repr__(self):
+        return f"<TFLiteReport path={self.path!r}, bytes={self.bytes}, dense_bytes={self.dense_bytes}>"
+
     def __str__(self):
-        table = Table(title=f"{self.path}: {self.bytes:,} bytes, {self.float32_bytes / self.bytes:.1f}x")
-        for heading in ("layer", "operator"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("Weights%", "stored", "bytes", "sparse kernel"):
-            table.add_column(heading, justify="right")
+        title = f"{self.path}: {self.bytes:,} bytes, {self.float32_bytes / self.bytes:.1f}x"
+        table = new_table(title, ["layer", "operator"], ["Weights%", "stored", "bytes", "sparse kernel"])
         for row in self.rows:
             op, size = ("-", "-") if row.stored is None else (row.stored.op, f"{row.stored.stored_bytes:,}")
             table.add_row(row.name, op, f"{row.density:.1%}", row.encoding, size, row.sparse_kernel or "-")
         lines = [
-            f"float32 weights take {self.float32_bytes:,} bytes; {self.weights} without sparse encoding "
+            f"float32 weights take {self.float32_bytes:,} bytes; {self.quantization or 'float32'} without sparse encoding "
             f"{self.dense_bytes:,}, gzip of that {self.gzip_bytes:,}",
             f"largest difference from the Keras model {self.difference:.1e}, of the largest output "
             f"{self.relative_difference:.1e} (tolerance {self.tolerance:.0e}), on {self.samples} inputs in "
             f"{self.runtime}",
         ]
-        if self.not_sparse:
-            lines.append(f"not sparsely encoded: {self.not_sparse}")
+        if self.dense_because:
+            lines.append(f"not sparsely encoded: {self.dense_because}")
         lines += [f"no sparse kernel for {names}: {reason}" for names, reason in names_by_reason(self.rows)]
         return table_with_lines(table, lines)
 
@@ -106,12 +122,12 @@ class TFLiteReport:
 def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight]) -> list[ExportedWeight]:
     """Finds every kernel of a Keras model in a file.
 
-    A file does not say which layer a weight comes from; what tells is its shape and where its zeros are.
+    A file does not name the layer of a weight. Its shape and the places of its zeros identify it.
 
     Args:
         model: Plain Keras model.
         dense: List of `StoredWeight`, the weights of the file without sparse encoding.
-        stored: List of `StoredWeight`, those of the file itself, in the same order.
+        stored: List of `StoredWeight`, the weights of the file itself, in the same order.
     """
     rows = []
     aligned = [(weight.op, weight.shape) for weight in dense] == [(weight.op, weight.shape) for weight in stored]
@@ -122,7 +138,7 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
             kernel = keras.ops.convert_to_numpy(variable.value) != 0
             place = min(
                 (place for place in free if _may_be(dense[place], kernel)),
-                # Rounding can add zeros and never takes one away: the best match has the fewest of them.
+                # Rounding can add zeros and never removes one, so that the best match has the fewest.
                 key=lambda place: -np.count_nonzero(dense[place].values),
                 default=None,
             )
@@ -137,7 +153,7 @@ def exported_weights(model, dense: list[StoredWeight], stored: list[StoredWeight
 
 
 def _may_be(weight, kernel) -> bool:
-    """Whether a dense stored weight has its non-zeros where the kernel has some, in an order that TFLite uses."""
+    """Whether a dense stored weight is zero wherever the kernel is, in an order of axes that TFLite uses."""
     if weight.values.size != kernel.size:
         return False
     orders = [kernel, np.moveaxis(kernel, -1, 0), np.moveaxis(kernel, -2, 0), kernel.reshape(len(kernel), -1).T]
@@ -146,7 +162,7 @@ def _may_be(weight, kernel) -> bool:
 
 
 def _why_no_sparse_kernel(weight, density) -> str:
-    """Returns why no runtime skips a kernel's zeros; nothing if one does."""
+    """Returns why no runtime skips the zeros of a kernel. Empty if one does."""
     if weight is None:
         return "the file does not hold it as one tensor"
     if weight.sparse and not weight.unpacked:

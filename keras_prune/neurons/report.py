@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from rich.table import Table
 
-from keras_prune.analysis.tables import table_with_lines
+from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.layers.weights import labels
 from keras_prune.models.graph import is_weight_layer
 from keras_prune.models.rebuild import plain_model
@@ -76,10 +75,8 @@ class DeadNeurons:
         return f"<{type(self).__name__}: {self._title()}>"
 
     def __str__(self):
-        table = Table(title=self._title())
-        table.add_column("layer")
-        for heading in ("neurons", "without inputs", "without outputs", "left", "kept", "ignored inputs"):
-            table.add_column(heading, justify="right")
+        numbers = ("neurons", "without inputs", "without outputs", "left", "kept", "ignored inputs")
+        table = new_table(self._title(), ["layer"], numbers)
         for row in self.rows:
             cells = ["-"] * 6
             if row.neurons is not None:
