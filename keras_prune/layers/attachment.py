@@ -1,4 +1,4 @@
-"""Attach masks to the layers of a model, in place, and take them off again."""
+"""Attach masks to the layers of a model in place, and remove them."""
 
 import functools
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 
 
 class Attached(NamedTuple):
-    """What `attach` did.
+    """The result of `attach`.
 
     Attributes:
         weights: The weights that have masks now.

@@ -1,12 +1,12 @@
-"""Connections: which weights of a layer can be pruned."""
+"""Find the weights of a layer that can be pruned."""
 
 import keras
 
 from keras_prune import _keras
 from keras_prune.layers.traversal import layers_in
 
-# Weights of two or more dimensions that are still no connections between neurons: the bias of a GRU or of multi-head
-# attention, the scale of a normalisation over several axes, the slopes of a PReLU.
+# Weights of two or more dimensions that do not connect neurons: the biases of a GRU and of multi-head attention, the
+# scale of a normalization over several axes, the slopes of a PReLU.
 _NOT_CONNECTIONS = ("bias", "gamma", "beta", "alpha", "scale")
 
 

@@ -1,7 +1,7 @@
-"""Hooks: a layer computes with masked weights, without another class and without a layer around it.
+"""Hooks that let a layer compute with masked weights, without changing its class.
 
-Keras looks `call` up on the layer object, as it does `build` and `quantize`, which it sets there itself. A hook is an
-attribute of the object: the class and the config of the layer stay those of the plain layer.
+Keras looks up `call` on the layer object, as it does `build` and `quantize`, which it sets there itself. A hook is an
+attribute of the object. The class and the config of the layer stay plain.
 """
 
 import functools
@@ -65,10 +65,10 @@ def hook(layer, held: dict, below: dict) -> None:
 
     masked_call.held, masked_call.weights = dict(held), {**held, **below}
     override(layer, "call", masked_call)
-    _trace_anew(layer)
+    _trace_again(layer)
 
 
-def _trace_anew(layer) -> None:
+def _trace_again(layer) -> None:
     """Lets a layer that is rematerialized be traced at each call.
 
     JAX keeps the trace of a function, with the weights of that time in it, and finds it again by the function. A layer
@@ -137,7 +137,7 @@ def hook_tree(root, weights: dict) -> dict:
 
 
 def unhook(layer) -> None:
-    """Takes all hooks off a layer."""
+    """Removes all hooks of a layer."""
     for name in ("call", "rematerialized_call", "build", "quantize"):
         restore(layer, name)
 
@@ -153,7 +153,7 @@ def hook_dropout(layer, rate) -> None:
 
 
 def refuse_quantization(layer) -> None:
-    """Lets `quantize` raise an error. Keras would leave a pruned layer out without a word."""
+    """Lets `quantize` raise an error. Keras would skip a pruned layer silently."""
 
     def quantize(*args, **kwargs):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How a layer comes to see a weight without its pruned connections."""
+"""Scope in which layers read their weights without the pruned connections."""
 
 import keras
 from keras import ops

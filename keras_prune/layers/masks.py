@@ -1,4 +1,4 @@
-"""Masks: the state that pruning adds to a layer."""
+"""Masks, the state that pruning adds to a layer."""
 
 import contextlib
 import math
@@ -82,8 +82,8 @@ class PrunedWeight:
         """Raises a `ValueError` if the weight holds NaN or infinity: no threshold could be taken."""
         if not ops.all(ops.isfinite(self.variable.value)):
             raise ValueError(
-                "A cut ranks connections by their magnitude and needs finite weights. NaN or infinity usually mean "
-                "that training has diverged: lower the learning rate. "
+                "A cut needs finite weights. NaN or infinity usually mean that training has diverged. Lower the "
+                "learning rate. "
                 f"Received: layer={self.layer.name}, weight={self.name}"
             )
 
@@ -114,7 +114,14 @@ class PrunedWeight:
 
 
 class LayerCut(NamedTuple):
-    """What a cut did to one weight: `cut` went, `kept` are left; `rescued` if the rule would have left none."""
+    """The result of a cut for one weight.
+
+    Attributes:
+        weight: The `PrunedWeight`.
+        cut: How many connections were pruned.
+        kept: How many are left.
+        rescued: Whether the rule would have left none, so that the largest was kept.
+    """
 
     weight: PrunedWeight
     cut: int

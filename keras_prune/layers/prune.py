@@ -1,4 +1,4 @@
-"""Layer wrapper that prunes the layer inside it, for models written by hand."""
+"""Layer wrapper that prunes the layer inside it, for models built layer by layer."""
 
 import functools
 
@@ -58,7 +58,7 @@ class Prune(keras.layers.Wrapper):
         self.call = functools.update_wrapper(functools.partial(self.call), layer.call)
         self.build = functools.update_wrapper(functools.partial(self.build), layer.build)
         super().__init__(layer, **kwargs)
-        self.autocast = False  # The layer casts for itself, and a layer inside it by a dtype of its own.
+        self.autocast = False  # The layer inside casts its inputs to its own dtype.
         self._criterion = StdThreshold() if criterion is None else criterion
         self.supports_masking = layer.supports_masking
         if layer.built and layer.weights:

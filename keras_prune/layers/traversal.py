@@ -1,4 +1,4 @@
-"""The layers inside a model or layer, in an order that a model has again after it is loaded."""
+"""List the layers inside a model or layer, in an order that is the same after loading."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""The weights of a model that are pruned, or could be, and the names of the layers that own them."""
+"""Find the weights of a model that are or can be pruned, and name the layers that own them."""
 
 import itertools
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Checks of what users pass as a model."""
+"""Check that an argument is a built Keras 3 model with connections."""
 
 import keras
 

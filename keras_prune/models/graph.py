@@ -1,4 +1,4 @@
-"""The graph of a Keras model: which layers it has, who feeds whom, and whose outputs a dropout drops."""
+"""Follow the graph of a Keras model from layer to layer."""
 
 import math
 import re
@@ -52,7 +52,7 @@ def is_weight_layer(layer) -> bool:
 
 
 class Graph:
-    """Who feeds whom in one built Functional or Sequential model; nested models stay closed.
+    """Producers and consumers of each operation in a built Functional or Sequential model. Nested models stay closed.
 
     `producers` and `consumers` list operations, `shapes` holds output shapes, all by the `id` of an operation.
 

@@ -118,7 +118,7 @@ def strip(model):
 
 
 def forget_compiled_functions(model) -> None:
-    """Lets `fit`, `evaluate`, `predict` and `generate` trace the model anew."""
+    """Lets `fit`, `evaluate`, `predict` and `generate` trace the model again."""
     for one in models_in(model):
         for name in ("train_function", "test_function", "predict_function", "generate_function"):
             if getattr(one, name, None) is not None:

@@ -1,7 +1,7 @@
-"""The record on a pruned model, by which it is saved and loaded.
+"""Save and load pruned models through a record on the model.
 
-Layers keep their plain configs. What is saved beside the config of the plain model is which of its weights are pruned,
-and by which criteria. The masks are in the weights file, at the layers.
+Layers keep their plain configs. The record adds which weights are pruned, and by which criteria. The masks are in the
+weights file, at the layers.
 """
 
 import contextlib

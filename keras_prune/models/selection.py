@@ -1,4 +1,4 @@
-"""Which criterion each weight of a model is given by `prune`."""
+"""Select the criterion of each weight for `prune`."""
 
 import numbers
 import re

@@ -1,7 +1,7 @@
-"""Budgets: one compression for many weights, split into a share for each of them.
+"""Budgets split the compression of a model into a share for each weight, again at each cut.
 
-A criterion sees one weight. A budget sees all weights that share it, and is asked anew at each cut. It is a pure
-function of weights, masks and strength.
+A criterion sees one weight. A budget sees all weights that share it. It is a pure function of weights, masks and
+strength.
 """
 
 import math
@@ -128,11 +128,11 @@ class _Ranking(Budget):
                     scaled.flat[best[1]] = np.inf  # No weight is emptied.
                 yield scaled, size
 
-        def pieces():
+        def chunks():
             for arguments in zip(candidates, scales, best, strict=True):
                 yield from scored(*arguments)
 
-        chosen = iter(keep_largest_of(pieces, kept(strength))[0])
+        chosen = iter(keep_largest_of(chunks, kept(strength))[0])
         left = [sum(int(size[next(chosen)].sum()) for _, size in _units(one, pattern)) for one in candidates]
         return [1 - number / one.mask.size for number, one in zip(left, candidates, strict=True)]
 
@@ -233,7 +233,7 @@ class ErdosRenyiKernel(_Proportional):
 
 
 def budget_of(sparsity: float) -> CommonQuality:
-    """Returns the budget that a float for a whole model stands for.
+    """Returns the budget for the sparsity of a whole model.
 
     Raises:
         ValueError: If `sparsity` is not in (0, 1).

@@ -1,4 +1,4 @@
-"""Pieces: a large weight is gone through in rows on the host, so that a cut needs little memory and stays in caches."""
+"""Process large weights in chunks of rows on the host, which needs little memory and stays in caches."""
 
 import math
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-_ENTRIES = 2**18  # Of one piece, 1 MB in float32.
+_ENTRIES = 2**18  # One chunk is 1 MB in float32.
 
 
 def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
-    """Yields slices of the first axis that cover an array, each of a multiple of rows but for the last one."""
+    """Yields slices of the first axis that cover an array. All but the last one have a multiple of `multiple` rows."""
     rows = shape[0] if len(shape) else 1
     each = max(1, _ENTRIES // max(1, math.prod(shape[1:])) // multiple) * multiple
     for start in range(0, rows, each):
@@ -19,7 +19,7 @@ def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
 
 
 def on_host(array) -> np.ndarray:
-    """Returns an array of any backend as one of NumPy, without a copy if it lies on the host already."""
+    """Returns an array of any backend as a NumPy array, without a copy if it is on the host already."""
     if isinstance(array, np.ndarray):
         return array
     if keras.backend.backend() == "tensorflow":
@@ -33,5 +33,5 @@ def on_host(array) -> np.ndarray:
 
 
 def count(mask) -> int:
-    """How many entries of an array are `True`, or not zero."""
+    """Returns how many entries of an array are `True`, or not zero."""
     return int(np.count_nonzero(on_host(mask)))

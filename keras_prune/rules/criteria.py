@@ -1,7 +1,7 @@
-"""Criteria: which connections of one layer to cut.
+"""Criteria select the connections of one weight to prune.
 
-A criterion is pure: a weight and its mask go in, a smaller mask comes out. It knows neither layers nor time; the
-schedule decides when it is asked and at which strength.
+A criterion is a pure function from a weight and its mask to a smaller mask. It knows neither layers nor time. The
+schedule decides when it is used, and at which strength.
 """
 
 import math
@@ -18,13 +18,13 @@ from keras_prune.rules.top_k import keep_largest, keep_largest_of
 
 
 class Cut(NamedTuple):
-    """What a criterion decided about one weight.
+    """The decision of a criterion about one weight.
 
     Attributes:
         mask: Boolean array of the weight's shape, `True` where the connection survives.
-        threshold: Scalar. Connections of a smaller magnitude were cut, or blocks of a smaller score.
-        rescued: Boolean scalar. `True` if the rule would have cut the last connection, so that the largest was kept,
-            or the block of the largest score.
+        threshold: Scalar. Connections with a smaller magnitude were pruned, or blocks with a smaller score.
+        rescued: Boolean scalar. `True` if the rule would have pruned the last connection. The largest connection, or
+            the block with the largest score, was kept.
     """
 
     mask: Any
@@ -33,13 +33,13 @@ class Cut(NamedTuple):
 
 
 class Criterion:
-    """Base class: override `select` to write a criterion of your own.
+    """Base class of criteria. Override `select` to write your own.
 
-    A criterion may only take connections away, keeps at least one connection in every weight, and is saved with the
-    model through `get_config`, so register subclasses with `keras.saving.register_keras_serializable`.
+    A criterion only removes connections, and keeps at least one in every weight. It is saved with the model through
+    `get_config`, so register subclasses with `keras.saving.register_keras_serializable`.
 
     Args:
-        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, every connection on its own.
+        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
 
     Example:
 
@@ -57,12 +57,12 @@ class Criterion:
         self.pattern = require_pattern(pattern)
 
     def __call__(self, weight, mask=None, strength=1.0) -> Cut:
-        """Decides which connections of `weight` survive.
+        """Returns which connections of `weight` survive.
 
         Args:
             weight: Array of any shape and any backend.
-            mask: Boolean array of the same shape, the connections that are still there. Defaults to all of them.
-            strength: Float in (0, 1], how much of the criterion's aim to apply. Defaults to `1.0`.
+            mask: Boolean array of the same shape, the connections that are left. Defaults to all of them.
+            strength: Float in (0, 1], how far to apply the criterion. Defaults to `1.0`.
 
         Returns:
             A `Cut`. Its mask is never larger than `mask` and never empty.
@@ -72,7 +72,8 @@ class Criterion:
         """
         if not 0 < strength <= 1:
             raise ValueError(
-                f"A cut needs a strength in (0, 1]; 1 applies the criterion in full. Received: strength={strength}"
+                "`strength` must be above 0 and at most 1. At 1 the criterion applies in full. "
+                f"Received: strength={strength}"
             )
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
@@ -85,7 +86,7 @@ class Criterion:
         return Cut(selected, threshold, rescued)
 
     def select(self, weight, mask, strength) -> tuple[Any, Any]:
-        """Returns the surviving mask and the threshold behind it. To be overridden."""
+        """Returns the mask of the survivors and the threshold. Subclasses override it."""
         raise NotImplementedError
 
     def _largest_only(self, weight, mask):
@@ -118,16 +119,17 @@ class Criterion:
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class StdThreshold(Criterion):
-    """Cuts below a quality parameter times the standard deviation of the layer's surviving weights.
+    """Prunes weights below a quality parameter times the standard deviation of the surviving weights.
 
-    This is the paper's rule (Han et al. 2015, section 3). The standard deviation is taken anew at every cut, over the
-    connections that are still there.
+    This is the rule of Han et al. (2015, section 3). The standard deviation is recomputed at every cut, over the
+    connections that are left.
 
     Args:
-        quality: Float above 0. For a normal distribution, a quality of 1 cuts 68 % of the connections, 2 cuts 95 %.
+        quality: Float above 0. For a normal distribution, a quality of 1 prunes 68% of the connections, and 2
+            prunes 95%.
             Defaults to `1.0`.
-        pattern: A `Pattern`. The score of a block is held against the same threshold. Defaults to `None`, every
-            connection on its own.
+        pattern: A `Pattern`. The score of a block is compared with the same threshold. Defaults to `None`, single
+            connections.
 
     Example:
 
@@ -145,8 +147,8 @@ class StdThreshold(Criterion):
         super().__init__(pattern)
         if not (isinstance(quality, numbers.Real) and np.isfinite(quality) and quality > 0):
             raise ValueError(
-                "The threshold is quality times the standard deviation of the layer's weights, so quality must be a "
-                f"finite number above 0; 0.5 to 2 is usual. Received: quality={quality!r}"
+                "`quality` is multiplied by the standard deviation of the weights and must be a finite number above 0, "
+                f"usually 0.5 to 2. Received: quality={quality!r}"
             )
         self.quality = float(quality)
 
@@ -165,17 +167,16 @@ class StdThreshold(Criterion):
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class TargetSparsity(Criterion):
-    """Cuts the smallest weights of a layer until an exact share of them is gone.
+    """Prunes an exact share of the connections of each weight, those with the smallest magnitudes.
 
-    Of `n` connections, `n x sparsity x strength` (rounded, halves upwards) are cut; of blocks, the number of whole
-    ones whose connections come nearest to that, and of two numbers as near the larger. **Ties**: among connections or
-    blocks of the same score those with the lower index in row-major order survive. The selection runs on the host, one
-    weight at a time.
+    Of `n` connections, `n x sparsity x strength` are pruned, rounded to the nearest integer with halves up. With
+    blocks, the number of pruned blocks is rounded to the nearest count, and ties round up. Among connections or blocks
+    with the same score, those with the lower index in row-major order survive. The selection runs on the host.
 
     Args:
         sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
-        pattern: A `Pattern`. Of `NOfM` no more stay than it lets, even if `sparsity` asks for less. Defaults to `None`,
-            every connection on its own.
+        pattern: A `Pattern`. `NOfM` may prune more than `sparsity` asks for. Defaults to `None`,
+            single connections.
 
     Example:
 
@@ -196,22 +197,22 @@ class TargetSparsity(Criterion):
 
     def select(self, weight, mask, strength):
         pattern, weight, mask = self.pattern.at(strength), on_host(weight), on_host(mask)
-        pieces = list(rows_of(mask.shape, pattern.rows))
+        chunks = list(rows_of(mask.shape, pattern.rows))
         chosen, threshold = keep_largest_of(
-            lambda: self._units(pattern, weight, mask, pieces), self.kept(weight, strength)
+            lambda: self._units(pattern, weight, mask, chunks), self.kept(weight, strength)
         )
         kept = np.empty_like(mask)
-        for rows, units in zip(pieces, chosen, strict=True):
+        for rows, units in zip(chunks, chosen, strict=True):
             kept[rows] = pattern.expand(units, mask[rows])
         return kept, threshold
 
-    def _units(self, pattern, weight, mask, pieces):
+    def _units(self, pattern, weight, mask, chunks):
         """Yields the scores and sizes of the units in each piece."""
-        for rows in pieces:
+        for rows in chunks:
             yield pattern.units(_magnitude(weight[rows]), mask[rows])
 
     def kept(self, weight, strength: float) -> int:
-        """Returns how many connections of `weight` are to be left at `strength`, which may be none."""
+        """Returns how many connections of `weight` to keep at `strength`, which may be 0."""
         size = math.prod(weight.shape)
         return size - math.floor(size * self.sparsity * strength + 0.5)
 
@@ -221,9 +222,9 @@ class TargetSparsity(Criterion):
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class RandomSparsity(TargetSparsity):
-    """Cuts an exact share of a layer's connections at random: the baseline that every criterion is held against.
+    """Prunes an exact share of the connections of each weight at random, as a baseline for other criteria.
 
-    The draw depends on the seed and the weight's shape alone, so that a stronger cut takes a superset.
+    The draw depends only on the seed and the shape of the weight. A stronger cut therefore prunes a superset.
 
     Args:
         sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
@@ -242,11 +243,11 @@ class RandomSparsity(TargetSparsity):
         self.seed = seed
 
     def select(self, weight, mask, strength):
-        return super().select(weight, mask, strength)[0], 0.0  # No magnitude divides the kept from the cut.
+        return super().select(weight, mask, strength)[0], 0.0  # No magnitude separates kept and pruned connections.
 
-    def _units(self, pattern, weight, mask, pieces):
+    def _units(self, pattern, weight, mask, chunks):
         connections, units = np.random.default_rng(self.seed), np.random.default_rng(self.seed)
-        for rows in pieces:
+        for rows in chunks:
             _, size = pattern.units(connections.random(mask[rows].shape), mask[rows])
             yield units.random(size.shape), size
 
@@ -271,13 +272,13 @@ def criterion_of(value, name: str) -> Criterion | None:
 
 
 def surviving_std(weight, mask) -> np.float32:
-    """The standard deviation over the connections that survive."""
+    """Returns the standard deviation of the surviving weights."""
     weight, mask = on_host(weight), on_host(mask)
     number, mean, squares = 0, 0.0, 0.0
     for rows in rows_of(mask.shape):
         piece = weight[rows][mask[rows]].astype("float32", copy=False)
         if piece.size:
-            # Of two parts the squared deviations add up, and the distance of their means (Chan et al. 1979).
+            # The squared deviations of two parts add up, and so does the distance of their means (Chan et al. 1979).
             own = piece.mean(dtype="float64")
             piece -= np.float32(own)
             distance = float(own) - mean
@@ -289,7 +290,7 @@ def surviving_std(weight, mask) -> np.float32:
 
 
 def _brings_back(selected, mask) -> bool:
-    """Whether a selection has connections that the mask has not, looked at piece by piece."""
+    """Whether a selection has connections that the mask does not have."""
     selected, mask = on_host(selected), on_host(mask)
     return any(bool((selected[rows] > mask[rows]).any()) for rows in rows_of(mask.shape))
 

@@ -1,9 +1,9 @@
-"""Patterns: which connections of a weight stand or fall together.
+"""Sparsity patterns, which are groups of connections that are pruned together.
 
-A criterion ranks the units of its pattern: single connections, blocks of them, or those that a group of M may keep.
-Patterns see every weight as a matrix, inputs by outputs: the last axis are the outputs, the axes before it, flattened,
-the inputs; of a convolution these are the patch, channels running fastest. They are pure, and take and return arrays
-of the kind that they are given: of NumPy on the host, or of the backend on its device.
+A criterion ranks the units of its pattern: single connections, blocks, or the connections that a group of M may keep.
+Patterns see every weight as a matrix of inputs by outputs. The last axis is the outputs, and the flattened axes before
+it are the inputs. In a convolution these are the patch, with channels last. Patterns are pure functions. They return
+arrays of the kind that they are given, NumPy or backend.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """Every connection on its own: what a criterion does that is given no pattern. The base class of patterns.
+    """Single connections, the default of every criterion, and the base class of patterns.
 
     Example:
 
@@ -30,11 +30,11 @@ class Pattern:
 
     @property
     def rows(self) -> int:
-        """How many neighbouring inputs stand together: a weight may be gone through in multiples of them."""
+        """How many neighbouring inputs belong together. Weights are processed in multiples of them."""
         return 1
 
     def at(self, strength: float) -> "Pattern":
-        """Returns the pattern of a cut at a strength in (0, 1], on the way to the full one."""
+        """Returns the pattern of a cut at a strength in (0, 1]."""
         return self
 
     def units(self, magnitude, mask) -> tuple[Any, Any]:
@@ -42,10 +42,10 @@ class Pattern:
 
         Args:
             magnitude: Array of non-negative floats.
-            mask: Boolean array of the same shape, the connections that are still there.
+            mask: Boolean array of the same shape, the connections that are left.
 
         Returns:
-            Scores, -1 where no connection is left, and counts. Of single connections the count is the mask itself.
+            Scores, -1 where no connection is left, and counts. For single connections, the mask is the count.
         """
         return _numpy_or_ops(magnitude).where(mask, magnitude, -1.0), mask
 
@@ -76,11 +76,11 @@ def require_pattern(pattern: Pattern | None) -> Pattern:
 @keras.saving.register_keras_serializable(package="keras_prune")
 @dataclasses.dataclass(frozen=True)
 class Blocks(Pattern):
-    """Blocks of connections are cut or kept as a whole.
+    """Blocks of connections that are pruned or kept as a whole.
 
-    `(4, 1)` are four neighbouring inputs of one output, which LiteRT's sparse kernel for dense layers runs on; `(1, 4)`
-    four neighbouring outputs of one input. Blocks are laid from the first input and output on; where the weight is no
-    multiple of them, the last ones are smaller.
+    A block of `(4, 1)` is four neighbouring inputs of one output, which the sparse kernel of LiteRT needs. A block of
+    `(1, 4)` is four neighbouring outputs of one input. Blocks start at the first input and output. The last ones are
+    smaller if the shape of the weight is not a multiple of the block.
 
     Args:
         block_size: Tuple of two integers of at least 1, inputs and outputs.
@@ -104,15 +104,15 @@ class Blocks(Pattern):
         size = self.block_size
         if not (isinstance(size, (tuple, list)) and len(size) == 2 and all(map(_is_count, size))):
             raise ValueError(
-                "block_size is a tuple of two integers of at least 1, inputs and outputs, such as (4, 1); the axes of "
-                f"a convolution's patch count as one. Received: block_size={size!r}"
+                "`block_size` must be a tuple of two integers of at least 1, inputs and outputs, such as (4, 1). In a "
+                f"convolution, the patch is one axis of inputs. Received: block_size={size!r}"
             )
         if self.reduction not in ("mean", "max"):
             raise ValueError(
                 f'`reduction` must be "mean" or "max", the magnitude that stands for a block. '
                 f"Received: reduction={self.reduction!r}"
             )
-        object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON knows lists only.
+        object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON has no tuples.
 
     @property
     def rows(self):
@@ -139,7 +139,7 @@ class Blocks(Pattern):
         return xp.logical_and(mask, xp.reshape(chosen[:inputs, :outputs], mask.shape))
 
     def _by_block(self, array):
-        """Returns an array of shape `(blocks, block inputs, blocks, block outputs)`, zeros behind the weight's end."""
+        """Returns an array of shape `(blocks, block inputs, blocks, block outputs)`, padded with zeros."""
         xp = _numpy_or_ops(array)
         shape = _matrix_shape(array)
         blocks = [math.ceil(size / block) for size, block in zip(shape, self.block_size, strict=True)]
@@ -151,21 +151,21 @@ class Blocks(Pattern):
 @keras.saving.register_keras_serializable(package="keras_prune")
 @dataclasses.dataclass(frozen=True)
 class NOfM(Pattern):
-    """Of every `of` neighbouring inputs of an output, at most the `kept` largest connections stay.
+    """Keeps at most the `kept` largest connections of every `of` neighbouring inputs of an output.
 
-    The criterion cuts further among those that may stay. A cut at strength `s` takes `(of - kept) x s` of each group,
-    rounded up. **Ties** go to the lower input. The last group of a weight whose inputs are no multiple of `of` is
-    smaller and keeps up to `kept` all the same.
+    The criterion may prune more of them. A cut at strength `s` prunes `(of - kept) x s` connections of each group,
+    rounded up. Among equal magnitudes, the lower input survives. The last group is smaller if the number of inputs is
+    not a multiple of `of`, and also keeps up to `kept`.
 
     Args:
-        kept: Integer of at least 1, how many stay.
-        of: Integer above `kept`, out of how many.
+        kept: Integer of at least 1, how many connections of a group may survive.
+        of: Integer above `kept`, the size of a group.
 
     Example:
 
     >>> import keras_prune as kp
     >>> weight = np.array([[1.0, 1.0], [2.0, 9.0], [3.0, 8.0], [4.0, 7.0]])
-    >>> kp.TargetSparsity(0.5, pattern=kp.NOfM(kept=2, of=4))(weight).mask  # What is known as 2:4.
+    >>> kp.TargetSparsity(0.5, pattern=kp.NOfM(kept=2, of=4))(weight).mask  # Known as 2:4.
     array([[False, False],
            [False,  True],
            [ True,  True],
@@ -178,7 +178,7 @@ class NOfM(Pattern):
     def __post_init__(self):
         if not (_is_count(self.kept) and _is_count(self.of) and self.kept < self.of):
             raise ValueError(
-                "Of every `of` connections `kept` stay, two integers with 1 <= kept < of, such as kept=2, of=4. "
+                "`kept` and `of` must be integers with 1 <= kept < of, such as kept=2, of=4. "
                 f"Received: kept={self.kept!r}, of={self.of!r}"
             )
 
@@ -197,7 +197,7 @@ class NOfM(Pattern):
         groups = math.ceil(inputs / self.of)
         padded = xp.pad(xp.reshape(score, (inputs, outputs)), [(0, groups * self.of - inputs), (0, 0)])
         grouped = xp.reshape(padded, (groups, self.of, outputs))
-        # The rank within a group is how many of it come before: larger ones, and equal ones of a lower input.
+        # The rank within a group counts larger connections, and equal ones of a lower input.
         position = np.arange(self.of).reshape(1, self.of, 1)
         rank = 0
         for other in range(self.of):

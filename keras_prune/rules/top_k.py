@@ -1,8 +1,8 @@
-"""Ranking: which units of a weight have the highest scores, found piece by piece without sorting.
+"""Find the units with the highest scores in chunks, without sorting.
 
-The bits of non-negative floats, read as integers, are in the order of the floats. So the score at a rank is found 16
-bits at a time, each time by counting the units whose bits so far are those of the score that is looked for (a radix
-selection): two readings of float32 scores, which need not be in memory at once.
+The bits of non-negative floats, read as integers, have the same order as the floats. A radix selection finds the score
+at a rank 16 bits at a time, by counting the units whose leading bits match. Scores of float32 are read twice, and need
+not be in memory at once.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,14 +14,13 @@ _DIGITS = 1 << _DIGIT_BITS
 
 
 def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:
-    """Keeps the units of the highest scores whose sizes come nearest to `kept`; ties go to the lower row-major index.
+    """Keeps the units with the highest scores whose sizes come nearest to `kept`. Ties go to the lower row-major index.
 
     Args:
         score: Array of floats, none of them negative where there is a unit.
-        size: Array of the same shape, what each unit counts: the connections that are left of a block, or the mask of
-            single connections. Units of size 0 are gone.
-        kept: Integer of at least 0. Where fewer survive already, they all stay; of two numbers of units that come as
-            near to it the smaller is kept.
+        size: Array of the same shape, how many connections each unit has left, or the mask of single connections.
+        kept: Integer of at least 0. If fewer are left already, all are kept. If two numbers of units are equally near,
+            the smaller is kept.
 
     Returns:
         The boolean mask of the same shape, and the lowest score that it keeps, or the highest of all if it is empty.
@@ -30,19 +29,19 @@ def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> tuple[np.nda
     return mask, threshold
 
 
-def keep_largest_of(pieces: Callable[[], Iterable[tuple]], kept: int) -> tuple[list[np.ndarray], np.floating]:
-    """Does what `keep_largest` does for units that come in pieces.
+def keep_largest_of(chunks: Callable[[], Iterable[tuple]], kept: int) -> tuple[list[np.ndarray], np.floating]:
+    """Like `keep_largest`, for units that come in chunks.
 
     Args:
-        pieces: Function without arguments that returns an iterable of `(score, size)`, the same at every call.
+        chunks: Function without arguments that returns an iterable of `(score, size)`, the same at every call.
         kept: Integer of at least 0.
 
     Returns:
-        A list with a boolean mask for every piece, and the lowest score kept, or the highest of all if none is.
+        A list with a boolean mask for every chunk, and the lowest score kept, or the highest of all if none is.
     """
-    bound, ties = _lowest_kept(pieces, kept)
+    bound, ties = _lowest_kept(chunks, kept)
     masks, lowest, highest = [], [], []
-    for score, size in pieces():
+    for score, size in chunks():
         mask = np.logical_and(score > bound, size > 0)
         tied = np.flatnonzero(np.logical_and(score == bound, size > 0))[:ties]
         mask.flat[tied] = True
@@ -53,12 +52,12 @@ def keep_largest_of(pieces: Callable[[], Iterable[tuple]], kept: int) -> tuple[l
     return masks, min(lowest) if any(map(np.any, masks)) else max(highest)
 
 
-def _lowest_kept(pieces, kept) -> tuple[np.floating, int]:
-    """Returns a score, and how many units of that score are kept beside all those of a higher one."""
+def _lowest_kept(chunks, kept) -> tuple[np.floating, int]:
+    """Returns the lowest score that is kept, and how many units with that score are kept."""
     leading, above, left = 0, 0, None
     while left != 0:
         sizes = np.zeros(_DIGITS)
-        for score, size in pieces():
+        for score, size in chunks():
             alive = size > 0
             bits, weight = score[alive].view(f"i{score.itemsize}"), size[alive]
             shift = (8 * score.itemsize if left is None else left) - _DIGIT_BITS
@@ -74,6 +73,6 @@ def _lowest_kept(pieces, kept) -> tuple[np.floating, int]:
         above = at_least[digit] - sizes[digit]
         leading, left = leading << _DIGIT_BITS | digit, shift
     bound = np.array(leading, f"i{score.itemsize}").view(score.dtype)[()]
-    tied = np.concatenate([size[np.logical_and(score == bound, size > 0)] for score, size in pieces()])
+    tied = np.concatenate([size[np.logical_and(score == bound, size > 0)] for score, size in chunks()])
     totals = above + np.cumsum(np.concatenate([[0], tied]))
     return bound, int(np.argmin(np.abs(totals - kept)))

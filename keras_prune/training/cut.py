@@ -1,4 +1,4 @@
-"""Prune a model now: masks, optimizer slots and dropout rates."""
+"""Prune a model now, with its optimizer slots and dropout rates."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,23 @@ from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 
 
 def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
-    """Prunes the connections that the criteria of a model select, now.
+    """Prunes a model now, as `PruningCallback` does during `fit`.
 
-    In a custom training loop, call it once before every epoch (or step) with what a schedule says. It then does what
-    `PruningCallback` does inside `fit`: the pruned connections are zeroed in the stored weights, their optimizer slots
-    go back to the initial value, and dropout rates follow. It reads and writes the variables of the model: a loop on
-    JAX that carries its state along assigns it to the variables before, and reads it from them afterwards. The
-    optimizer of another library keeps its momentum.
+    The criteria of the model select connections. These are zeroed in the stored weights, their optimizer slots go back
+    to the initial values, and dropout rates follow. In a custom training loop, call this function before every epoch
+    (or step) with `schedule(epoch)`. It reads and writes the variables of the model. In a JAX loop that carries its own
+    state, assign the state to the variables before the call, and read it from them afterwards. The slots of optimizers
+    of other libraries are not reset.
 
     Args:
-        model: Built model that went through `prune`, or a layer that has masks.
-        strength: Float in (0, 1], how much of the criteria's aim to apply, such as `schedule(epoch)`. With
-            `None`, which a schedule gives where nothing is due, nothing is pruned, and stored weights that an optimizer
-            has moved are set back to zero. Defaults to `1.0`.
-        optimizer: The Keras optimizer of the loop. Defaults to `None`, those of the model.
+        model: Built model with pruning enabled, or a layer with masks.
+        strength: Float in (0, 1], how far to apply the criteria, such as `schedule(epoch)`. A schedule returns `None`
+            if no cut is due. Then nothing is pruned, and pruned weights that an optimizer has moved are set back to
+            zero. Defaults to `1.0`.
+        optimizer: The Keras optimizer of the loop. Defaults to `None`, the optimizers of the model.
 
     Returns:
-        A list with a `LayerCut` for every pruned weight; an empty list when nothing is due.
+        A list with a `LayerCut` for every trainable pruned weight. The list is empty if no cut is due.
 
     Raises:
         ValueError: If the model has nothing to prune, or a weight holds NaN or infinity.
@@ -67,8 +67,8 @@ def weights_to_cut(model) -> list[PrunedWeight]:
     if isinstance(model, keras.Model) and not all(layer.built for layer in model.layers):
         unbuilt = [layer.name for layer in model.layers if not layer.built]
         raise ValueError(
-            "A cut needs layers that have their weights, and a subclassed model makes them at its first step. Call "
-            f"the model on a batch of data before. Received: model={model.name!r} with unbuilt layers {unbuilt}"
+            "The model has layers without weights, which a subclassed model creates in its first step. Call the model "
+            f"on a batch of data first. Received: model={model.name!r} with unbuilt layers {unbuilt}"
         )
     raise ValueError(
         "The model has no trainable weights with pruning enabled. Call keras_prune.prune(model, criterion) first. "
@@ -86,9 +86,9 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
         dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
     """
     for weight in weights:
-        weight.require_finite()  # All weights before the first is touched: a cut happens whole or not at all.
+        weight.require_finite()  # Before the first weight changes, so that a cut happens as a whole or not at all.
     for optimizer in optimizers:
-        reset_slots(optimizer, [])  # Of no connection yet: an optimizer that fails does so while all is whole.
+        reset_slots(optimizer, [])  # Without connections: an optimizer that fails does so before anything changes.
     rules = _budgeted(weights, strength)
     cuts = [weight.cut(*rules.get(id(weight), (weight.criterion, strength))) for weight in weights if not weight.frozen]
     for optimizer in optimizers:
@@ -113,7 +113,7 @@ def _budgeted(weights, strength: float) -> dict[int, tuple]:
 
 
 def follow_connections(dropouts) -> None:
-    """Sets the rate of each dropout for the connections that are left in the layer that it follows."""
+    """Sets the rate of each dropout for the connections left in the layer before it."""
     for rate, source in dropouts:
         kept, total = connections_of(source)
         rate.follow(kept / total)
