@@ -5,6 +5,7 @@ is the oldest version that the package accepts.
 """
 
 import contextlib
+import sys
 
 import keras
 from keras import ops
@@ -310,3 +311,35 @@ def batches_seen(optimizer) -> int:
     """
     # Through NumPy, because a variable under `tf.distribute` does not support int().
     return int(ops.convert_to_numpy(optimizer._iterations))
+
+
+def graph_structures(model) -> tuple:
+    """Returns the symbolic inputs and outputs of a Functional or built Sequential model as they are nested.
+
+    The public `inputs` and `outputs` are flat lists (Keras 3.15).
+    """
+    function = getattr(model, "_functional", model)  # A Sequential model keeps its graph there.
+    return function._inputs_struct, function._outputs_struct
+
+
+def stablehlo_function(module: bytes, dtypes, shapes):
+    """Returns a serialized StableHLO module as a function of its inputs, compiled for the CPU at its first call.
+
+    The operator `XlaCallModule` has no public name (TensorFlow 2.21).
+    """
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    @tf.function(jit_compile=True)
+    def call(*inputs):
+        return xla.call_module(inputs, version=9, module=module, Tout=dtypes, Sout=shapes, platforms=["CPU"])
+
+    return call
+
+
+def saved_model_cli() -> list[str]:
+    """Returns the command `saved_model_cli` of the TensorFlow that this Python imports.
+
+    The public script of that name is not on the path of every environment (TensorFlow 2.21).
+    """
+    return [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
