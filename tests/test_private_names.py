@@ -13,7 +13,6 @@ from keras import layers
 
 from keras_prune import _keras
 
-
 FUNCTIONS = [name for name, value in vars(_keras).items() if getattr(value, "__module__", None) == _keras.__name__]
 
 
