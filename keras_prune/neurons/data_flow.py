@@ -20,7 +20,7 @@ from keras_prune.neurons.outputs import Connected, Flow, Kept, Need, Passed, Unk
 from keras_prune.neurons.rules import rule_of
 
 _IS_OUTPUT = "they are the model's outputs"
-_MIXES = "its activation mixes neurons or is not one of Keras's own"
+_MIXES = "its activation mixes neurons or is not a Keras activation"
 
 
 class Operation(NamedTuple):
@@ -98,7 +98,7 @@ def _why_unknown(layer, producers: int, is_shared: bool) -> str | None:
     if producers == 0:
         return ""  # The model's inputs.
     if isinstance(layer, keras.Model):
-        return f"{layer.name!r} is a model of its own"
+        return f"{layer.name!r} is a nested model"
     if producers > 1:
         return f"{type(layer).__name__} {layer.name!r} merges several inputs or is called more than once"
     if any(node.arguments.kwargs.get("training") for node in _keras.inbound_nodes(layer)):

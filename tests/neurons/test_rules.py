@@ -8,6 +8,7 @@ from keras import layers
 from neurons.sparse_networks import assert_same_outputs, conv_net, cut_inputs, outputs, randomize, row
 
 from keras_prune.neurons import dead_neurons, remove_dead_neurons
+from keras_prune.neurons.rules import RULES, ElementwiseRule
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_folding_zeros_adds_no_bias():
         (lambda: layers.BatchNormalization(axis=1, name="x"), "BatchNormalization 'x' cannot be followed"),
         (lambda: layers.Conv1D(4, 2, groups=2, name="x"), "Conv1D 'x' cannot be followed"),
         (lambda: layers.LSTM(3, return_sequences=True, name="x"), "LSTM 'x' cannot be followed"),
-        (lambda: keras.Sequential([layers.Dense(3)], name="x"), "'x' is a model of its own"),
+        (lambda: keras.Sequential([layers.Dense(3)], name="x"), "'x' is a nested model"),
     ],
 )
 def test_neurons_before_unknown_layers_stay(layer, note):
@@ -156,7 +157,7 @@ def test_neurons_before_mixing_activations_stay(activation):
     model = keras.Sequential([keras.Input((5,)), layers.Dense(4, activation, name="hidden"), layers.Dense(2)])
     cut_inputs(randomize(model, density=1).layers[0], 0)
     found = row(dead_neurons(model), "hidden")
-    assert (found.left, found.note) == (1, "its activation mixes neurons or is not one of Keras's own")
+    assert (found.left, found.note) == (1, "its activation mixes neurons or is not a Keras activation")
     small = remove_dead_neurons(model)
     assert small.layers[0].units == 4
     assert_same_outputs(small, model)
@@ -189,3 +190,20 @@ def test_elementwise_activations_are_followed():
         cut_inputs(randomize(model, density=1).layers[0], 1)
         left += [name] * row(dead_neurons(model), "hidden").left
     assert sorted(left) == ["log_softmax", "softmax", "sparsemax"]
+
+
+def test_rules_can_be_added_for_other_layers(monkeypatch):
+    class Double(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    def small():
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), Double(), layers.Dense(2)])
+        cut_inputs(randomize(model, density=1).layers[0], 1)
+        result = remove_dead_neurons(model)
+        assert_same_outputs(result, model)
+        return result
+
+    assert small().layers[0].units == 4
+    monkeypatch.setitem(RULES, Double, ElementwiseRule())
+    assert small().layers[0].units == 3
