@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
 
 
 class Budget:
-    """Base class of budgets. To write your own, override `_ranking` or `_shares`.
+    """Base class of budgets. Override `shares` to write your own.
 
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.

@@ -2,8 +2,8 @@
 
 A criterion ranks the units of its pattern: single connections, blocks, or the connections that a group of M may keep.
 Patterns see every weight as a matrix of inputs by outputs. The last axis is the outputs, and the flattened axes before
-it are the inputs. In a convolution these are the patch, with channels last. Patterns are pure functions. They return
-arrays of the kind that they are given, NumPy or backend.
+it are the inputs. In a convolution these are the patch, with channels last. Patterns are pure functions of
+NumPy arrays.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +46,11 @@ class Pattern:
         Returns:
             Scores, -1 where no connection is left, and counts. For single connections, the mask is the count.
         """
-        return _numpy_or_ops(magnitude).where(mask, magnitude, -1.0), mask
+        return np.where(mask, magnitude, -1.0), mask
 
     def expand(self, chosen, mask):
         """Returns which of the connections in `mask` belong to the `chosen` units, a boolean array."""
-        return _numpy_or_ops(mask).logical_and(mask, chosen)
+        return np.logical_and(mask, chosen)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -119,33 +118,30 @@ class Blocks(Pattern):
         return self.block_size[0]
 
     def units(self, magnitude, mask):
-        xp = _numpy_or_ops(magnitude)
-        magnitudes = self._by_block(xp.where(mask, magnitude, 0.0))
+        magnitudes = self._by_block(np.where(mask, magnitude, 0.0))
         if self.reduction == "max":
-            score = xp.max(magnitudes, axis=(1, 3))
+            score = np.max(magnitudes, axis=(1, 3))
         else:
             inputs, outputs = (
                 np.minimum(block, size - np.arange(0, size, block))
                 for size, block in zip(_matrix_shape(mask), self.block_size, strict=True)
             )
-            score = xp.divide(xp.sum(magnitudes, axis=(1, 3)), np.outer(inputs, outputs).astype("float32"))
-        left = xp.sum(self._by_block(xp.where(mask, 1, 0)), axis=(1, 3))
-        return xp.where(left > 0, score, -1.0), left
+            score = np.divide(np.sum(magnitudes, axis=(1, 3)), np.outer(inputs, outputs).astype("float32"))
+        left = np.sum(self._by_block(np.where(mask, 1, 0)), axis=(1, 3))
+        return np.where(left > 0, score, -1.0), left
 
     def expand(self, chosen, mask):
-        xp = _numpy_or_ops(mask)
         inputs, outputs = _matrix_shape(mask)
-        chosen = xp.repeat(xp.repeat(chosen, self.block_size[0], axis=0), self.block_size[1], axis=1)
-        return xp.logical_and(mask, xp.reshape(chosen[:inputs, :outputs], mask.shape))
+        chosen = np.repeat(np.repeat(chosen, self.block_size[0], axis=0), self.block_size[1], axis=1)
+        return np.logical_and(mask, np.reshape(chosen[:inputs, :outputs], mask.shape))
 
     def _by_block(self, array):
         """Returns an array of shape `(blocks, block inputs, blocks, block outputs)`, padded with zeros."""
-        xp = _numpy_or_ops(array)
         shape = _matrix_shape(array)
         blocks = [math.ceil(size / block) for size, block in zip(shape, self.block_size, strict=True)]
         missing = [n * block - size for n, block, size in zip(blocks, self.block_size, shape, strict=True)]
-        padded = xp.pad(xp.reshape(array, shape), [(0, missing[0]), (0, missing[1])])
-        return xp.reshape(padded, (blocks[0], self.block_size[0], blocks[1], self.block_size[1]))
+        padded = np.pad(np.reshape(array, shape), [(0, missing[0]), (0, missing[1])])
+        return np.reshape(padded, (blocks[0], self.block_size[0], blocks[1], self.block_size[1]))
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -191,26 +187,21 @@ class NOfM(Pattern):
         return NOfM(self.of - cut, self.of)
 
     def units(self, magnitude, mask):
-        xp = _numpy_or_ops(magnitude)
-        score = xp.where(mask, magnitude, -1.0)
+        score = np.where(mask, magnitude, -1.0)
         inputs, outputs = _matrix_shape(mask)
         groups = math.ceil(inputs / self.of)
-        padded = xp.pad(xp.reshape(score, (inputs, outputs)), [(0, groups * self.of - inputs), (0, 0)])
-        grouped = xp.reshape(padded, (groups, self.of, outputs))
+        padded = np.pad(np.reshape(score, (inputs, outputs)), [(0, groups * self.of - inputs), (0, 0)])
+        grouped = np.reshape(padded, (groups, self.of, outputs))
         # The rank within a group counts larger connections, and equal ones of a lower input.
         position = np.arange(self.of).reshape(1, self.of, 1)
         rank = 0
         for other in range(self.of):
             value = grouped[:, other : other + 1]
-            before = xp.logical_or(value > grouped, xp.logical_and(value == grouped, other < position))
-            rank = rank + xp.where(before, 1, 0)
-        first = xp.reshape(rank < self.kept, (groups * self.of, outputs))[:inputs]
-        left = xp.logical_and(mask, xp.reshape(first, mask.shape))
-        return xp.where(left, score, -1.0), left
-
-
-def _numpy_or_ops(array):
-    return np if isinstance(array, np.ndarray) else ops
+            before = np.logical_or(value > grouped, np.logical_and(value == grouped, other < position))
+            rank = rank + np.where(before, 1, 0)
+        first = np.reshape(rank < self.kept, (groups * self.of, outputs))[:inputs]
+        left = np.logical_and(mask, np.reshape(first, mask.shape))
+        return np.where(left, score, -1.0), left
 
 
 def _matrix_shape(array) -> tuple[int, int]:
