@@ -1,5 +1,6 @@
 """What cifar10.py trains: images and their augmentation, the two networks, the rounds, and what is measured of them."""
 
+import functools
 import math
 import pathlib
 import time
@@ -9,6 +10,7 @@ import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from keras import layers
+from local_pruning import local_retraining
 
 import keras_prune as kp
 
@@ -166,21 +168,22 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
     model = dense_model(network, width, seed, settings, data, held_out, directory)
     scan = kp.sensitivity(model, held_out)
     criteria = scan.criteria(settings.sensitivity_drop)
-    rounds = kp.iterative_prune(
-        kp.prune(model, criteria),
-        settings.compressions,
-        max_drop=max_drop,
-        learning_rate_fraction=settings.retraining_fraction,
-        alternate=True,
-        directory=directory / "rounds",
-        seed=1000 * seed + 100,
-        x=data,
-        shuffle=False,
-        epochs=settings.epochs,
-        validation_data=held_out,
-        validation_batch_size=500,
-        callbacks=[cosine(settings.retraining_fraction * settings.learning_rate, settings.epochs)],
-    )
+    kp.prune(model, criteria)
+    keras.utils.set_random_seed(1000 * seed + 100)
+    with local_retraining(model, functools.partial(compile, learning_rate=settings.learning_rate)):
+        rounds = kp.iterative_prune(
+            model,
+            settings.compressions,
+            max_drop=max_drop,
+            learning_rate_fraction=settings.retraining_fraction,
+            directory=directory / "rounds",
+            x=data,
+            shuffle=False,
+            epochs=settings.epochs,
+            validation_data=held_out,
+            validation_batch_size=500,
+            callbacks=[cosine(settings.retraining_fraction * settings.learning_rate, settings.epochs)],
+        )
 
     # All is chosen by now; only here are the images read that the results are about.
     images, labels = load(eval_split, data_dir)
@@ -192,7 +195,6 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
         measured.append(
             {
                 "compression": report.compression,
-                "quality": one.quality,
                 "held_out_accuracy": one.value,
                 "eval_accuracy": accuracy["accuracy"],
                 "activation": report.activation,
@@ -236,5 +238,5 @@ def export(model, directory, inputs):
     kp.save_sparse(model, files[1])
     if keras.backend.backend() == "tensorflow":
         files.append(directory / "pruned.tflite")
-        print(kp.export_tflite(model, files[2], data=inputs))
+        print(kp.export_tflite(model, files[2], x=inputs))
     return {file.name: file.stat().st_size for file in files}

@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import app, flags
+from local_pruning import local_retraining
 
 import keras_prune as kp
 from keras_prune import networks
@@ -144,20 +145,20 @@ def main(_):
         compile(model)  # Retraining scales the learning rate that the optimizer has.
         scan = kp.sensitivity(model, held_out.take(FLAGS.scan_batches))
         criteria = scan.criteria(FLAGS.sensitivity_drop)
-        rounds = kp.iterative_prune(
-            kp.prune(model, criteria),
-            [float(compression) for compression in FLAGS.compressions or COMPRESSIONS[FLAGS.network]],
-            max_drop=FLAGS.max_drop,
-            learning_rate_fraction=0.01,
-            alternate=True,
-            directory=directory / "rounds",
-            seed=FLAGS.seed,
-            x=train,
-            shuffle=False,
-            epochs=FLAGS.epochs,
-            validation_data=held_out,
-            verbose=2,
-        )
+        kp.prune(model, criteria)
+        with local_retraining(model, compile):
+            rounds = kp.iterative_prune(
+                model,
+                [float(compression) for compression in FLAGS.compressions or COMPRESSIONS[FLAGS.network]],
+                max_drop=FLAGS.max_drop,
+                learning_rate_fraction=0.01,
+                directory=directory / "rounds",
+                x=train,
+                shuffle=False,
+                epochs=FLAGS.epochs,
+                validation_data=held_out,
+                verbose=2,
+            )
         evaluation = batches(FLAGS.eval_split)
         dense = keras.models.load_model(directory / "rounds/round_00.keras")
         accuracies = {
@@ -169,7 +170,7 @@ def main(_):
     model.save(directory / "pruned.keras")
     kp.save_sparse(model, directory / "pruned.kprune")
     results = {
-        "rounds": [one._asdict() for one in rounds],
+        "rounds": [one.to_dict() for one in rounds],
         "criteria": {name: repr(criterion) for name, criterion in criteria.items()},
         "compression": report.compression,
         "layers": [row._asdict() for row in report.rows],

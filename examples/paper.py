@@ -139,13 +139,13 @@ def prune_in_rounds(network, seed):
     if settings["sensitivity_drop"] is not None:
         scan = kp.sensitivity(model, held_out)
         kp.prune(model, scan.criteria(settings["sensitivity_drop"]))
+    keras.utils.set_random_seed(1000 * (seed + 1))
     rounds = kp.iterative_prune(
         model,
         settings["compressions"],
         max_drop=0.02,  # The whole curve is wanted, also beyond the point where accuracy is lost.
         learning_rate_fraction=1.0,
         directory=directory(network, seed),
-        seed=1000 * (seed + 1),
         x=data[0],
         y=data[1],
         batch_size=BATCH_SIZE,
@@ -161,7 +161,6 @@ def prune_in_rounds(network, seed):
         measurements.append(
             {
                 "compression": report.compression,
-                "quality": one.quality,
                 "held_out_error": error(model, held_out),
                 "test_error": error(model, test),
                 "activation": report.activation,
@@ -195,7 +194,7 @@ def copy_of(model):
 
 def pruned_copy(model, compression):
     """Returns a copy of a dense model with one common quality, at which a cut gives the compression."""
-    return kp.prune(copy_of(model), kp.StdThreshold(kp.quality_for(model, compression)))
+    return kp.prune(copy_of(model), kp.budgets.CommonQuality(compression))
 
 
 def naive_cut(model, compression):

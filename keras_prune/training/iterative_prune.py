@@ -1,4 +1,4 @@
-"""Prune and retrain a model in rounds, while the accuracy holds (Han et al. 2015)."""
+"""Prune and retrain a model in rounds, as long as its accuracy holds (Han et al. 2015)."""
 
 import contextlib
 import os
@@ -8,65 +8,61 @@ from collections.abc import Sequence
 
 import keras
 from keras import ops
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_prune import _keras
-from keras_prune.analysis.evaluate import evaluate
-from keras_prune.budgets import quality_for
+from keras_prune.analysis.evaluate import direction, evaluate
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
 from keras_prune.models.checks import require_model
 from keras_prune.models.prune_model import prune
 from keras_prune.models.rebuild import recompile
-from keras_prune.rules.criteria import StdThreshold
+from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.schedules import OneShot
 from keras_prune.training.backup import PruningBackup
-from keras_prune.training.phases import only_trainable, phases_of
 from keras_prune.training.pruning_callback import PruningCallback
-from keras_prune.training.round_store import Round, RoundStore, state_of
+from keras_prune.training.round_criteria import criteria_of_round, require_qualities, require_rounds
+from keras_prune.training.round_store import Round, RoundSettings, RoundStore, state_of
 from keras_prune.training.seeds import reseed
 
 
 def iterative_prune(
     model,
-    compressions: Sequence[float] | None = None,
-    qualities: Sequence[float] | None = None,
+    rounds: Sequence[float | Criterion],
     max_drop: float = 0.0,
     monitor: str = "accuracy",
+    mode: str = "auto",
     learning_rate_fraction: float = 0.1,
-    alternate: bool = False,
     directory: str | os.PathLike | None = None,
-    seed: int | None = None,
     **fit_arguments,
-):
-    """Cuts and retrains round by round while the accuracy stays within a budget (paper, section 3 and Fig. 2).
+) -> list[Round]:
+    """Prune and retrain a model in rounds, as long as its accuracy holds (Han et al. 2015, section 3 and Fig. 2).
 
-    The model is pruned in place. Every round cuts all layers with one common quality parameter (layers with a
-    `StdThreshold` of their own keep their proportion to it, and their pattern), retrains with a fresh optimizer, and
-    evaluates on the validation data. A round that breaks the budget is retrained once more; if that does not win the
-    accuracy back, the loop ends.
+    Each round cuts the model, retrains it with a fresh optimizer, and evaluates it on the validation data. A round
+    whose value is out of the budget is retrained once more. If the value stays out of the budget, the rounds end.
+
+    The model is pruned in place. At the end it is the sparsest one within the budget, with a fresh optimizer. Its
+    criteria stay what they were. If it is pruned already, weights without masks are left alone.
 
     Args:
-        model: Trained and compiled model, plain or pruned. It is changed: at the end it is the sparsest one within the
-            budget, pruned, with a fresh optimizer. Weights of a pruned model that have no masks are left alone.
-        compressions: Increasing floats above 1, the compression that each round is to reach; the quality is found by
-            bisection (`quality_for`). Defaults to `None`; give either this or `qualities`.
-        qualities: Floats above 0, the quality parameter of each round. Defaults to `None`.
-        max_drop: Float, how far `monitor` may fall below its value for `model`. Defaults to `0.0`.
-        monitor: String, a metric that the model was compiled with, of which more is better. Defaults to `"accuracy"`.
+        model: Trained and compiled model, plain or pruned.
+        rounds: List with the aim of each round. A number is the compression to reach, such as `[2, 4, 8]`. All layers
+            are then pruned by one common quality, of which layers with their own `StdThreshold` keep their multiple. A
+            criterion, such as `StdThreshold(1.2)`, is used for all layers.
+        max_drop: Float, how much worse than at the start `monitor` may become. Defaults to `0.0`.
+        monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
+        mode: `"min"` if less is better, `"max"` if more is better, or `"auto"`, as in Keras's callbacks. Defaults to
+            `"auto"`.
         learning_rate_fraction: Float, the learning rate of retraining as a fraction of the optimizer's present one.
-            Defaults to `0.1`, the paper's for LeNet. A callback that sets the learning rate overrides it.
-        alternate: Boolean, whether to retrain twice in each round: the dense layers with the convolutions held fixed,
-            then the reverse, as the paper does. Defaults to `False`.
-        directory: Folder in which every round is kept as a `.keras` file beside `rounds.json`. If interrupted,
-            call the function again with the same arguments to resume after the last whole round. Defaults to `None`.
-        seed: Integer, Keras's random seed is set to `seed` + round before each round: with it a continued run ends as
-            one that was never killed. Defaults to `None`.
-        **fit_arguments: What `model.fit` takes for every retraining, `validation_data` among it.
+            Defaults to `0.1`. The paper takes 1/10 for LeNet and 1/100 for AlexNet. A callback that sets the learning
+            rate overrides it.
+        directory: Directory that keeps the model of each round, and `rounds.json`. If interrupted, call the function
+            again with the same arguments to resume after the last completed round. The resumed run ends with the same
+            weights. Defaults to `None`.
+        **fit_arguments: Arguments of `model.fit` for each retraining. `validation_data` is required. `verbose`
+            defaults to `0`.
 
     Returns:
-        The list of all `Round`s.
+        List of `Round`, the first for the model before pruning.
 
     Raises:
         ValueError: If an argument is out of range, the model is not compiled, or `directory` holds another run.
@@ -77,178 +73,144 @@ def iterative_prune(
     >>> x = np.random.default_rng(0).normal(size=(64, 8))
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10), keras.layers.Dense(1)])
     >>> model.compile("adam", "mse", metrics=["accuracy"])
-    >>> rounds = kp.iterative_prune(model, compressions=[2, 3], x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
+    >>> rounds = kp.iterative_prune(model, [2, 3], x=x, y=x[:, :1], validation_data=(x, x[:, :1]))
+    Budget: accuracy at most 0 worse (more is better). Learning rate: 0.0001 (0.1x; in the paper 0.1x, AlexNet 0.01x).
     round 0: 1.0x, accuracy 0.0000, within the budget
     round 1: 2.0x, accuracy 0.0000, within the budget
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
-    aims = _aims(compressions, qualities)
-    callbacks_given = _checked_callbacks(model, monitor, fit_arguments)
-    learning_rate, reduced = _learning_rates(model, learning_rate_fraction)
+    sign = _check(model, rounds, monitor, mode, fit_arguments)
+    rate = _learning_rate(model, learning_rate_fraction)
+    _print_rule(sign, max_drop, monitor, rate, learning_rate_fraction)
     if not pruned_weights(model):
-        model = prune(model)
-    _require_common_quality(model)
-    store = RoundStore(
-        directory,
+        prune(model)
+    if not all(isinstance(aim, Criterion) for aim in rounds):
+        require_qualities(pruned_weights(model))
+    settings = RoundSettings(
         start=_fingerprint(model),
-        # Without paths: a model that is built again in one process has another name.
         criteria=[repr(weight.criterion) for weight in prunable_weights(model)],
-        aims=aims,
+        rounds=[repr(aim) if isinstance(aim, Criterion) else repr(float(aim)) for aim in rounds],
         max_drop=float(max_drop),
         monitor=monitor,
-        learning_rate_fraction=learning_rate_fraction,
-        alternate=alternate,
-        seed=seed,
+        mode=mode,
+        learning_rate_fraction=float(learning_rate_fraction),
         epochs=int(fit_arguments.get("epochs", 1)),
         batch_size=fit_arguments.get("batch_size"),
     )
-    rounds = store.load(model)
-    phases = phases_of(model, alternate)
-    epochs = fit_arguments.get("epochs", 1) * len(phases)
+    store = RoundStore(directory, settings)
+    done = store.load(model)
+    if not done:
+        done.append(Round(_compression(model), _measure(model, monitor, fit_arguments), True, 0.0))
+        store.save(model, done)
+    for index in range(len(done)):
+        _print_round(done[: index + 1], monitor)
+    required = sign * done[0].value - float(max_drop)
 
-    def measure():
-        batch_size = fit_arguments.get("validation_batch_size") or fit_arguments.get("batch_size")
-        steps = fit_arguments.get("validation_steps")
-        return evaluate(model, fit_arguments["validation_data"], monitor, batch_size, steps)
+    def retrain(callbacks):
+        _set_learning_rate(model, rate and rate * learning_rate_fraction)
+        model.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *_callbacks_of(fit_arguments)]})
+        return _measure(model, monitor, fit_arguments)
 
-    with _progress((len(aims) + 1 - max(1, len(rounds))) * epochs) as progress:
-
-        def train(callbacks):
-            for phase in phases:
-                with only_trainable(model, phase):
-                    if reduced is not None:
-                        model.optimizer.learning_rate = reduced
-                    own = [*callbacks_given, _Advance(progress)]
-                    # Under `alternate`, each phase cuts the layers that it then retrains, if there are any.
-                    cuts = callbacks if any(not weight.frozen for weight in pruned_weights(model)) else []
-                    model.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*cuts, *own]})
-            return measure()
-
-        if not rounds:
-            rounds.append(Round(_compression(model), 0.0, measure(), True, 0.0))
-            store.save(model, rounds)
-        for done in range(len(rounds)):
-            _tell(progress, rounds[: done + 1], monitor)
-        required = rounds[0].value - float(max_drop)
-        for index, (is_compression, aim) in enumerate(aims[len(rounds) - 1 :], start=len(rounds)):
-            if not rounds[-1].within_budget:
-                break
-            started = time.time()
-            with _state_kept(model, learning_rate) as go_back:
-                recompile(model, model)
-                if seed is not None:
-                    reseed(model, seed + index)
-                quality = quality_for(model, aim) if is_compression else aim
-                with _common_quality(model, quality):
-                    value = train([PruningCallback(OneShot(), verbose=0)])
-                if not value >= required:  # NaN, too.
-                    value = train([])
-                rounds.append(Round(_compression(model), quality, value, value >= required, time.time() - started))
-                store.save(model, rounds)
-            _tell(progress, rounds, monitor)
-            if not value >= required:
-                go_back()
+    for aim in rounds[len(done) - 1 :]:
+        if not done[-1].within_budget:
+            break
+        with _restored_unless_kept(model, rate) as restore:
+            recompile(model, model)
+            reseed(model, store.seed + len(done))
+            done.append(run_round(model, aim, retrain, lambda value: sign * value >= required))
+            store.save(model, done)
+            if not done[-1].within_budget:
+                restore()
+        _print_round(done, monitor)
     recompile(model, model)
-    if learning_rate is not None:
-        model.optimizer.learning_rate = learning_rate
-    return rounds
+    _set_learning_rate(model, rate)
+    return done
 
 
-def _checked_callbacks(model, monitor, fit_arguments) -> list:
-    """Raises a `ValueError` if a model cannot be retrained, and returns the callbacks for `fit`."""
+def run_round(model, aim, retrain, is_good) -> Round:
+    """Cuts and retrains a model, and retrains it once more if its value is not good enough.
+
+    Args:
+        model: Pruned model.
+        aim: Compression or criterion of the cut.
+        retrain: Function of a list of callbacks that trains the model and returns its value.
+        is_good: Function of a value that returns whether it is within the budget.
+    """
+    started = time.time()
+    with criteria_of_round(pruned_weights(model), aim):
+        value = retrain([PruningCallback(OneShot(), verbose=0)])
+    if not is_good(value):
+        value = retrain([])
+    return Round(_compression(model), value, is_good(value), time.time() - started)
+
+
+def _check(model, rounds, monitor, mode, fit_arguments) -> int:
+    """Raises a `ValueError` if a model cannot be pruned in rounds; returns 1 if more of the metric is better, or -1."""
     require_model(model)
+    require_rounds(rounds)
     if not model.compiled or fit_arguments.get("validation_data") is None:
         raise ValueError(
-            "iterative_prune retrains a compiled model and evaluates it on validation data: call model.compile(...) "
-            f"and pass validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
+            "The model is retrained, and evaluated on validation data. Call model.compile(...), and pass "
+            f"validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
-    callbacks_given = keras.tree.flatten(fit_arguments.get("callbacks") or [])
-    if any(isinstance(callback, (PruningBackup, keras.callbacks.BackupAndRestore)) for callback in callbacks_given):
+    callbacks = _callbacks_of(fit_arguments)
+    if any(isinstance(callback, (PruningBackup, keras.callbacks.BackupAndRestore)) for callback in callbacks):
         raise ValueError(
-            "A callback that resumes a killed fit would carry one round into the next: pass directory "
-            f"instead, which keeps every round. Received: callbacks={callbacks_given}"
+            "A callback that resumes `fit` would skip the rounds after the first. Pass `directory` instead, which "
+            f"keeps all rounds. Received: callbacks={callbacks}"
         )
-    if monitor == "loss":
-        raise ValueError(
-            "The budget is for a metric of which more is better, such as 'accuracy'; of the loss, less is. "
-            "Received: monitor='loss'"
-        )
-    return callbacks_given
+    _measure(model, monitor, fit_arguments, steps=1)  # The metrics of a model exist after this.
+    return direction(model, monitor, mode)
 
 
-def _aims(compressions, qualities) -> list[tuple[bool, float]]:
-    """Returns, for each round, whether its aim is a compression, and the aim."""
-    if (compressions is None) == (qualities is None):
-        raise ValueError(
-            "The strength of the rounds is given either as compressions, such as [2, 4, 8], or as qualities, such as "
-            f"[0.5, 0.8, 1.1]. Received: compressions={compressions}, qualities={qualities}"
-        )
-    aims = [float(aim) for aim in (qualities if compressions is None else compressions)]
-    if (
-        not aims
-        or min(aims) <= (0 if compressions is None else 1)
-        or (compressions is not None and aims != sorted(aims))
-    ):
-        raise ValueError(
-            "Each round needs a compression above 1, in increasing order, or a quality above 0. "
-            f"Received: compressions={compressions}, qualities={qualities}"
-        )
-    return [(compressions is not None, aim) for aim in aims]
-
-
-def _learning_rates(model, fraction) -> tuple[float | None, float | None]:
-    """Returns the learning rate of the optimizer and that of retraining; neither, where a schedule stays."""
+def _learning_rate(model, fraction: float) -> float | None:
+    """Returns the learning rate of a model's optimizer, or `None` if it has a schedule."""
     if not fraction > 0:
         raise ValueError(
-            "learning_rate_fraction scales the learning rate for retraining and must be above 0; 0.1 is usual. "
+            "`learning_rate_fraction` scales the learning rate for retraining and must be above 0; 0.1 is usual. "
             f"Received: learning_rate_fraction={fraction}"
         )
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Of a LossScaleOptimizer.
-    if _keras.schedule_of(optimizer):
-        if fraction == 1:
-            return None, None
-        raise ValueError(
-            "A learning-rate schedule cannot be scaled; pass learning_rate_fraction=1 and a schedule made for "
-            f"retraining. Received: learning_rate_fraction={fraction}"
-        )
-    learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
-    return learning_rate, learning_rate * fraction
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # LossScaleOptimizer
+    if not _keras.schedule_of(optimizer):
+        return float(ops.convert_to_numpy(optimizer.learning_rate))
+    if fraction == 1:
+        return None
+    raise ValueError(
+        "A learning rate schedule cannot be scaled. Pass learning_rate_fraction=1, and a schedule made for retraining. "
+        f"Received: learning_rate_fraction={fraction}"
+    )
 
 
-def _require_common_quality(model) -> None:
-    for weight in pruned_weights(model):
-        if not isinstance(weight.criterion, StdThreshold):
-            raise ValueError(
-                "iterative_prune cuts every layer by one common quality, which takes StdThreshold criteria. "
-                f"Received: layer {weight.layer.name!r} with criterion={weight.criterion}"
-            )
+def _set_learning_rate(model, rate: float | None) -> None:
+    if rate is not None:
+        model.optimizer.learning_rate = rate
+
+
+def _callbacks_of(fit_arguments) -> list:
+    return keras.tree.flatten(fit_arguments.get("callbacks") or [])
+
+
+def _measure(model, monitor, fit_arguments, steps=None) -> float:
+    batch_size = fit_arguments.get("validation_batch_size") or fit_arguments.get("batch_size")
+    steps = steps or fit_arguments.get("validation_steps")
+    return evaluate(model, fit_arguments["validation_data"], monitor, batch_size, steps)
 
 
 @contextlib.contextmanager
-def _state_kept(model, learning_rate):
-    """Yields a function that restores the model of now. A round that fails or is interrupted restores it, too."""
-    go_back = state_of(model)
+def _restored_unless_kept(model, rate):
+    """Gives a function that restores the model and its learning rate. A round that fails restores them, too."""
+    restore_state = state_of(model)
+
+    def restore():
+        restore_state()
+        _set_learning_rate(model, rate)
+
     try:
-        yield go_back
+        yield restore
     except BaseException:
-        go_back()
-        if learning_rate is not None:
-            model.optimizer.learning_rate = learning_rate
+        restore()
         raise
-
-
-@contextlib.contextmanager
-def _common_quality(model, quality):
-    """Multiplies the quality of every weight while the context lasts."""
-    criteria = [(weight, weight.criterion) for weight in pruned_weights(model)]
-    for weight, criterion in criteria:
-        weight.criterion = StdThreshold(criterion.quality * quality, criterion.pattern)
-    try:
-        yield
-    finally:
-        for weight, criterion in criteria:
-            weight.criterion = criterion
 
 
 def _compression(model) -> float:
@@ -257,35 +219,22 @@ def _compression(model) -> float:
 
 
 def _fingerprint(model) -> int:
-    """A checksum of all weights, which tells one starting model from another."""
+    """Returns a checksum of all weights, by which one model is told from another."""
     value = 0
     for weight in model.get_weights():
         value = zlib.crc32(weight.tobytes(), value)
     return value
 
 
-class _Advance(keras.callbacks.Callback):
-    """Moves the progress bar on by an epoch."""
-
-    def __init__(self, progress):
-        super().__init__()
-        self.progress = progress
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.progress.advance(self.progress.task_ids[0])
+def _print_rule(sign, max_drop, monitor, rate, fraction) -> None:
+    better = "more is better" if sign > 0 else "less is better"
+    own = (
+        "of the schedule" if rate is None else f"{rate * fraction:g} ({fraction:g}x; in the paper 0.1x, AlexNet 0.01x)"
+    )
+    print(f"Budget: {monitor} at most {max_drop:g} worse ({better}). Learning rate: {own}.", flush=True)
 
 
-def _progress(epochs) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Without a terminal the bar would only leave an empty line behind; the lines that `_tell` prints say enough.
-    progress = Progress(*columns, transient=True, disable=not Console().is_terminal)
-    progress.add_task("epochs", total=epochs)
-    return progress
-
-
-def _tell(progress, rounds, monitor):
+def _print_round(rounds, monitor) -> None:
     last = rounds[-1]
-    line = f"round {len(rounds) - 1}: {last.compression:.1f}x, {monitor} {last.value:.4f}, "
-    line += "within the budget" if last.within_budget else "out of the budget"
-    print(line, flush=True)
-    progress.update(progress.task_ids[0], description=f"{line}; epochs")
+    budget = "within the budget" if last.within_budget else "out of the budget"
+    print(f"round {len(rounds) - 1}: {last.compression:.1f}x, {monitor} {last.value:.4f}, {budget}", flush=True)

@@ -1,10 +1,12 @@
-"""Rounds: what `iterative_prune` measured, and the folder that keeps them so that a killed run can go on."""
+"""Results of `iterative_prune`, and the directory that keeps them so that a killed run can resume."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -14,32 +16,66 @@ from keras_prune.layers.weights import pruning_of
 
 
 class Round(NamedTuple):
-    """One round of the loop; the first is the model as it came.
+    """Result of one round of `iterative_prune`. The first is the model before pruning.
 
     Attributes:
-        compression: Connections in all over connections kept.
-        quality: Common quality parameter of the cut; 0 where nothing was cut.
-        value: What `monitor` says on the validation data after retraining.
-        within_budget: Whether the value is at most `max_drop` below that of the first round.
-        seconds: What the round took.
+        compression: Number of all connections over those kept.
+        value: Value of `monitor` on the validation data after retraining.
+        within_budget: Whether the value is at most `max_drop` worse than that of the first round.
+        seconds: Duration of the round.
     """
 
     compression: float
-    quality: float
     value: float
     within_budget: bool
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes by name."""
+        return self._asdict()
+
+    def __repr__(self):
+        return f"<Round compression={self.compression:.4g}, value={self.value:.4g}, within_budget={self.within_budget}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundSettings:
+    """What a run must have in common with the run that it resumes.
+
+    Attributes:
+        start: Checksum of the weights of the first model.
+        criteria: List of the criteria of its weights, as strings. Without paths, because a model that is built again
+            in the same process has another name.
+        rounds: List of the rounds, as strings.
+        max_drop, monitor, mode, learning_rate_fraction: Arguments of `iterative_prune`.
+        epochs, batch_size: Arguments of `fit`.
+    """
+
+    start: int
+    criteria: list[str]
+    rounds: list[str]
+    max_drop: float
+    monitor: str
+    mode: str
+    learning_rate_fraction: float
+    epochs: int
+    batch_size: int | None
+
 
 class RoundStore:
-    """The folder of a run; without one, nothing is kept."""
+    """The directory of a run. Without a directory, nothing is kept.
 
-    def __init__(self, directory, **settings):
+    Attributes:
+        seed: Integer, the seed of the run: a random number, or that of the run that is resumed.
+    """
+
+    def __init__(self, directory, settings: RoundSettings):
         self.directory = None if directory is None else pathlib.Path(directory)
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = dataclasses.asdict(settings)
+        self.seed = random.randint(1, 10**9)  # As Keras makes seeds: `keras.utils.set_random_seed` determines it.
 
     def load(self, model) -> list[Round]:
-        """Gives `model` the weights of the last round within the budget, and returns all rounds so far."""
+        """Loads the last model within the budget into `model`, and returns all rounds so far."""
         if self.directory is None:
             return []
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -48,29 +84,30 @@ class RoundStore:
         saved = json.loads(self._table.read_text())
         if saved["settings"] != self.settings:
             raise ValueError(
-                "The directory holds a run with another start or other settings; choose an empty one, or start again "
+                "The directory holds a run with another start or other settings. Choose an empty directory, or start "
                 f"with the same model and arguments. Received: directory={str(self.directory)!r}, its run has "
                 f"{saved['settings']}, this one {self.settings}"
             )
+        self.seed = saved["seed"]
         rounds = [Round(**fields) for fields in saved["rounds"]]
-        # Every round begins with a fresh optimizer, which has no variables for the state in the file.
+        # Each round begins with a fresh optimizer, which has no variables for the state in the file.
         optimizer, model.optimizer = model.optimizer, None
         try:
-            model.load_weights(self._file(max(i for i, r in enumerate(rounds) if r.within_budget)))
+            model.load_weights(self._file(max(i for i, one in enumerate(rounds) if one.within_budget)))
         finally:
             model.optimizer = optimizer
         return rounds
 
     def save(self, model, rounds) -> None:
-        """Keeps the model of the last round; the table is replaced last, so that it never speaks of a missing file."""
+        """Saves the model of the last round, and then the table, which therefore never lists a missing file."""
         if self.directory is None:
             return
         file = self._file(len(rounds) - 1)
         model.save(file.with_name(f"partial_{file.name}"))
         os.replace(file.with_name(f"partial_{file.name}"), file)
         partial = self._table.with_suffix(".partial")
-        fields = [one._asdict() for one in rounds]
-        partial.write_text(json.dumps({"settings": self.settings, "rounds": fields}, indent=2))
+        table = {"settings": self.settings, "seed": self.seed, "rounds": [one.to_dict() for one in rounds]}
+        partial.write_text(json.dumps(table, indent=2))
         os.replace(partial, self._table)
 
     @property
@@ -82,8 +119,8 @@ class RoundStore:
 
 
 def state_of(model) -> Callable[[], None]:
-    """Returns a function that gives a model the weights, masks and dropout rates back that it has now."""
-    # Copies, because JAX hands the very arrays on, and a later training step donates them.
+    """Returns a function that restores the present weights, masks and dropout rates of a model."""
+    # Copies, because JAX donates the arrays themselves to a later training step.
     values = [(variable, ops.copy(variable.value)) for variable in model.variables]
     rates = [(rate, rate.current_rate) for rate in map(pruning_of, layers_in(model)) if isinstance(rate, DropoutRate)]
 
