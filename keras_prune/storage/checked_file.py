@@ -26,23 +26,23 @@ _PIECE = 1 << 20
 
 
 @contextlib.contextmanager
-def atomic_write(filepath) -> Iterator[BinaryIO]:
-    """Opens a new binary file that replaces `filepath` when the context ends without an error.
+def atomic_write(filepath) -> Iterator[str]:
+    """Yields the path of a new file that replaces `filepath` when the context ends without an error.
 
-    The file is complete on the disk before it replaces the previous one. After an error, or if the process is killed,
-    the previous file is unchanged. If `filepath` is a link, the file that it points to is replaced.
+    The file is on the disk before it replaces the previous one. After an error, or if the process is killed, the
+    previous file is unchanged. If `filepath` is a link, the file that it points to is replaced. Both paths have the
+    same suffixes.
 
     Args:
         filepath: String or path object.
     """
-    filepath = os.path.realpath(filepath)
-    unfinished = f"{filepath}.{uuid.uuid4().hex}.tmp"
+    folder, name = os.path.split(os.path.realpath(filepath))
+    unfinished = os.path.join(folder, f".{uuid.uuid4().hex}.{name}")
     try:
-        with open(unfinished, "xb") as file:
-            yield file
-            file.flush()
+        yield unfinished
+        with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(unfinished, filepath)
+        os.replace(unfinished, os.path.join(folder, name))
     except BaseException:
         with contextlib.suppress(OSError):
             os.remove(unfinished)
@@ -66,7 +66,7 @@ def write_checked(filepath, header: dict[str, Any], payload: Iterable, payload_b
         raise ValueError(f"The header must take at most {_HEADER_LIMIT} bytes as JSON. Received: {len(text)} bytes")
     packed = zlib.compress(text, 9)
     checksum, written = hashlib.sha256(), 0
-    with atomic_write(filepath) as file:
+    with atomic_write(filepath) as unfinished, open(unfinished, "xb") as file:
         for piece in (_PREFIX.pack(_MAGIC, _VERSION, len(packed), payload_bytes), packed):
             file.write(piece)
             checksum.update(piece)

@@ -2,12 +2,13 @@ import hashlib
 import json
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_prune.storage import checked_file
-from keras_prune.storage.checked_file import open_checked, write_checked
+from keras_prune.storage.checked_file import atomic_write, open_checked, write_checked
 
 
 def read(path):
@@ -107,6 +108,17 @@ def test_write_checked_keeps_the_old_file_if_it_fails(path, monkeypatch):
         write_checked(path, {}, [b"12345"], 5)
     assert path.read_bytes() == old
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_atomic_write_keeps_suffixes_and_the_old_file(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    path.write_text("old")
+    with atomic_write(path) as unfinished:
+        assert unfinished.endswith(".model.weights.h5")
+        Path(unfinished).write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_write_checked_replaces_the_whole_file(path):
