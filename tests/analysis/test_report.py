@@ -163,7 +163,9 @@ def test_skipped_layers_have_reasons():
     )
     model.get_layer("quantized").quantize("int8")
     assert kp.report(model).skipped == {}  # A plain model: nothing was asked for.
-    report = kp.report(kp.prune(model, {"pruned|head": kp.StdThreshold()}))
+    with pytest.warns(UserWarning, match="quantized: its weights are quantized"):
+        kp.prune(model, {"pruned|head": kp.StdThreshold()})
+    report = kp.report(model)
     assert report.skipped == {
         "frozen": skip_reasons.FROZEN,
         "behind_frozen": skip_reasons.SOURCE_NOT_PRUNED,

@@ -122,14 +122,15 @@ def test_criteria_stop_at_the_first_loss(direction):
     }
 
 
-def test_criteria_judge_losses_in_their_direction(model, data):
-    strengths = [kp.TargetSparsity(0.1), kp.TargetSparsity(0.9)]
+def test_criteria_judge_losses_in_their_direction():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="ones", name="fc")])
+    model.compile(loss="mse")
+    data = np.ones((8, 4)), 4 * np.ones((8, 1))
+    strengths = [kp.TargetSparsity(0.25), kp.TargetSparsity(0.5)]
     scan = kp.sensitivity(model, data, strengths, monitor="loss")
-    assert scan.direction == -1
-    weak, strong = scan.curves["hidden"]
-    assert scan.reference <= weak.value < strong.value
-    assert scan.criteria(weak.value - scan.reference + 1e-6)["hidden"] == weak.criterion
-    assert kp.sensitivity(model, data, strengths, "loss", "max").criteria(0.0)["hidden"] == strong.criterion
+    assert (scan.direction, [point.value for point in scan.curves["fc"]]) == (-1, [1.0, 4.0])
+    assert [scan.criteria(drop)["fc"] for drop in (0.5, 1.0, 4.0)] == [None, *strengths]
+    assert kp.sensitivity(model, data, strengths, "loss", "max").criteria(0.0)["fc"] == strengths[1]
 
 
 def test_prune_takes_the_criteria(model, data):
