@@ -24,12 +24,13 @@ class _OwnQualities(CommonQuality):
 
 def require_rounds(rounds) -> None:
     """Raises a `ValueError` if the rounds are not compressions, in increasing order, or criteria."""
-    compressions = [one for one in rounds if isinstance(one, numbers.Real)]
-    others = [one for one in rounds if not isinstance(one, (numbers.Real, Criterion))]
-    if not rounds or others or not all(one > 1 for one in compressions) or compressions != sorted(compressions):
+    aims = rounds if isinstance(rounds, Sequence) else []
+    compressions = [aim for aim in aims if isinstance(aim, numbers.Real)]
+    known = all(isinstance(aim, (numbers.Real, Criterion)) for aim in aims)
+    if not aims or not known or compressions != sorted(compressions) or not all(aim > 1 for aim in compressions):
         raise ValueError(
             "Each round must be a compression above 1, in increasing order, or a criterion such as StdThreshold(1.2). "
-            f"Received: rounds={rounds}"
+            f"Received: rounds={rounds!r}"
         )
 
 

@@ -20,7 +20,7 @@ def training(monkeypatch):
     return cifar10_training
 
 
-def test_an_augmented_image_is_its_own_mirrored_and_shifted_and_keeps_its_label(training):
+def test_augmented_images_are_mirrored_and_shifted(training):
     images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3), "uint8")
     ((batch, labels),) = training.augmented(images, np.arange(128), seed=0).as_numpy_iterator()
     assert sorted(labels) == list(range(128))
@@ -40,7 +40,7 @@ def test_an_augmented_image_is_its_own_mirrored_and_shifted_and_keeps_its_label(
     assert (rows, columns, flips) == (set(range(9)), set(range(9)), {1, -1})
 
 
-def test_each_epoch_has_another_order_and_other_shifts(training):
+def test_epochs_have_different_orders_and_shifts(training):
     data = training.augmented(np.zeros((256, 32, 32, 3), "uint8"), np.arange(256), seed=0)
     first, second = ([labels for _, labels in data.as_numpy_iterator()] for _ in range(2))
     assert not np.array_equal(first, second)
@@ -51,7 +51,7 @@ def test_each_epoch_has_another_order_and_other_shifts(training):
 
 
 @pytest.mark.parametrize(("network", "dense_share"), [("vgg", 0.5), ("alexnet", 0.9)])
-def test_the_networks_have_the_shape_of_those_they_are_named_after(training, network, dense_share):
+def test_networks_have_the_shape_of_their_namesakes(training, network, dense_share):
     model = getattr(training, network)(16, training.SETTINGS[network])
     assert model.input_shape == (None, 32, 32, 3)
     assert model.output_shape == (None, 10)
@@ -63,7 +63,7 @@ def test_the_networks_have_the_shape_of_those_they_are_named_after(training, net
     assert paths == {"dropout1": ["fc1"], "dropout2": ["fc2"]}
 
 
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(training):
+def test_learning_rate_rises_and_falls_to_zero(training):
     rates = [training.cosine(0.1, 100, warm_up=0.2).schedule(epoch) for epoch in range(100)]
     top = int(np.argmax(rates))
     assert top == 20

@@ -50,7 +50,7 @@ needs_mnist = pytest.mark.skipif(
 
 
 @needs_tensorflow
-def test_quickstart_prunes_eightfold_at_no_loss_and_its_files_compute_the_same(tmp_path):
+def test_quickstart_prunes_eightfold_without_loss(tmp_path):
     output = run("quickstart.py", cwd=tmp_path)
 
     compression = float(re.search(r"connections: ([\d.]+)x", output)[1])
@@ -66,7 +66,7 @@ def test_quickstart_prunes_eightfold_at_no_loss_and_its_files_compute_the_same(t
 
 @needs_tensorflow
 @needs_mnist
-def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
+def test_mnist_report_agrees_with_its_model(tmp_path):
     flags = ["--dense_epochs=1", "--rounds=1", "--epochs=1", "--quality=0.5", "--seed=7", "--block_size=4,1"]
     run("mnist.py", *flags, f"--output_dir={tmp_path}", cwd=tmp_path)
 
@@ -85,7 +85,7 @@ def test_the_mnist_script_writes_a_report_that_agrees_with_its_model(tmp_path):
 
 
 @needs_tensorflow
-def test_a_flag_out_of_range_is_one_clear_line(tmp_path):
+def test_flag_out_of_range_gives_one_line(tmp_path):
     done = start("mnist.py", "--rounds=0", cwd=tmp_path)
     assert done.returncode == 1
     assert "flag --rounds=0: 0 is not" in done.stderr
@@ -98,7 +98,7 @@ def test_a_flag_out_of_range_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "compression", "loss"), [([], 12, 0.05), (["--block_size=4,1", "--quality=0.9"], 8, 0.1)]
 )
-def test_mnist_keeps_the_accuracy_as_a_mean_over_three_seeds(tmp_path, flags, compression, loss):
+def test_mnist_keeps_the_accuracy_over_three_seeds(tmp_path, flags, compression, loss):
     reports = []
     for seed in range(3):
         run("mnist.py", f"--seed={seed}", f"--output_dir={tmp_path}", *flags, cwd=tmp_path)
@@ -114,7 +114,7 @@ def test_mnist_keeps_the_accuracy_as_a_mean_over_three_seeds(tmp_path, flags, co
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_cifar10_writes_measurements_that_agree_with_its_files_and_does_not_train_twice(tmp_path):
+def test_cifar10_measurements_agree_with_its_files(tmp_path):
     flags = ["--network=vgg", "--seeds=3", "--width=2", "--dense_epochs=1", "--epochs=1", "--compressions=1.5,2"]
     flags += ["--max_drop=1", f"--results_dir={tmp_path}", f"--output_dir={tmp_path}", f"--figures_dir={tmp_path}"]
     run("cifar10.py", *flags, cwd=tmp_path, made_up_images=300)
@@ -141,7 +141,7 @@ def test_cifar10_writes_measurements_that_agree_with_its_files_and_does_not_trai
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_imagenet_prunes_in_mixed_precision_on_mirrored_devices_and_goes_on_where_it_was_stopped(tmp_path):
+def test_imagenet_resumes_in_mixed_precision(tmp_path):
     flags = ["--network=vgg16", "--weights=none", "--image_size=32", "--batch_size=4", "--dense_epochs=1", "--epochs=1"]
     flags += ["--scan_batches=1", "--max_drop=1", f"--output_dir={tmp_path}"]
     flags += ["--compressions=2,4", "--distribution=mirrored"]
@@ -165,7 +165,7 @@ def test_imagenet_prunes_in_mixed_precision_on_mirrored_devices_and_goes_on_wher
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_transfer_cuts_the_head_first_and_then_the_backbone_too_but_no_depthwise_convolution(tmp_path):
+def test_transfer_prunes_the_head_and_then_the_backbone(tmp_path):
     flags = ["--weights=none", "--alpha=0.35", "--image_size=32", "--batch_size=8", "--head_epochs=1"]
     flags += ["--tuning_epochs=0", "--rounds=1", "--epochs=1", f"--output_dir={tmp_path}"]
     output = run("transfer.py", *flags, cwd=tmp_path, made_up_images=16)

@@ -44,14 +44,8 @@ def test_clock_counts_accumulated_batches_as_one_step():
 
 def test_clock_resumes_behind_a_step_that_has_begun():
     schedule = kp.Polynomial(0, 3, unit="step")
-    # The cut before step 1 was done when its first batch came, and batch 5 is its last one.
-    assert [
-        clock_at(schedule, batches=3, accumulation=3).due(),
-        clock_at(schedule, batches=5, accumulation=3).due(),
-    ] == [
-        1,
-        None,
-    ]
+    # Batches 3 to 5 make step 1, and the cut before it was done when batch 3 came.
+    assert [clock_at(schedule, batches=batches, accumulation=3).due() for batches in (3, 4, 5)] == [1, None, None]
 
 
 NEVER = [

@@ -1,4 +1,4 @@
-"""Several devices or processes prune as one does: the same masks on every replica, the same weights in the end."""
+"""Tests of training on several devices or processes, which gives the masks and weights of a single one."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(TORCH, reason="Keras distributes on TensorFlow a
 
 
 def start(way, output, **environment):
-    """Starts a training as a process of its own, since devices are divided up before a backend begins."""
+    """Starts a training in its own process, because devices are set before a backend starts."""
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": str(ROOT)} | environment
     if JAX:
         environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -55,14 +55,14 @@ def assert_equal_to(single, results):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
-def test_a_mirrored_strategy_over_two_devices(single, tmp_path):
+def test_mirrored_strategy_over_two_devices(single, tmp_path):
     results = finish(start("mirrored", tmp_path / "out.npz"), tmp_path / "out.npz")
     assert len(results["mask/0/hidden"]) == 2
     assert_equal_to(single, results)
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
-def test_a_multi_worker_mirrored_strategy_over_two_processes(single, tmp_path):
+def test_multi_worker_strategy_over_two_processes(single, tmp_path):
     sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
     for one in sockets:
@@ -86,7 +86,7 @@ def test_keras_distribution_over_four_devices(way, replicas, single, tmp_path):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
-def test_the_loop_and_its_report_run_in_the_scope_of_a_strategy():
+def test_iterative_prune_in_the_scope_of_a_strategy():
     import tensorflow as tf
 
     x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")

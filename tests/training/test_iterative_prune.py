@@ -423,6 +423,7 @@ def test_directory_with_another_run_is_rejected(tmp_path):
     [
         ({"rounds": []}, r"a compression above 1, in increasing order"),
         ({"rounds": [1, 2]}, r"a compression above 1"),
+        ({"rounds": 8}, r"Received: rounds=8"),
         ({"rounds": [4, 2]}, r"in increasing order.*Received: rounds=\[4, 2\]"),
         ({"rounds": ["4"]}, r"or a criterion such as StdThreshold.*Received: rounds=\['4'\]"),
         ({"rounds": [2], "monitor": "precision"}, r"does not measure 'precision'.*Received: monitor='precision'"),

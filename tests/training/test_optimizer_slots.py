@@ -1,4 +1,4 @@
-"""The optimizer slots of a pruned connection are reset, whatever the optimizer keeps."""
+"""Tests of the reset of optimizer slots, with each kind of slot in Keras."""
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ def slots_of(optimizer, variable):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_cut_weight_stays_zero_in_every_later_step(name):
+def test_cut_weights_stay_zero_in_later_steps(name):
     optimizer = OPTIMIZERS[name]()
     kernel, bias = trained(optimizer)
     cut(optimizer, kernel)
@@ -67,9 +67,9 @@ def test_a_cut_weight_stays_zero_in_every_later_step(name):
     assert array(kernel)[MASK].all()
 
 
-# Adafactor's second moment is no slot of a single connection: it is put together from its rows and columns.
+# Adafactor keeps its second moment for rows and columns, not for single connections.
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adafactor"])
-def test_slots_are_reset_at_cut_positions_alone(name):
+def test_reset_slots_changes_cut_positions_alone(name):
     optimizer, fresh = OPTIMIZERS[name](), OPTIMIZERS[name]()
     kernel, _ = trained(optimizer)
     fresh.build([kernel])
@@ -82,19 +82,19 @@ def test_slots_are_reset_at_cut_positions_alone(name):
         np.testing.assert_array_equal(new, np.where(MASK, old, start))
 
 
-def test_an_optimizer_that_has_not_taken_a_step_is_left_alone():
+def test_reset_slots_ignores_unbuilt_optimizers():
     optimizer = optimizers.Adam()
     cut(optimizer, keras.Variable(random(SHAPE)))
     assert not optimizer.built
 
 
-def test_a_variable_that_the_optimizer_does_not_train_is_left_alone():
+def test_reset_slots_ignores_untrained_variables():
     optimizer = optimizers.Adam()
     trained(optimizer)
     cut(optimizer, keras.Variable(random(SHAPE), name="frozen"))
 
 
-def test_the_slots_behind_loss_scaling_are_reset():
+def test_reset_slots_works_behind_loss_scaling():
     optimizer = optimizers.LossScaleOptimizer(optimizers.Adam())
     kernel = keras.Variable(random(SHAPE))
     optimizer.build([kernel])
@@ -112,7 +112,7 @@ class UnregisteredSchedule(optimizers.schedules.LearningRateSchedule):
         return {}
 
 
-def test_a_learning_rate_schedule_need_not_be_registered():
+def test_reset_slots_works_with_unregistered_schedules():
     optimizer = optimizers.Adam(UnregisteredSchedule())
     kernel, _ = trained(optimizer)
     cut(optimizer, kernel)

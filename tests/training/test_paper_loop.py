@@ -1,4 +1,4 @@
-"""The paper's loop against plain NumPy: thresholds, masks and dropout rates over three rounds."""
+"""Test of the paper's loop against NumPy: thresholds, masks and dropout rates over three rounds."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_prune.layers import pruned_weights
 QUALITY = 0.8
 
 
-def test_rounds_follow_the_paper():
+def test_cut_follows_the_paper_round_by_round():
     random = np.random.default_rng(0)
     kernels = [random.normal(size=shape).astype("float32") for shape in ((20, 30), (30, 5))]
     model = keras.Sequential(
@@ -26,7 +26,7 @@ def test_rounds_follow_the_paper():
     for _ in range(3):
         kp.cut(model)
         for i, weight in enumerate(pruned_weights(model)):
-            # Below quality times the standard deviation of the survivors; what is gone stays gone.
+            # Below quality times the standard deviation of the survivors. Pruned connections stay pruned.
             threshold = QUALITY * kernels[i][masks[i]].std(dtype="float64")
             masks[i] &= np.abs(kernels[i]) >= threshold
             kernels[i] *= masks[i]

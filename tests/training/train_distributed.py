@@ -1,4 +1,4 @@
-"""A pruned model trained on one device or on several, as a process of its own: `train_distributed.py WAY OUTPUT`.
+"""Trains a pruned model on one device or several: `train_distributed.py WAY OUTPUT`.
 
 It writes an `.npz` file with the weights, and the masks that every replica has at every epoch.
 """
@@ -41,7 +41,7 @@ def replicas(variable):
 
 
 class Masks(keras.callbacks.Callback):
-    """Keeps the masks of every replica at every epoch."""
+    """Records the masks of each replica at each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def on_tensorflow(way, masks):
 
 
 def train_by_hand(model, masks):
-    """The same training in a loop of its own: Keras's `fit` refuses a MultiWorkerMirroredStrategy, pruned or not."""
+    """Trains in a custom loop, because `fit` fails under a MultiWorkerMirroredStrategy, pruned or not."""
     import tensorflow as tf
 
     strategy = model.distribute_strategy
