@@ -25,6 +25,11 @@ def assert_same(first, second):
         np.testing.assert_array_equal(one, other)
 
 
+def mask_of(criterion, *args, **kwargs):
+    """Returns the mask of a criterion's cut as a NumPy array."""
+    return array(criterion(*args, **kwargs).mask)
+
+
 def masks(root):
     """Returns the masks in a model or layer as NumPy arrays."""
     return [array(weight.mask) for weight in kp.layers.pruned_weights(root)]

@@ -1,16 +1,16 @@
-"""Budgets are exact, leave no weight empty, and have the proportions that their names promise."""
+"""Budgets meet their totals exactly, empty no weight, and split it as their names say."""
 
 import json
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import keras_prune as kp
 from keras_prune.budgets import CommonQuality, ErdosRenyiKernel, GlobalMagnitude, Uniform
-from keras_prune.rules.budgets import Candidate, _in_proportion
+from keras_prune.rules.budgets import Candidate
 
 ALL = [CommonQuality, GlobalMagnitude, Uniform, ErdosRenyiKernel]
 RANKED = [CommonQuality, GlobalMagnitude]
@@ -24,7 +24,7 @@ def candidates(*shapes, seed=0):
 
 
 def cut(weights, budget, strength=1.0):
-    """Cuts weights as `keras_prune.cut` does."""
+    """Prunes weights as `keras_prune.cut` does."""
     shares = budget.shares(weights, strength)
     criteria = [kp.TargetSparsity(share, budget.pattern.at(strength)) for share in shares]
     return [one._replace(mask=rule(one.value, one.mask).mask) for rule, one in zip(criteria, weights, strict=True)]
@@ -76,7 +76,7 @@ def test_ranking_ignores_values_of_pruned_connections():
         assert budget(5).shares(refilled) == budget(5).shares(weights)
 
 
-def test_common_quality_cuts_weights_without_a_spread_last():
+def test_common_quality_cuts_constant_weights_last():
     flat = Candidate(np.ones((10, 10), "float32"), np.ones((10, 10), "bool"))
     assert kept(cut([*candidates((10, 10)), flat], CommonQuality(1.25))) == [60, 100]
 
@@ -96,22 +96,21 @@ def test_erdos_renyi_kernel_leaves_small_weights_dense():
     assert kept(cut(candidates((100, 100), (100, 2)), ErdosRenyiKernel(4))) == [2550 - 200, 200]
 
 
-@settings(max_examples=100)
-@given(
-    sizes=st.lists(st.tuples(st.integers(1, 5000), st.floats(0.01, 100)), min_size=1, max_size=12),
-    share=st.floats(0, 1),
-)
-def test_proportional_shares_are_exact_within_their_limits(sizes, share):
-    limits = [(1, size) for size, _ in sizes]
-    factors = [size * ratio for size, ratio in sizes]
-    wanted = len(sizes) + round(share * (sum(size for size, _ in sizes) - len(sizes)))
-    counts = _in_proportion(factors, limits, wanted)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=9), st.floats(0, 1))
+def test_erdos_renyi_kernel_is_exact_within_its_limits(shapes, share):
+    weights = candidates(*shapes)
+    total = sum(one.mask.size for one in weights)
+    wanted = len(shapes) + round(share * (total - len(shapes)))
+    assume(wanted < total)
+    shares = ErdosRenyiKernel(total / wanted).shares(weights)
+    counts = [round((1 - lost) * one.mask.size) for lost, one in zip(shares, weights, strict=True)]
     assert sum(counts) == wanted
-    assert all(1 <= count <= size for count, (size, _) in zip(counts, sizes, strict=True))
+    assert all(1 <= count <= one.mask.size for count, one in zip(counts, weights, strict=True))
     scales = [
-        ((count - 1) / factor, (count + 1) / factor)
-        for count, factor, (size, _) in zip(counts, factors, sizes, strict=True)
-        if 1 < count < size
+        ((count - 1) / sum(shape), (count + 1) / sum(shape))
+        for count, shape in zip(counts, shapes, strict=True)
+        if 1 < count < shape[0] * shape[1]
     ]
     if scales:  # One scale explains the count of every weight that is at neither limit.
         assert max(low for low, _ in scales) <= min(high for _, high in scales) * (1 + 1e-9)
@@ -138,24 +137,16 @@ def test_budget_of_n_of_m_keeps_no_more_than_the_pattern(budget):
 
 
 @pytest.mark.parametrize("budget", ALL)
-def test_frozen_weights_count_and_keep_what_they_have(budget):
+def test_budget_counts_frozen_weights_and_keeps_them(budget):
     frozen, trained = candidates((20, 20), (20, 20))
     weights = [frozen._replace(frozen=True), trained]
     assert budget(1.6).shares(weights) == [0, 0.75]
-    with pytest.raises(ValueError, match=r"a frozen weight all that it has.*2.0x at most. Received: compression=4"):
-        budget(4).shares(weights)
 
 
 @pytest.mark.parametrize("budget", ALL)
 def test_budget_that_is_exceeded_already_cuts_nothing(budget):
     weights = cut(candidates((20, 30), (30, 10)), Uniform(10))
     assert kept(cut(weights, budget(5))) == [60, 30]
-
-
-@pytest.mark.parametrize("budget", ALL)
-def test_budget_rejects_what_would_empty_a_weight(budget):
-    with pytest.raises(ValueError, match=r"500 connections in 2 weights can be compressed 250.0x at most"):
-        budget(400).shares(candidates((20, 20), (20, 5)))
 
 
 @pytest.mark.parametrize("budget", ALL)

@@ -1,4 +1,4 @@
-"""A weight that is gone through in pieces is cut as it is in one."""
+"""Cutting a large weight in chunks of rows gives the same masks as cutting it whole."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_prune as kp
-from keras_prune.rules import chunks as pieces
+from keras_prune.rules import chunks
 from keras_prune.rules.chunks import count, on_host, rows_of
 from keras_prune.rules.criteria import surviving_std
 
@@ -16,27 +16,19 @@ WEIGHT = RANDOM.normal(3.0, 0.5, size=(37, 5)).astype("float32")
 MASK = RANDOM.random(WEIGHT.shape) < 0.7
 
 
-@pytest.fixture
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(pieces, "_ENTRIES", 16)
-    assert len(list(rows_of(WEIGHT.shape))) > 10
-
-
 @given(
     shape=st.lists(st.integers(1, 40), min_size=1, max_size=4), multiple=st.integers(1, 6), entries=st.integers(1, 99)
 )
-def test_pieces_cover_every_row_once_in_multiples(shape, multiple, entries):
-    original, pieces._ENTRIES = pieces._ENTRIES, entries
-    try:
+def test_rows_of_covers_every_row_once_in_multiples(shape, multiple, entries):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "_ENTRIES", entries)
         slices = list(rows_of(tuple(shape), multiple))
-    finally:
-        pieces._ENTRIES = original
     assert [row for rows in slices for row in range(rows.start, rows.stop)] == list(range(shape[0]))
     assert all((rows.stop - rows.start) % multiple == 0 for rows in slices[:-1])
 
 
-@pytest.mark.usefixtures("small_pieces")
-def test_the_standard_deviation_is_that_of_all_survivors():
+def test_surviving_std_is_that_of_all_survivors(monkeypatch):
+    monkeypatch.setattr(chunks, "_ENTRIES", 16)
     assert surviving_std(WEIGHT, MASK) == pytest.approx(WEIGHT[MASK].std(dtype="float64"), rel=1e-6)
     far_off = WEIGHT * 1e-3 + 1000  # Where the sum of squares alone would lose all digits.
     assert surviving_std(far_off, MASK) == pytest.approx(far_off[MASK].astype("float64").std(), rel=1e-2)
@@ -44,17 +36,18 @@ def test_the_standard_deviation_is_that_of_all_survivors():
 
 
 @pytest.mark.parametrize("pattern", [None, kp.Blocks((4, 1)), kp.Blocks((3, 2), reduction="max"), kp.NOfM(2, 4)])
-def test_a_cut_in_pieces_is_the_cut_of_the_whole(pattern, monkeypatch):
+def test_criterion_cuts_chunks_like_the_whole(pattern, monkeypatch):
     criterion = kp.StdThreshold(6.0, pattern=pattern)
     whole = criterion(WEIGHT, MASK)
-    monkeypatch.setattr(pieces, "_ENTRIES", 16)
+    monkeypatch.setattr(chunks, "_ENTRIES", 16)
+    assert len(list(rows_of(WEIGHT.shape))) > 10
     cut = criterion(WEIGHT, MASK)
     assert 0 < count(cut.mask) < count(MASK)
     np.testing.assert_array_equal(cut.mask, whole.mask)
     assert cut.threshold == pytest.approx(whole.threshold, rel=1e-6)
 
 
-def test_a_variable_is_read_on_the_host():
+def test_on_host_reads_variables():
     layer = kp.Prune(keras.layers.Dense(3, kernel_initializer="ones"))
     layer.build((None, 4))
     (weight,) = kp.layers.pruned_weights(layer)

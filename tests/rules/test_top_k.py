@@ -1,4 +1,4 @@
-"""The ranking keeps what sorting would keep, whether the scores come whole or in pieces."""
+"""Ranking keeps what sorting would keep, with the scores in one chunk or in several."""
 
 import numpy as np
 import pytest
@@ -21,20 +21,20 @@ def by_sorting(score, size, kept):
 
 
 @given(UNITS, st.integers(0, 150), st.integers(1, 7), st.sampled_from(["float32", "float64"]))
-def test_units_in_pieces_are_kept_as_sorting_does_it(units, kept, each, dtype):
+def test_keep_largest_of_keeps_what_sorting_keeps(units, kept, each, dtype):
     score, size = np.array(units).T
     score = np.where(size > 0, score / 3, -1).astype(dtype)
     expected = by_sorting(score, size, kept)
 
-    def pieces():
+    def chunks():
         return ((score[at : at + each], size[at : at + each]) for at in range(0, len(score), each))
 
-    masks, threshold = keep_largest_of(pieces, kept)
+    masks, threshold = keep_largest_of(chunks, kept)
     np.testing.assert_array_equal(np.concatenate(masks), expected)
     assert threshold == (score[expected].min() if expected.any() else max(score.max(), 0))
 
 
-def test_scores_that_differ_in_their_last_bit_alone_are_told_apart():
+def test_keep_largest_separates_scores_by_their_last_bit():
     for dtype in ("float32", "float64"):
         score = np.array([1, np.nextafter(1, 2, dtype=dtype), np.nextafter(1, 0, dtype=dtype)], dtype)
         mask, threshold = keep_largest(score, np.ones(3, bool), 1)
@@ -42,22 +42,22 @@ def test_scores_that_differ_in_their_last_bit_alone_are_told_apart():
         assert threshold == score[1]
 
 
-def test_a_score_without_bound_ranks_first():
+def test_keep_largest_ranks_infinity_first():
     score = np.array([3.0, np.inf, 1e-40, 0.0], "float32")
     assert keep_largest(score, np.ones(4, bool), 3)[0].tolist() == [True, True, True, False]
 
 
-def test_fewer_survivors_stay_as_they_are():
+def test_keep_largest_keeps_fewer_survivors():
     mask = np.array([True, False, False])
     np.testing.assert_array_equal(keep_largest(np.array([0.0, 2.0, 3.0]), mask, 2)[0], mask)
 
 
-def test_the_nearest_total_is_kept_and_of_two_the_smaller():
+def test_keep_largest_keeps_the_nearest_total():
     score, size = np.array([5.0, 4.0, 3.0, 2.0]), np.array([4, 1, 4, 0])
-    for kept, expected in [(1, 0), (4, 1), (6, 2), (7, 2), (99, 3)]:  # 7 is as near to 5 as to 9.
+    for kept, expected in [(1, 0), (4, 1), (6, 2), (7, 2), (99, 3)]:  # 7 is as near to 5 as to 9: the smaller wins.
         assert keep_largest(score, size, kept)[0].tolist() == [place < expected for place in range(4)]
 
 
 @pytest.mark.parametrize("kept", [0, 3])
-def test_a_weight_without_connections_keeps_none(kept):
+def test_keep_largest_keeps_nothing_of_nothing(kept):
     assert not keep_largest(np.full(4, -1.0), np.zeros(4, bool), kept)[0].any()
