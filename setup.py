@@ -19,8 +19,9 @@ EXAMPLES = [
 ]
 # What the benchmark compares beside the runtimes that Keras runs on.
 BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "sparse_dot_mkl>=0.9.10"]
-# Every series of ruff has rules and a format of its own.
-TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytest>=8.0", "ruff==0.17.*"]
+TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytest>=8.0", "pytest-xdist>=3.6"]
+# Every series of ruff and every release of pyright has rules of its own.
+LINT = ["import-linter>=2.17", "pyright[nodejs]==1.1.414", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
@@ -31,7 +32,7 @@ setup(
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_prune", "keras_prune.*"]),
-    package_data={"keras_prune": ["py.typed"]},
+    package_data={"keras_prune": ["py.typed", "*.pyi"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
     install_requires=["absl-py>=1.4", "keras>=3.15", "numpy>=2.0", "rich>=14.3"],
@@ -44,7 +45,7 @@ setup(
         # The rival of experiments/overhead.py, which wants absl-py 1 and Keras 2: for an environment of its own.
         "tfmot": ["tensorflow>=2.21", "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"],
         "test": TEST,
-        "dev": [*TEST, "build"],
+        "dev": [*TEST, *LINT, "build"],
     },
     classifiers=[
         "Intended Audience :: Developers",
