@@ -22,10 +22,7 @@ def layers_of(layer) -> list:
 
 
 def variables_made_trainable(layer) -> list:
-    """Returns the trainable variables that a layer created itself, even if it is frozen now.
-
-    `trainable_variables` includes those of inner layers, and is empty while the layer is frozen (Keras 3.15).
-    """
+    """Returns the trainable variables of a layer itself, frozen or not. No public name lists them (Keras 3.15)."""
     return list(layer._trainable_variables)
 
 
@@ -53,36 +50,24 @@ def remove_layer(layer, name: str) -> None:
 
 
 def forget_variables(layer, paths: set[str]) -> None:
-    """Removes variables of inner layers from the PyTorch parameters of a layer.
-
-    Keras lists the variables of all inner layers there, and offers no way to remove one (Keras 3.15).
-    """
+    """Removes variables from the PyTorch parameters of a layer. Keras itself only adds them (Keras 3.15)."""
     parameters = vars(layer).get("_modules", {}).get("_torch_params")
     for path in paths.intersection(parameters or ()):
         parameters.pop(path)
 
 
 def is_functional_call(model) -> bool:
-    """Whether a model runs its graph of layers, because its class does not define `call`.
-
-    The class `Functional` has no public name (Keras 3.15).
-    """
+    """Whether a model runs its graph because it has no own `call`. `Functional` is not public (Keras 3.15)."""
     return type(model).call in (Functional.call, keras.Sequential.call, keras.layers.Layer.call)
 
 
 def is_quantized(layer) -> bool:
-    """Whether `quantize` changed the layer.
-
-    `quantization_mode` is also set for layers that ignore it (Keras 3.15).
-    """
+    """Whether `quantize` changed a layer. `quantization_mode` is also set if it did not (Keras 3.15)."""
     return getattr(layer, "_is_quantized", False)
 
 
 def strategy_scope(model):
-    """Returns the scope of the `tf.distribute.Strategy` that a model was created in.
-
-    If there is none, the public `distribute_strategy` returns the current strategy instead (Keras 3.15).
-    """
+    """Returns the scope a model was created in. `distribute_strategy` may be the current one (Keras 3.15)."""
     strategy = getattr(model, "_distribute_strategy", None)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
@@ -112,10 +97,7 @@ class inside:
 
 
 def stored_value(variable):
-    """Returns the value of a variable outside of any scope, or `None` if it is not initialized.
-
-    The public `value` is that of the scope, and calls the initializer if there is no value (Keras 3.15).
-    """
+    """Returns the value outside of scopes, or `None`. The public `value` is that of the scope (Keras 3.15)."""
     return variable._value
 
 
@@ -137,10 +119,7 @@ def keep_strides(mask, variable) -> None:
 
 
 def where_kept(mask, variable):
-    """Returns a weight with zeros where its mask is `False`, as a tensor.
-
-    PyTorch layers do this in each eager call, where `ops.where` takes five times as long as `torch.where` (Keras 3.15).
-    """
+    """Returns a weight with zeros where its mask is `False`. On PyTorch, `ops.where` is 5x slower (Keras 3.15)."""
     if keras.backend.backend() != "torch":
         return ops.where(mask.value, variable.value, 0.0)
     import torch
@@ -153,24 +132,18 @@ def where_kept(mask, variable):
 
 
 def get_keras_mask(tensor):
-    """Returns the mask that `Masking` or `Embedding(mask_zero=True)` attached to a tensor.
-
-    No public function of Keras returns it (Keras 3.15).
-    """
+    """Returns the mask of time steps of a tensor or `None`, which no public function does (Keras 3.15)."""
     return getattr(tensor, "_keras_mask", None)
 
 
 def set_keras_mask(tensor, mask) -> None:
-    """Attaches a mask of time steps to a tensor, which no public function of Keras does (Keras 3.15)."""
+    """Attaches a mask of time steps to a tensor, which no public function does (Keras 3.15)."""
     if mask is not None:
         tensor._keras_mask = mask
 
 
 def unpickle(model_class, buffer):
-    """Returns the function with which Keras unpickles a model, and its arguments.
-
-    A class with its own `__reduce__` cannot get them from the public one (Keras 3.15).
-    """
+    """Returns the function that unpickles a model, and its arguments. It has no public name (Keras 3.15)."""
     return model_class._unpickle_model, (buffer,)
 
 
@@ -185,10 +158,7 @@ def has_keras_class(model) -> bool:
 
 
 def origin_of(tensor) -> tuple:
-    """Returns the operation that created a symbolic tensor, and the index of the call among its `inbound_nodes`.
-
-    No public name leads from a tensor to its operation (Keras 3.15).
-    """
+    """Returns the operation of a symbolic tensor and the index of its call, which are not public (Keras 3.15)."""
     operation, node_index, _ = tensor._keras_history
     return operation, node_index
 
@@ -199,10 +169,7 @@ def compile_arguments(model) -> dict:
 
 
 def schedule_of(optimizer):
-    """Returns the learning rate schedule or function of an optimizer, or `None` if the rate is a variable.
-
-    The public `learning_rate` is the current value (Keras 3.15).
-    """
+    """Returns the schedule of an optimizer or `None`. `learning_rate` is its current value (Keras 3.15)."""
     schedule = getattr(optimizer, "_learning_rate", None)
     return schedule if callable(schedule) else None
 
@@ -218,10 +185,7 @@ def slots_of(optimizer) -> tuple[list, dict[str, list]]:
 
 
 def set_initial_epoch(model, epoch: int | None) -> None:
-    """Sets the epoch at which `fit` starts or, with `None`, leaves it to `fit(initial_epoch=...)`.
-
-    A callback has no public way to change it, and `keras.callbacks.BackupAndRestore` sets the same name (Keras 3.15).
-    """
+    """Sets the epoch at which `fit` starts, for which callbacks have no public name (Keras 3.15)."""
     model._initial_epoch = epoch
 
 
@@ -254,18 +218,12 @@ def allocate(variables, initializers) -> None:
 
 
 def safe_mode():
-    """Context in which configs cannot run code, even after `keras.config.enable_unsafe_deserialization()`.
-
-    That public function also overrides the argument `safe_mode=True` (Keras 3.15).
-    """
+    """Context in which configs cannot run code, even after `enable_unsafe_deserialization()` (Keras 3.15)."""
     return SafeModeScope(True)
 
 
 def attribute_of(layer, name: str):
-    """Returns an attribute that was set on a layer itself, or `None`.
-
-    PyTorch stores attributes that are layers apart, in the private dict of `torch.nn.Module` (PyTorch 2.13).
-    """
+    """Returns what was set on a layer itself, or `None`. PyTorch stores inner layers apart (PyTorch 2.13)."""
     return vars(layer).get(name) or vars(layer).get("_modules", {}).get(name)
 
 
@@ -305,19 +263,13 @@ def metric_directions(model) -> dict[str, str]:
 
 
 def batches_seen(optimizer) -> int:
-    """Returns how many batches an optimizer has seen, also where gradient accumulation makes a step of several.
-
-    The public `iterations` counts steps, and forgets batches that are accumulated already (Keras 3.15).
-    """
+    """Returns the number of batches, accumulated ones included. `iterations` counts updates (Keras 3.15)."""
     # Through NumPy, because a variable under `tf.distribute` does not support int().
     return int(ops.convert_to_numpy(optimizer._iterations))
 
 
 def graph_structures(model) -> tuple:
-    """Returns the symbolic inputs and outputs of a Functional or built Sequential model as they are nested.
-
-    The public `inputs` and `outputs` are flat lists (Keras 3.15).
-    """
+    """Returns the nested inputs and outputs of a graph. `inputs` and `outputs` are flat lists (Keras 3.15)."""
     function = getattr(model, "_functional", model)  # A Sequential model keeps its graph there.
     return function._inputs_struct, function._outputs_struct
 
@@ -338,8 +290,5 @@ def stablehlo_function(module: bytes, dtypes, shapes):
 
 
 def saved_model_cli() -> list[str]:
-    """Returns the command `saved_model_cli` of the TensorFlow that this Python imports.
-
-    The public script of that name is not on the path of every environment (TensorFlow 2.21).
-    """
+    """Returns the command `saved_model_cli`. The public script may not be on the path (TensorFlow 2.21)."""
     return [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
