@@ -9,5 +9,7 @@ if keras.backend.backend() != "tensorflow":
     collect_ignore.append("keras_prune/export/tflite.py")
 if keras.backend.backend() == "torch":
     collect_ignore += [f"keras_prune/{name}.py" for name in ("export/xla", "sparse/conversion", "sparse/sparse_dense")]
+if find_spec("ai_edge_litert") is None:
+    collect_ignore.append("keras_prune/export/litert_runner.py")
 if find_spec("scipy") is None:
     collect_ignore.append("keras_prune/benchmark/runner.py")

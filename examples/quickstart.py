@@ -69,7 +69,7 @@ print(kp.report(model, test_x))
 kp.strip(model)
 OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 model.save(OUTPUT_DIR / "digits.keras")
-print(kp.export_tflite(model, OUTPUT_DIR / "digits.tflite", data=test_x))
+print(kp.export_tflite(model, OUTPUT_DIR / "digits.tflite", x=test_x))
 
 reloaded = keras.models.load_model(OUTPUT_DIR / "digits.keras").predict(test_x, verbose=0)
 difference = np.abs(reloaded - model.predict(test_x, verbose=0)).max()

@@ -57,7 +57,7 @@ def export(name):
     }
     try:
         with tempfile.TemporaryDirectory() as folder:
-            report = kp.export_tflite(model, os.path.join(folder, "model.tflite"), data=inputs, tolerance=1e-3)
+            report = kp.export_tflite(model, os.path.join(folder, "model.tflite"), x=inputs, tolerance=1e-3)
     except ValueError as error:
         return result | {"refused": str(error), "seconds": round(time.time() - start)}
     return result | {
@@ -65,7 +65,7 @@ def export(name):
         "dense_bytes": report.dense_bytes,
         "gzip_bytes": report.gzip_bytes,
         "relative_difference": report.relative_difference,
-        "not_sparse": report.not_sparse,
+        "dense_because": report.dense_because,
         "kernels": len(report.rows),
         "kernels_sparse": sum(row.stored is not None and row.stored.sparse for row in report.rows),
         "kernels_not_found": [row.name for row in report.rows if row.stored is None],

@@ -75,15 +75,15 @@ def take_times(files):
     return {name: round(1e3 * float(np.median(file.times[5:])), 4) for name, file in files.items()}
 
 
-def export(model, weights, path):
+def export(model, quantization, path):
     """Exports one model and returns what became of it."""
-    data = np.random.default_rng(1).random((32, FLAGS.inputs), "float32")
+    x = np.random.default_rng(1).random((32, FLAGS.inputs), "float32")
     result = {}
     try:
-        report = kp.export_tflite(model, path, weights, sparse=True, data=data)
+        report = kp.export_tflite(model, path, quantization, sparse=True, x=x)
     except ValueError as error:
-        result["refused"] = re.search(r"but (.*)\. Leave", str(error), re.DOTALL)[1]
-        report = kp.export_tflite(model, path, weights, sparse=False, data=data)
+        result["refused"] = re.search(r"but (.*)\. Use sparse", str(error), re.DOTALL)[1]
+        report = kp.export_tflite(model, path, quantization, sparse=False, x=x)
     (row,) = report.rows
     return result | {
         "bytes": report.bytes,
@@ -111,7 +111,7 @@ def main(_):
             name = f"{pattern} {weights}"
             if name not in results or not path_of(name).exists():
                 model = model or layer(None if pattern == "dense" else pattern)
-                results[name] = export(model, weights, path_of(name))
+                results[name] = export(model, None if weights == "float32" else weights, path_of(name))
                 measurements.write(results_path, results)
                 print(name, results[name], flush=True)
     files = {name: File(path_of(name)) for name in results if path_of(name).exists()}

@@ -56,11 +56,12 @@ def main(_):
     results = {"compression": kp.report(model).compression, "keras": compare(outputs)}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.tflite")
-        for weights in ("float32", "float16", "dynamic_int8", "full_int8"):
-            report = kp.export_tflite(model, path, weights, data=load("train[:500]")[0])
+        for quantization in (None, "float16", "dynamic_int8", "full_int8"):
+            report = kp.export_tflite(model, path, quantization, x=load("train[:500]")[0])
             print(report)
             sizes = {"bytes": report.bytes, "dense_bytes": report.dense_bytes, "gzip_bytes": report.gzip_bytes}
-            results[weights] = sizes | {"not_sparse": report.not_sparse} | compare(run(path, images))
+            errors = compare(run(path, images))
+            results[quantization or "float32"] = sizes | {"dense_because": report.dense_because} | errors
         path = os.path.join(folder, "model.kprune")
         for name in ("save_sparse", "save_sparse after quantize"):
             kp.save_sparse(model, path)

@@ -34,8 +34,8 @@ STEPS = {  # In the order of the table, with the phase and the name under which 
     '`to_sparse(format="csr")`': ("to_sparse", "csr"),
     "`to_sparse`": ("to_sparse", "auto"),
     "`export_tflite`": ("float32", "export"),
-    '`export_tflite(weights="float16")`': ("float16", "export"),
-    '`export_tflite(weights="dynamic_int8")`': ("dynamic_int8", "export"),
+    '`export_tflite(quantization="float16")`': ("float16", "export"),
+    '`export_tflite(quantization="dynamic_int8")`': ("dynamic_int8", "export"),
 }
 MB = 2**20
 FLAGS = flags.FLAGS
@@ -158,14 +158,15 @@ def export(process, name, folder, weights):
     """Writes a TFLite file."""
     import keras_prune as kp
 
+    quantization = None if weights == "float32" else weights
     model = kp.load_sparse(folder / "sparse.kprune")
     report, measured = process.measure(
-        lambda: kp.export_tflite(model, folder / f"{weights}.tflite", weights=weights, batch_size=1)
+        lambda: kp.export_tflite(model, folder / f"{weights}.tflite", quantization=quantization, batch_size=1)
     )
     return {
         "export": measured,
         "bytes": {"tflite": report.bytes, "tflite_dense": report.dense_bytes, "tflite_dense_gzip": report.gzip_bytes},
-        "not_sparse": report.not_sparse,
+        "dense_because": report.dense_because,
         "relative_difference": report.relative_difference,
     }
 

@@ -1,1 +1,1 @@
-"""Export: files for other runtimes, each run there and compared with the Keras model before it is handed over."""
+"""Export models for other runtimes, and verify each file before it is put in place."""

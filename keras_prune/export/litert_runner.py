@@ -1,9 +1,9 @@
-"""Runs a .tflite file in a process of its own, which a file that the runtime misreads can take down with it.
+"""Run a .tflite file in its own process, which the file can crash if the runtime misreads it.
 
     python litert_runner.py MODEL.tflite INPUTS.npz OUTPUTS.npz
 
-The inputs are arrays of shape (runs, batch, ...), each under the name of the signature's input behind an underscore,
-which keeps it apart from the names of numpy.savez's own arguments; so are the outputs.
+The inputs are arrays of shape (runs, batch, ...), each named like the input of the signature, after an underscore that
+keeps the names apart from the arguments of numpy.savez. So are the outputs.
 """
 
 import sys
@@ -13,12 +13,12 @@ from ai_edge_litert.interpreter import Interpreter
 
 
 def main(model: str, inputs: str, outputs: str) -> None:
-    """Writes the outputs of every run, of shape (runs, batch, ...), under the names of the signature's outputs."""
+    """Writes the outputs of all runs, of shape (runs, batch, ...), by the names of the outputs of the signature."""
     run = Interpreter(model).get_signature_runner()
     with np.load(inputs) as arrays:
         names = [name[1:] for name in arrays]
         batches = [dict(zip(names, batch, strict=True)) for batch in zip(*arrays.values(), strict=True)]
-    # A signature's output may be overwritten by the next run.
+    # The next run may overwrite an output of a signature.
     results = [{name: array.copy() for name, array in run(**batch).items()} for batch in batches]
     np.savez(outputs, **{f"_{name}": np.stack([result[name] for result in results]) for name in results[0]})
 

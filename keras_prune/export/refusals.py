@@ -27,7 +27,7 @@ def refuse_layers(model) -> None:
         model,
         "sparse",
         # ELL consists of gathers and sums. The other kernels crash TensorFlow's converter, and with it the process.
-        lambda layer: isinstance(layer, SparseDense) and (layer.kernel == "csr" or not layer.supports_jit),
+        lambda layer: isinstance(layer, SparseDense) and (layer.format == "csr" or not layer.supports_jit),
         "Neither LiteRT nor XLA has the operators of sparse layers. Export the model as it was before to_sparse",
     )
 

@@ -1,4 +1,4 @@
-"""What is in a .tflite file: its operators, and the weights that each of them reads."""
+"""Read the operators of a .tflite file, and the weights that each of them reads."""
 
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ class StoredWeight(NamedTuple):
         op: Name of the operator, such as `"FULLY_CONNECTED"`.
         shape: Tuple, the dense shape in the file's order of axes.
         dtype: `"float32"`, `"float16"` or `"int8"`.
-        values: Array of shape `shape`, or of the stored values alone where they are sparse.
+        values: Array of shape `shape`, or of the stored values alone if it is sparse.
         sparse: Whether zeros are left out.
-        block: How many neighbours along the last axis are stored together; 1 without blocks.
+        block: Number of neighbors along the last axis that are stored together. 1 without blocks.
         unpacked: Whether a DENSIFY operator makes it dense before `op` reads it.
         stored_bytes: Bytes of its values and indices.
     """

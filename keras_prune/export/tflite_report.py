@@ -107,8 +107,8 @@ class TFLiteReport:
             op, size = ("-", "-") if row.stored is None else (row.stored.op, f"{row.stored.stored_bytes:,}")
             table.add_row(row.name, op, f"{row.density:.1%}", row.encoding, size, row.sparse_kernel or "-")
         lines = [
-            f"float32 weights take {self.float32_bytes:,} bytes; {self.quantization or 'float32'} without sparse encoding "
-            f"{self.dense_bytes:,}, gzip of that {self.gzip_bytes:,}",
+            f"float32 weights take {self.float32_bytes:,} bytes; {self.quantization or 'float32'} without sparse "
+            f"encoding {self.dense_bytes:,}, gzip of that {self.gzip_bytes:,}",
             f"largest difference from the Keras model {self.difference:.1e}, of the largest output "
             f"{self.relative_difference:.1e} (tolerance {self.tolerance:.0e}), on {self.samples} inputs in "
             f"{self.runtime}",

@@ -1,8 +1,9 @@
-"""Pruned, stripped, and then quantized by Keras itself; the 8-bit formats of TFLite are in test_tflite.py."""
+"""Models that are pruned, stripped, and then quantized by Keras. The 8-bit formats of TFLite are in test_tflite.py."""
 
 import keras
 import numpy as np
 import pytest
+from helpers import array
 
 import keras_prune as kp
 
@@ -25,10 +26,10 @@ def float_model():
 
 
 def kernels(model):
-    return [keras.ops.convert_to_numpy(model.get_layer(name)._kernel.value) for name in ("fc1", "fc2")]
+    return [array(model.get_layer(name).kernel) for name in ("fc1", "fc2")]
 
 
-def test_zeros_stay_zeros_when_keras_quantizes_to_8_bits(float_model):
+def test_quantize_keeps_zeros(float_model):
     inputs = np.random.default_rng(0).random((16, 64), "float32")
     expected, before = float_model.predict(inputs, verbose=0), kernels(float_model)
     float_model.quantize("int8")
@@ -40,7 +41,7 @@ def test_zeros_stay_zeros_when_keras_quantizes_to_8_bits(float_model):
     assert difference < 0.02 * np.abs(expected).max()
 
 
-def test_a_sparse_file_of_a_quantized_model_is_smaller_and_exact(float_model, tmp_path):
+def test_save_sparse_of_quantized_model_is_smaller_and_exact(float_model, tmp_path):
     path = tmp_path / "model.kprune"
     kp.save_sparse(float_model, path)
     float_bytes = path.stat().st_size

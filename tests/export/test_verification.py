@@ -1,110 +1,142 @@
-"""Structures of inputs and outputs other than one array or a flat list or dict of them; what is text is refused."""
+"""What every export has in common: limits, comparison, and how a file gets to its place."""
+
+import importlib.util
+import os
 
 import keras
 import numpy as np
 import pytest
 
 import keras_prune as kp
-from keras_prune.export.verification import cause, keras_outputs, sample_runs, with_graph
+from keras_prune.export import verification
+from keras_prune.export.verification import Candidate, VerificationError, cause, differences, exporting, replace
 
-layers = keras.layers
-needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModel is TensorFlow's")
-
-
-def dense_outputs(inputs, units):
-    return [layers.Dense(unit)(inputs) for unit in units]
-
-
-NESTED = {
-    "a list in a dict": (lambda a, b, c: {"b": a, "a": [b, c]}, {"b": 1, "a_0": 2, "a_1": 3}),
-    "a list of one in a dict": (lambda a, b, c: {"a": [b]}, {"a_0": 2}),
-    "a dict in a list": (lambda a, b, c: [{"z": a, "b": b}, c], {"output_0_z": 1, "output_0_b": 2, "output_1": 3}),
-    "a list in a list": (lambda a, b, c: [[a, b], c], {"output_0_0": 1, "output_0_1": 2, "output_1": 3}),
+JAX_OR_TENSORFLOW = keras.backend.backend() != "torch"
+EXPORTS = {
+    "tflite": lambda model, path, **options: kp.export_tflite(model, f"{path}.tflite", **options),
+    "xla": lambda model, path, **options: kp.export_xla(model, path, "stablehlo", **options),
 }
+if not JAX_OR_TENSORFLOW:
+    del EXPORTS["xla"]
+if keras.backend.backend() != "tensorflow" or importlib.util.find_spec("ai_edge_litert") is None:
+    del EXPORTS["tflite"]
 
 
-@pytest.mark.parametrize(("pack", "units"), NESTED.values(), ids=NESTED)
-def test_nested_outputs_are_named_by_their_places(pack, units):
-    inputs = keras.Input((4,), name="pixels")
-    model = keras.Model(inputs, pack(*dense_outputs(inputs, (1, 2, 3))))
-    flat = with_graph(model, None)
-    outputs = keras_outputs(flat, sample_runs(flat, None, 2))
-    assert {name: array.shape[-1] for name, array in outputs.items()} == units
-    assert {id(weight) for weight in flat.weights} == {id(weight) for weight in model.weights}
+@pytest.fixture
+def model():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
 
 
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
 @pytest.mark.parametrize(
-    "pack",
-    [lambda a, b, c: a, lambda a, b, c: [a, b], lambda a, b, c: {"x/y": a, "x_y": b}],
-    ids=["one", "list", "dict"],
+    ("name", "value"),
+    [("tolerance", "small"), ("tolerance", -1), ("tolerance", float("nan")), ("batch_size", 0), ("batch_size", 2.0)],
 )
-def test_a_model_with_flat_outputs_stays_as_it_is(pack):
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, pack(*dense_outputs(inputs, (1, 2, 3))))
-    assert with_graph(model, None) is model
+def test_export_rejects_invalid_limits(export, name, value, model, tmp_path):
+    with pytest.raises(ValueError, match=rf"`{name}` must be .* at least.* Received: {name}={value!r}$"):
+        export(model, tmp_path / "model", **{name: value})
 
 
-def test_places_that_give_the_same_name_are_refused():
-    inputs = keras.Input((4,))
-    left, right = dense_outputs(inputs, (1, 1))
-    with pytest.raises(ValueError, match=r"rename some\. Received: outputs named \['a_0', 'a_0'\]"):
-        with_graph(keras.Model(inputs, {"a": [left], "a_0": right}), None)
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
+def test_export_with_other_outputs_changes_nothing(export, model, tmp_path, monkeypatch):
+    def differ(*args):
+        raise VerificationError("its output 'output_0' differs")
+
+    older = [tmp_path / "model", tmp_path / "model.tflite"]
+    for file in older:
+        file.write_text("older")
+    monkeypatch.setattr(verification, "differences", differ)
+    with pytest.raises(ValueError, match=r"its output 'output_0' differs\. .*Received: .*tolerance=0\.001"):
+        export(model, tmp_path / "model")
+    with pytest.raises(ValueError, match="its output 'output_0' differs"):
+        export(model, tmp_path / "new" / "model")
+    assert sorted(tmp_path.iterdir()) == older
+    assert all(file.read_text() == "older" for file in older)
 
 
-class Sum(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(3)
-
-    def call(self, inputs):
-        outputs = self.dense(sum(keras.tree.flatten(inputs)))
-        return {"both": [outputs, -outputs]}
-
-
-ones = np.ones((2, 4), "float32")
-
-
-@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
 @pytest.mark.parametrize(
-    ("data", "names"),
+    ("outputs", "message"),
     [
-        (ones, ["inputs"]),
-        ([ones, 2 * ones], ["input_0", "input_1"]),
-        ({"p": [ones, 2 * ones]}, ["p_0", "p_1"]),
-        ({"p/q": ones, "r": 2 * ones}, ["p_q", "r"]),
+        ({"a": [1.0, 2.5]}, "'a' differs by 0.5, and the limit is 0.1 of the largest, 2"),
+        ({"a": [1.0, np.nan]}, "'a' differs by nan"),
+        ({"a": [1.0]}, r"has the outputs \{'a': \(1,\)\} instead of \{'a': \(2,\)\}"),
+        ({"b": [1.0, 2.0]}, "has the outputs"),
     ],
 )
-def test_a_subclassed_model_takes_nested_inputs(data, names):
-    model = Sum()
-    expected = keras.ops.convert_to_numpy(model(data)["both"][1])
-    graph = with_graph(model, data)
-    assert [tensor._keras_history.operation.name for tensor in graph.inputs] == names
-    outputs = keras_outputs(graph, sample_runs(graph, data, 2))
-    np.testing.assert_allclose(outputs["both_1"][0], expected, rtol=1e-6)
+def test_differences_rejects_other_outputs(outputs, message):
+    outputs = {name: np.array(values) for name, values in outputs.items()}
+    with pytest.raises(VerificationError, match=message):
+        differences(outputs, {"a": np.array([1.0, 2.0])}, 0.1)
 
 
-@needs_tensorflow
-def test_nested_inputs_and_outputs_are_exported_by_their_names(tmp_path):
-    import tensorflow as tf
-
-    data = {"p": [ones, 2 * ones]}
-    model = Sum()
-    expected = model(data)["both"]
-    report = kp.export_xla(model, tmp_path, ["saved_model", "stablehlo"], data=data)
-    serve = tf.saved_model.load(report.paths["saved_model"]).signatures["serving_default"]
-    outputs = serve(p_0=data["p"][0], p_1=data["p"][1])
-    np.testing.assert_allclose(outputs["both_0"], expected[0], rtol=1e-5)
-    np.testing.assert_allclose(outputs["both_1"], expected[1], rtol=1e-5)
+def test_differences_are_relative_to_the_largest_output():
+    expected = {"a": np.array([1.0, 2.0]), "zeros": np.zeros(2)}
+    assert differences({"a": np.array([1.1, 2.0]), "zeros": np.zeros(2)}, expected, 0.1) == pytest.approx((0.1, 0.05))
 
 
-def test_text_is_refused():
-    inputs = keras.Input((1,), dtype="string")
-    model = keras.Model(inputs, keras.layers.Identity()(inputs))
-    with pytest.raises(ValueError, match=r"Neither LiteRT nor XLA takes text: .*of dtypes \['string'\]"):
-        sample_runs(with_graph(model, None), np.array([["a"]]), 1)
+def folder(path, *names):
+    path.mkdir()
+    for name in names:
+        (path / name).write_text(str(path))
+    return path
 
 
-def test_the_cause_of_an_error_is_told_on_one_line_of_bounded_length():
+def test_replace_replaces_older_folder_as_a_whole(tmp_path):
+    new, place = folder(tmp_path / "new", "a", "b"), folder(tmp_path / "place", "b")
+    replace(Candidate(str(new)), place)
+    assert sorted(os.listdir(place)) == ["a", "b"]
+    assert (place / "b").read_text() == str(new)
+
+
+def test_replace_keeps_folder_with_other_files(tmp_path):
+    new, place = folder(tmp_path / "new", "a"), folder(tmp_path / "place", "a", "photos")
+    with pytest.raises(ValueError, match=r"more than an earlier export: \['photos'\].*Received: filepath=.*place"):
+        replace(Candidate(str(new)), place)
+    assert (place / "a").read_text() == str(place)
+
+
+def test_replace_restores_older_folder_after_an_error(tmp_path, monkeypatch):
+    def rename(source, target):
+        if source == str(new):
+            raise KeyboardInterrupt
+        original(source, target)
+
+    original = os.rename
+    new, place = folder(tmp_path / "new", "a"), folder(tmp_path / "place", "a")
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        replace(Candidate(str(new)), place)
+    assert (place / "a").read_text() == str(place)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_replace_keeps_a_link(tmp_path):
+    new, link = tmp_path / "new", tmp_path / "link"
+    new.write_text("new")
+    link.symlink_to(tmp_path / "target")
+    replace(Candidate(str(new)), link)
+    assert link.is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+
+
+def test_exporting_writes_beside_the_place(model, tmp_path):
+    with exporting(model, tmp_path / "one" / "two" / "file", None, 1) as (_, _, aside):
+        assert os.path.dirname(aside) == str(tmp_path)  # On the same disk, so that it can be renamed.
+        new = os.path.join(aside, "new")
+        with open(new, "w") as file:
+            file.write("new")
+        replace(Candidate(new), tmp_path / "one" / "two" / "file")
+    assert os.listdir(tmp_path) == ["one"]
+    assert (tmp_path / "one" / "two" / "file").read_text() == "new"
+
+
+def test_exporting_rejects_a_file_as_folder(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError), exporting(model, tmp_path / "file" / "model", None, 1):
+        pass
+
+
+def test_cause_is_one_line_of_bounded_length():
     assert cause(ValueError("Exception.\n\n\x1b[1mthe reason\x1b[0m.\n")) == "Exception. the reason"
     assert len(cause(ValueError("word " * 1000))) <= 1000
     assert cause(KeyError()) == "KeyError()"

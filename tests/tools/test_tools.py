@@ -99,7 +99,7 @@ def test_inspect_tells_what_a_runtime_would_make_of_the_model(folder):
     with flagsaver.flagsaver(runtime="litert"):
         text, values = inspect.main("dense.keras")
     assert str(kp.deployment_plan(keras.models.load_model("dense.keras"))) in text
-    assert [layer["pattern"] for layer in values["plan"]["layers"]] == ["Blocks(block_size=(4, 1), score='mean')"] * 2
+    assert [row["pattern"] for row in values["plan"]["rows"]] == ["Blocks(block_size=(4, 1), reduction='mean')"] * 2
     json.dumps(values)
 
 
@@ -203,18 +203,21 @@ def test_a_pruned_model_is_exported_in_every_format(folder):
     values = json.loads(run("export", "pruned.keras", "model.tflite", "--json", cwd=folder))
     assert values["bytes"] == (folder / "model.tflite").stat().st_size
     assert values["relative_difference"] < 1e-5
-    assert [layer["name"] for layer in values["layers"]] == ["fc1", "fc2"]
+    assert [row["name"] for row in values["rows"]] == ["fc1", "fc2"]
 
     np.save("inputs.npy", np.random.default_rng(0).random((20, 16)).astype("float32"))
-    with flagsaver.flagsaver(weights="full_int8", data="inputs.npy"):
+    with flagsaver.flagsaver(quantization="full_int8", data="inputs.npy"):
         text, values = export.main("pruned.keras", "int8.tflite")
     assert str(text).lstrip().startswith("int8.tflite")
     assert values["samples"] == 8
 
-    with flagsaver.flagsaver(formats=["stablehlo"]):
+    with flagsaver.flagsaver(formats=["stablehlo", "saved_model"]):
         text, values = export.main("pruned.keras", "xla")
-    assert values["differences"]["stablehlo"] < 1e-5
-    assert values["bytes"]["stablehlo"] == (folder / "xla/model.stablehlo").stat().st_size
+    module, saved = values["exports"]
+    assert module["relative_difference"] < 1e-5
+    assert module["bytes"] == (folder / "xla/model.stablehlo").stat().st_size
+    assert (folder / saved["path"] / "saved_model.pb").exists()
+    assert len(str(text).splitlines()) == 2
 
 
 def test_a_model_is_exported_as_a_sparse_file_that_loads_again(folder):
@@ -246,7 +249,7 @@ def test_data_that_cannot_be_read_is_refused_and_nothing_is_written(folder, writ
     before = sorted(folder.iterdir())
     with (
         flagsaver.flagsaver(data="data.npy"),
-        pytest.raises(ValueError, match=r"^--data is a .npy file of inputs, or .* Received: 'data.npy'"),
+        pytest.raises(ValueError, match=r"^--data must be a .npy file, or .* Received: 'data.npy'"),
     ):
         export.main("dense.keras", "model.tflite")
     assert sorted(folder.iterdir()) == before
@@ -279,16 +282,28 @@ def test_the_flags_of_an_export_are_its_arguments(folder):
     np.savez("data.npz", other=random.random((8, 3), "float32"), sequence=random.random((8, 6, 4), "float32"))
     with flagsaver.flagsaver(data="data.npz", batch_size=2, sparse=False, tolerance=0.01):
         report, values = export.main("lstm.keras", "lstm.tflite")
-    assert (report.tolerance, values["not_sparse"], values["samples"]) == (0.01, "sparse=False", 8)
+    assert (report.tolerance, values["dense_because"], values["samples"]) == (0.01, "sparse=False", 8)
 
 
 @pytest.mark.parametrize(
     ("asked", "output", "message"),
     [
-        ({"weights": "float16"}, "out.kprune", r"a .kprune file are \[\]. Received: --weights for 'out.kprune'"),
+        (
+            {"quantization": "float16"},
+            "out.kprune",
+            r"a .kprune file are \[\]. Received: --quantization for 'out.kprune'",
+        ),
         ({"formats": ["stablehlo"]}, "out.tflite", "Received: --formats for 'out.tflite'"),
-        ({"weights": "float16", "sparse": True}, "out", "a folder for XLA are .* Received: --weights and --sparse for"),
-        ({"weights": "float16", "formats": ["stablehlo"]}, "typo.tflit", r"or, .* a folder; .* Received: 'typo.tflit'"),
+        (
+            {"quantization": "float16", "sparse": True},
+            "out",
+            "a folder for XLA are .* Received: --quantization and --sparse for",
+        ),
+        (
+            {"quantization": "float16", "formats": ["stablehlo"]},
+            "typo.tflit",
+            r"or a folder .* Received: output='typo.tflit'",
+        ),
     ],
 )
 def test_flags_and_endings_that_mean_nothing_are_refused(folder, asked, output, message):
