@@ -1,4 +1,4 @@
-"""The paper's four networks, and its tables of them as data."""
+"""The four networks of the paper, and its tables as data."""
 
 from typing import NamedTuple
 
@@ -83,11 +83,11 @@ TABLES = {
 
 
 def lenet_300_100(dropout: tuple[float, float] = (0.0, 0.0), l2: float = 0.0):
-    """Returns LeNet-300-100 on 28 x 28 digits, 266,200 connections; the last layer gives logits.
+    """Returns LeNet-300-100 on 28 x 28 digits, 266,200 connections. The last layer returns logits.
 
     Args:
-        dropout: Rates behind the two hidden layers. Defaults to `(0.0, 0.0)`.
-        l2: Float, factor of the sum of squares of every weight in the loss. Defaults to `0.0`.
+        dropout: Tuple of floats, the rates after the two hidden layers. Defaults to `(0.0, 0.0)`.
+        l2: Float, L2 regularization factor of each kernel. Defaults to `0.0`.
 
     Returns:
         A `keras.Sequential` from `(batch, 28, 28, 1)` to `(batch, 10)`.
@@ -113,11 +113,11 @@ def lenet_300_100(dropout: tuple[float, float] = (0.0, 0.0), l2: float = 0.0):
 
 
 def lenet_5(dropout: float = 0.0, l2: float = 0.0):
-    """Returns Caffe's LeNet-5 (20-50-500-10, max pooling, ReLU after fc1 alone), 430,500 connections, logits.
+    """Returns Caffe's LeNet-5 (20-50-500-10, max pooling, ReLU only after fc1), 430,500 connections. Returns logits.
 
     Args:
-        dropout: Rate behind fc1. Defaults to `0.0`.
-        l2: Float, factor of the sum of squares of every weight in the loss. Defaults to `0.0`.
+        dropout: Float, the rate after fc1. Defaults to `0.0`.
+        l2: Float, L2 regularization factor of each kernel. Defaults to `0.0`.
 
     Returns:
         A `keras.Sequential` from `(batch, 28, 28, 1)` to `(batch, 10)`.
@@ -145,12 +145,12 @@ def lenet_5(dropout: float = 0.0, l2: float = 0.0):
 
 
 def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (227, 227, 3), dropout: float = 0.5):
-    """Returns AlexNet with the grouped convolutions of the original, 61M parameters, logits.
+    """Returns AlexNet with the grouped convolutions of the original, 61M parameters. The last layer returns logits.
 
     Args:
         classes: Integer, units of the last layer. Defaults to `1000`.
-        input_shape: Height, width and channels. Defaults to `(227, 227, 3)`.
-        dropout: Rate behind fc6 and fc7. Defaults to `0.5`.
+        input_shape: Tuple of integers, height, width and channels. Defaults to `(227, 227, 3)`.
+        dropout: Float, the rate after fc6 and fc7. Defaults to `0.5`.
 
     Returns:
         A `keras.Sequential` from `(batch, *input_shape)` to `(batch, classes)`.
@@ -178,12 +178,12 @@ def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (227, 227, 
 
 
 def vgg16(classes: int = 1000, input_shape: tuple[int, int, int] = (224, 224, 3), dropout: float = 0.5):
-    """Returns VGG-16, 138M parameters, logits.
+    """Returns VGG-16, 138M parameters. The last layer returns logits.
 
     Args:
         classes: Integer, units of the last layer. Defaults to `1000`.
-        input_shape: Height, width and channels. Defaults to `(224, 224, 3)`.
-        dropout: Rate behind fc6 and fc7. Defaults to `0.5`.
+        input_shape: Tuple of integers, height, width and channels. Defaults to `(224, 224, 3)`.
+        dropout: Float, the rate after fc6 and fc7. Defaults to `0.5`.
 
     Returns:
         A `keras.Sequential` from `(batch, *input_shape)` to `(batch, classes)`.

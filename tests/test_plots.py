@@ -1,4 +1,4 @@
-"""A figure shows the numbers it is given, in percent, with axes that say so, and refuses what it cannot show."""
+"""Figures show the given numbers in percent, and reject numbers that they cannot show."""
 
 import itertools
 import types
@@ -59,7 +59,7 @@ def legend(ax):
 
 
 @each_figure
-def test_both_axes_are_labelled_and_the_figure_is_a_column_wide(draw):
+def test_figures_have_labels_and_the_width_of_a_column(draw):
     ax = draw()
     assert ax.get_xlabel()
     assert ax.get_ylabel()
@@ -67,7 +67,7 @@ def test_both_axes_are_labelled_and_the_figure_is_a_column_wide(draw):
 
 
 @each_figure
-def test_given_axes_are_drawn_into_and_settings_stay_as_they_were(draw):
+def test_figures_draw_into_given_axes(draw):
     before = dict(matplotlib.rcParams)
     _, (left, right) = plt.subplots(1, 2)
     assert draw(right) is right
@@ -77,13 +77,13 @@ def test_given_axes_are_drawn_into_and_settings_stay_as_they_were(draw):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_given_axes_keep_the_fonts_of_their_figure():
+def test_figures_keep_the_fonts_of_given_axes():
     with plt.rc_context({"legend.fontsize": 13}):
         ax = plots.sensitivity(scan(), plt.subplots()[1])
     assert {text.get_fontsize() for text in ax.get_legend().get_texts()} == {13}
 
 
-def test_trade_off_draws_every_curve_in_percent():
+def test_trade_off_draws_each_curve_in_percent():
     ax = plots.trade_off(CURVES)
     lines = {line.get_label(): drawn(line) for line in ax.lines if line.get_label() in CURVES}
     assert legend(ax) == list(lines) == list(CURVES)
@@ -91,7 +91,7 @@ def test_trade_off_draws_every_curve_in_percent():
         np.testing.assert_allclose(lines[label], 100 * np.array([sparsities, changes]))
 
 
-def test_trade_off_over_seeds_is_the_mean_in_a_band_from_lowest_to_highest():
+def test_trade_off_draws_the_mean_and_range_of_seeds():
     changes = np.array([[0.0, -0.01, -0.05], [0.01, 0.0, -0.01], [0.005, -0.002, -0.03]])
     ax = plots.trade_off({"L2": (SPARSITIES, changes)})
     (line,) = (line for line in ax.lines if line.get_label() == "L2")
@@ -103,7 +103,7 @@ def test_trade_off_over_seeds_is_the_mean_in_a_band_from_lowest_to_highest():
         np.testing.assert_allclose([heights.min(), heights.max()], [100 * low, 100 * high], atol=1e-12)
 
 
-def test_sensitivity_draws_every_layer_and_the_unpruned_network():
+def test_sensitivity_draws_each_layer_and_the_dense_network():
     ax = plots.sensitivity(scan())
     first, second, reference = ax.lines
     assert legend(ax) == ["conv1", "fc1", "not pruned"]
@@ -113,14 +113,14 @@ def test_sensitivity_draws_every_layer_and_the_unpruned_network():
     assert ax.get_ylabel() == "sparse top k accuracy"
 
 
-def test_no_two_of_sixteen_curves_look_alike_even_without_colour():
+def test_curves_differ_without_color():
     ax = plots.sensitivity(scan([f"conv{i}" for i in range(16)]))
     looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines[:-1]]
     assert len(set(looks)) == 16
     assert all(one[1:] != other[1:] for one, other in itertools.pairwise(looks))
 
 
-def test_a_long_legend_hides_no_curve():
+def test_long_legends_are_beside_the_axes():
     ax = plots.sensitivity(scan([f"conv{i}" for i in range(16)]))
     ax.figure.draw_without_rendering()
     inside, beside = ax.get_window_extent(), ax.get_legend().get_window_extent()
@@ -129,7 +129,7 @@ def test_a_long_legend_hides_no_curve():
     assert beside.x1 <= ax.figure.bbox.x1
 
 
-def test_weights_counts_every_connection_but_the_cut_ones():
+def test_weights_counts_the_surviving_connections():
     ax = plots.weights(WEIGHT, PRUNED)
     for outline, weight in zip(ax.patches, (WEIGHT.ravel(), PRUNED[PRUNED != 0]), strict=True):
         steps = outline.get_xy()[:201]
@@ -138,7 +138,7 @@ def test_weights_counts_every_connection_but_the_cut_ones():
     assert legend(ax) == [f"before: {WEIGHT.size:,}", f"after: {np.count_nonzero(PRUNED):,}"]
 
 
-def test_weights_has_no_zero_on_its_logarithmic_axis():
+def test_weights_has_a_logarithmic_axis_without_zero():
     ax = plots.weights(WEIGHT, PRUNED)
     ax.figure.draw_without_rendering()
     assert ax.get_yscale() == "log"
@@ -163,7 +163,7 @@ def shown(ax):
 
 
 @pytest.mark.parametrize("shape", [(784, 300), (10, 3), (1300, 2)])
-def test_mask_has_a_row_for_every_neuron(shape):
+def test_mask_has_a_row_per_neuron(shape):
     mask = np.random.default_rng(0).random(shape) < 0.1
     ax = plots.mask(mask)
     np.testing.assert_array_equal(shown(ax), mask.T)
@@ -171,14 +171,14 @@ def test_mask_has_a_row_for_every_neuron(shape):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("input", "neuron")
 
 
-def test_mask_of_a_convolution_has_a_row_for_every_filter():
+def test_mask_has_a_row_per_filter():
     kernel = np.random.default_rng(0).random((5, 5, 20, 50)) < 0.1
     ax = plots.mask(kernel)
     np.testing.assert_array_equal(shown(ax), kernel.reshape(500, 50).T)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("place in the patch", "filter")
 
 
-def test_mask_is_the_same_of_a_pruned_and_a_stripped_layer():
+def test_mask_is_the_same_after_strip():
     model = kp.prune(keras.Sequential([keras.Input((8,)), layers.Dense(4)]), kp.TargetSparsity(0.5))
     layer = model.layers[0]
     kp.cut(model)
@@ -188,7 +188,7 @@ def test_mask_is_the_same_of_a_pruned_and_a_stripped_layer():
     np.testing.assert_array_equal(shown(plots.mask(kp.strip(model).layers[0])), mask)
 
 
-def test_density_draws_a_bar_with_its_value_for_every_layer():
+def test_density_draws_a_bar_with_its_value_per_layer():
     ax = plots.density(report([0.08, 0.095, 1.0]))
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([8, 9.5, 100])
     assert [text.get_text() for text in ax.texts] == ["8", "9.5", "100"]
@@ -197,7 +197,7 @@ def test_density_draws_a_bar_with_its_value_for_every_layer():
     assert ax.get_legend() is None
 
 
-def test_density_of_several_reports_groups_their_bars_by_layer():
+def test_density_groups_the_bars_of_several_reports():
     ax = plots.density({"paper": report([0.08, 0.09]), "ours": report([0.06, 0.11])})
     assert legend(ax) == ["paper", "ours"]
     middles = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
@@ -207,7 +207,7 @@ def test_density_of_several_reports_groups_their_bars_by_layer():
     assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(edges))
 
 
-def test_values_of_many_bars_do_not_overlap():
+def test_density_values_do_not_overlap():
     ax = plots.density({"paper": report([0.3] * 16, range(16)), "ours": report([0.3] * 16, range(16))})
     ax.figure.draw_without_rendering()
     heights = sorted((text.get_window_extent().y0, text.get_window_extent().y1) for text in ax.texts)
@@ -221,8 +221,8 @@ REFUSED = {
     "as many changes as sparsities": (lambda: plots.trade_off({"L2": ([0.5], [0.0, 0.1])}), r"curves\['L2'\]"),
     "no seed": (lambda: plots.trade_off({"L2": ([0.5], np.zeros((0, 1)))}), r"curves\['L2'\]"),
     "single numbers": (lambda: plots.trade_off({"L2": (0.5, 0.1)}), r"curves\['L2'\]"),
-    "sparsities in percent": (lambda: plots.trade_off({"L2": ([50], [0.1])}), "divide percent by 100"),
-    "changes in percent": (lambda: plots.trade_off({"L2": ([0.5], [-4.5])}), "divide percent by 100"),
+    "sparsities in percent": (lambda: plots.trade_off({"L2": ([50], [0.1])}), "Divide percent by 100"),
+    "changes in percent": (lambda: plots.trade_off({"L2": ([0.5], [-4.5])}), "Divide percent by 100"),
     "not a number": (lambda: plots.trade_off({"L2": ([0.5, 0.6], [np.nan, 0.0])}), r"curves\['L2'\]"),
     "no layer": (lambda: plots.sensitivity(scan([])), r"scan\.curves=\{\}"),
     "a layer without points": (lambda: plots.sensitivity(Sensitivity({"fc": []}, 1, "auc", 1)), "'fc': "),
@@ -240,7 +240,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("draw", "received"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_shown_is_refused_and_leaves_no_empty_figure(draw, received):
+def test_figures_reject_invalid_numbers(draw, received):
     with pytest.raises(ValueError, match=f"(?s)Received: .*{received}|{received}.*Received: "):
         draw()
     assert not plt.get_fignums()

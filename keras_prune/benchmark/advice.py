@@ -1,97 +1,106 @@
-"""The advice: which runtime and which pattern to deploy a model with, from measurements on the machine at hand."""
+"""Advice on the runtime and the sparsity pattern to deploy a model with, from measurements on this machine."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
-from keras_prune.benchmark.engines import ENGINES
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import model_workloads
 from keras_prune.models.rebuild import plain_model
+from keras_prune.rules.patterns import Pattern
 
-_ENGINES = {engine.name: engine for engine in ENGINES}
 
-
-class Choice(NamedTuple):
-    """What the measurements say about one workload and batch size.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Choice:
+    """Engines worth using for one workload and batch size.
 
     Attributes:
         dense: The fastest dense float32 `Measurement`.
-        sparse: The sparse ones that are faster than that beyond the quartiles of both, fastest first, one for each
-            runtime. None of them: stay dense.
-        quantized: The fastest one that rounds weights to 8 bits, if it is faster than all of these; else `None`. It
-            owes that to the rounding, not to the zeros.
+        sparse: List of the fastest sparse `Measurement` of each runtime, fastest first. Only those are listed whose
+            upper quartile is below the lower quartile of `dense`. If the list is empty, stay dense.
+        quantized: The `Measurement` of an engine that rounds weights to 8 bits, if it is faster than all others, else
+            `None`. Rounding makes it fast, not the zeros.
     """
 
     dense: Measurement
     sparse: list[Measurement]
     quantized: Measurement | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the measurements in types that JSON knows."""
+        return {
+            "dense": self.dense.to_dict(),
+            "sparse": [row.to_dict() for row in self.sparse],
+            "quantized": self.quantized and self.quantized.to_dict(),
+        }
+
+    def __repr__(self):
+        fastest = [*self.sparse, self.dense][0].engine
+        return f"<Choice for {self.dense.workload}, batch {self.dense.batch_size}: {fastest}>"
+
     def __str__(self):
         place = f"{self.dense.workload} at {self.dense.density:.1%}, batch {self.dense.batch_size}"
         dense = f"{self.dense.engine} ({self.dense.microseconds:,.0f} us, {self.dense.weight_bytes / 1e6:,.2f} MB)"
+        line = f"{place}: stay dense, with {dense}; no sparse engine is clearly faster."
         if self.sparse:
-            found = [
-                f"{m.engine}{', if pruned in blocks of 4x1,' if _ENGINES[m.engine].pattern else ''} {self._gain(m)}"
-                for m in self.sparse
-            ]
-            line = f"{place}: {'; '.join(found)}; the fastest dense engine is {dense}."
-        else:
-            line = f"{place}: stay dense, with {dense}; no sparse engine is clearly faster."
+            found = "; ".join(f"{row.engine}{_condition(row)} {_gain(row)}" for row in self.sparse)
+            line = f"{place}: {found}; the fastest dense engine is {dense}."
         if self.quantized:
-            line += (
-                f" With weights rounded to 8 bits, zeros or not, {self.quantized.engine} {self._gain(self.quantized)}."
-            )
+            line += f" With weights rounded to 8 bits, zeros or not, {self.quantized.engine} {_gain(self.quantized)}."
         return line
 
-    def _gain(self, measurement):
-        speed_up = self.dense.microseconds / measurement.microseconds
-        return f"is {speed_up:.1f}x as fast ({measurement.weight_bytes / 1e6:,.2f} MB)"
 
-
-class Advice(NamedTuple):
-    """Which runtime and pattern to deploy a model with; `print` it.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Advice:
+    """Result of `compare_runtimes`. `print` it for one line per workload.
 
     Attributes:
-        choices: List of `Choice`, one for each row of the results that has a dense engine.
-        results: The `Results` that it rests on.
+        choices: List of `Choice`, one for each workload and batch size with a dense engine.
+        results: The `Results` behind the choices.
     """
 
     choices: list[Choice]
     results: Results
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns choices and results in types that JSON knows."""
+        return {"choices": [choice.to_dict() for choice in self.choices], "results": self.results.to_dict()}
+
+    def __repr__(self):
+        return f"<Advice: {self.choices}>"
+
     def __str__(self):
         lines = [str(choice) for choice in self.choices]
-        return "\n".join(lines + [f"left out: {name} - {reason}" for name, reason in self.results.left_out.items()])
+        return "\n".join(lines + [f"left out: {name} - {reason}" for name, reason in self.results.skipped.items()])
 
 
 def advice(results: Results) -> Advice:
-    """Returns what the results of a benchmark say for every workload and batch size."""
+    """Returns the engines worth using for each workload and batch size of a benchmark."""
     choices = []
-    for row in results.rows():
-        baselines = [m for m in row if m.baseline]
-        if not baselines:
+    for group in results.groups():
+        rows = sorted(group, key=lambda row: row.microseconds)
+        dense = next((row for row in rows if row.baseline), None)
+        if dense is None:
             continue
-        dense = min(baselines, key=lambda m: m.microseconds)
-        faster = [m for m in row if not m.baseline and m.high < dense.low]
-        faster.sort(key=lambda m: m.microseconds)
+        faster = [row for row in rows if not row.baseline and row.high < dense.low]
         sparse: dict[str, Measurement] = {}
-        for measurement in faster:
-            if not _ENGINES[measurement.engine].quantized:
-                sparse.setdefault(_ENGINES[measurement.engine].runtime(), measurement)
-        quantized = faster[0] if faster and _ENGINES[faster[0].engine].quantized else None
+        for row in faster:
+            if not row.quantized:
+                sparse.setdefault(row.runtime, row)
+        quantized = faster[0] if faster and faster[0].quantized else None
         choices.append(Choice(dense, list(sparse.values()), quantized))
     return Advice(choices, results)
 
 
 def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advice:
-    """Measures a model, and its dense layers each on its own, with every engine that is installed, and says what to do.
+    """Measures a model and each of its dense layers with all installed engines, and returns which are worth using.
 
-    Whole models run on TensorFlow, LiteRT and, with KERAS_BACKEND=jax, on JAX; the other runtimes know single layers.
-    The command line `python -m keras_prune.tools.benchmark` does the same for several batch sizes, with a progress bar.
+    TensorFlow, LiteRT and, with `KERAS_BACKEND=jax`, JAX run whole models. The other runtimes run single layers. The
+    command `python -m keras_prune.tools.benchmark` measures several batch sizes and shows a progress bar.
 
     Args:
-        model: Built Keras model, pruned or plain. It is not changed. One that is subclassed or has not one input and
-            one output is not measured as a whole.
+        model: Built Keras model, pruned or plain. It is not changed. Of a subclassed model, or a model with several
+            inputs or outputs, only the layers are measured.
         batch_size: Integer, inputs per call. Defaults to `1`.
         device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
 
@@ -99,7 +108,8 @@ def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advic
         `Advice`.
 
     Raises:
-        ValueError: If an argument is none of the above, or the model is not built or not of Keras 3.
+        ValueError: If `batch_size` is not a positive integer, no installed engine has the device, or `model` is not a
+            built Keras 3 model.
 
     Example:
 
@@ -113,3 +123,11 @@ def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advic
     """
     with plain_model(model) as plain:
         return advice(benchmark(model_workloads(plain), [batch_size], device, rounds=5))
+
+
+def _condition(row):
+    return "" if row.pattern == Pattern() else f", if pruned in {row.pattern},"
+
+
+def _gain(row):
+    return f"is {row.speed_up:.1f}x as fast ({row.weight_bytes / 1e6:,.2f} MB)"

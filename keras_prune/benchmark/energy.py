@@ -1,8 +1,8 @@
-"""An estimate of the energy that one input costs, from the paper's Fig. 1; `python -m keras_prune.benchmark.energy`.
+"""Estimate the energy for one input from Fig. 1 of the paper: `python -m keras_prune.benchmark.energy`.
 
-It counts what the figure prices: each connection that is left is fetched once, from DRAM or from on-chip SRAM, its
-relative index with it (5 bits in dense layers, 8 in convolutions, against 32 of the weight), and each use is one
-multiplication and one addition. Activations, control and leakage are not counted, and zero activations are not skipped.
+Each surviving connection is fetched once from DRAM or on-chip SRAM, together with its relative index. The weight takes
+32 bits, the index 5 bits in dense layers and 8 bits in convolutions. Each use of a connection takes one multiplication
+and one addition. Activations, control and leakage are not counted, and zero activations are not skipped.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,15 @@ PICOJOULES = {
 
 
 def energy(rows: Sequence[PaperRow], pruned: bool = True, memory: str = "DRAM") -> float:
-    """Returns the microjoules that one input costs.
+    """Returns the energy for one input in microjoules.
 
     Args:
         rows: List of `PaperRow`, the layers of a network without the total, as in `keras_prune.networks.TABLES`.
-        pruned: Boolean, whether the layers have their `density` and relative indices, or all their weights. Defaults to
-            `True`.
-        memory: `"DRAM"` or `"SRAM"`, where the weights are. Defaults to `"DRAM"`.
+        pruned: Boolean, whether to count the layers at their `density` and with relative indices. Defaults to `True`.
+        memory: `"DRAM"` or `"SRAM"`, which stores the weights. Defaults to `"DRAM"`.
 
     Raises:
-        ValueError: If `memory` is none of these.
+        ValueError: If `memory` is invalid.
 
     Example:
 
@@ -42,7 +41,7 @@ def energy(rows: Sequence[PaperRow], pruned: bool = True, memory: str = "DRAM") 
     (24492, 2546, 35)
     """
     if memory not in ("DRAM", "SRAM"):
-        raise ValueError(f"memory must be 'DRAM' or 'SRAM'. Received: memory={memory!r}")
+        raise ValueError(f"`memory` must be 'DRAM' or 'SRAM'. Received: memory={memory!r}")
     picojoules = 0.0
     for row in rows:
         density = row.density / 100 if pruned else 1.0

@@ -35,14 +35,14 @@ ENGINES: tuple[type[Engine], ...] = (
 
 
 def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[str, str]]:
-    """Returns the engines that can run on a device of this machine, and by name why the others cannot.
+    """Returns the engines that can run on a device of this machine, and the reason for each other engine by name.
 
     Args:
         device: String, such as `"cpu:0"` or `"gpu:0"`.
         engines: Tuple of `Engine` classes to choose from. Defaults to all.
 
     Raises:
-        ValueError: If no engine that is installed has such a device.
+        ValueError: If no installed engine has such a device.
 
     Example:
 
@@ -53,10 +53,10 @@ def available(device: str, engines=ENGINES) -> tuple[list[type[Engine]], dict[st
     """
     absent = {engine.name: reason for engine in engines if (reason := engine.missing())}
     devices = {engine: engine.devices() for engine in engines if engine.name not in absent}
-    every = sorted(set().union(*devices.values()))
-    if device not in every:
-        raise ValueError(f"`device` must be one that an installed engine can use: {every}. Received: device={device!r}")
+    known = sorted(set().union(*devices.values()))
+    if device not in known:
+        raise ValueError(f"`device` must be a device of an installed engine: {known}. Received: device={device!r}")
     for engine, own in devices.items():
         if device not in own:
-            absent[engine.name] = f"it runs on {' and '.join(own)}, not on {device}"
+            absent[engine.name] = f"the engine runs on {' and '.join(own)}, not on {device}"
     return [engine for engine in engines if engine.name not in absent], absent

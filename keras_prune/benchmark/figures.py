@@ -1,15 +1,20 @@
-"""Figures of a benchmark: time against density, and speed-ups. They need matplotlib."""
+"""Figures of a benchmark: time against density, and speed-ups. They require matplotlib."""
 
+import collections
 import math
+from collections.abc import Iterator
 
 from matplotlib import colormaps, ticker
+from matplotlib.axes import Axes
 
 from keras_prune.benchmark.results import Results
-from keras_prune.plots import _REFERENCE, _axes, _legend, _look
+from keras_prune.plots.style import REFERENCE, add_legend, axes_or_new, curve_style
 
 
 def time_against_density(results: Results, workload: str, batch_size: int, ax=None):
-    """Draws the time of each engine against the density, and a dotted line where it crosses the fastest dense one.
+    """Draws the time of each engine against the density.
+
+    A dotted line shows the density at which an engine becomes faster than the fastest dense one.
 
     Args:
         results: `Results` of several densities.
@@ -17,75 +22,93 @@ def time_against_density(results: Results, workload: str, batch_size: int, ax=No
         batch_size: Integer, the batch size to draw.
         ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
 
+    Returns:
+        The axes.
+
     Raises:
-        ValueError: If there are not two densities of the workload and batch size, or no dense engine.
+        ValueError: If the results lack a second density of the workload and batch size, or a dense engine.
     """
-    rows = [row for row in results.rows() if (row[0].workload, row[0].batch_size) == (workload, batch_size)]
-    dense = {row[0].density: min((m.microseconds for m in row if m.baseline), default=math.nan) for row in rows}
-    if len(dense) < 2 or not all(map(math.isfinite, dense.values())):
+    rows = [row for row in results.rows if (row.workload, row.batch_size) == (workload, batch_size)]
+    dense, curves = {}, collections.defaultdict(list)
+    for row in rows:
+        point = (100 * row.density, row.microseconds)
+        if row.baseline:
+            dense[point[0]] = min(point[1], dense.get(point[0], math.inf))
+        else:
+            curves[row.engine].append(point)
+    densities = sorted({100 * row.density for row in rows})
+    if len(densities) < 2 or densities != sorted(dense):
         raise ValueError(
-            "time_against_density needs two densities and a dense engine. "
-            f"Received: workload={workload!r}, batch_size={batch_size} with densities {sorted(dense)}"
+            "time_against_density needs two densities, and a dense engine at each. Received: "
+            f"workload={workload!r}, batch_size={batch_size} with densities of {densities} percent"
         )
-    curves: dict[str, list] = {}
-    for measurement in (m for row in rows for m in row if not m.baseline):
-        curves.setdefault(measurement.engine, []).append((100 * measurement.density, measurement.microseconds))
-    fastest = sorted((100 * density, time) for density, time in dense.items())
-    places = {
-        entry["engine"]: entry["density"]
-        for entry in results.crossovers()
-        if (entry["workload"], entry["batch_size"]) == (workload, batch_size)
+    crossings = {
+        one.engine: 100 * one.density
+        for one in results.crossovers()
+        if (one.workload, one.batch_size) == (workload, batch_size)
     }
-    with _axes(ax) as drawn:
-        drawn.plot(*zip(*fastest, strict=True), color="0.4", linewidth=1.5, label="fastest dense")
+    with axes_or_new(ax) as drawn:
+        drawn.plot(densities, [dense[density] for density in densities], color="0.4", lw=1.5, label="fastest dense")
         for index, (engine, points) in enumerate(curves.items()):
-            look = _look(index)
-            drawn.plot(*zip(*sorted(points), strict=True), label=engine, **look)
-            place = places.get(engine, 0)
-            if 0 < place < math.inf:
-                drawn.axvline(100 * place, color=look["color"], linewidth=0.6, linestyle=":")
+            style = curve_style(index)
+            drawn.plot(*zip(*sorted(points), strict=True), label=engine, **style)
+            if 0 < crossings.get(engine, 0) < math.inf:
+                drawn.axvline(crossings[engine], color=style["color"], linewidth=0.6, linestyle=":")
         drawn.set(xscale="log", yscale="log", xlabel="connections left (%)", ylabel="time (us)")
-        drawn.set_xticks([density for density, _ in fastest], [f"{density:g}" for density, _ in fastest])
+        drawn.set_xticks(densities, [f"{density:g}" for density in densities])
         drawn.xaxis.set_minor_locator(ticker.NullLocator())
         drawn.set_title(f"{workload}, batch {batch_size}", fontsize="medium")
-        _legend(drawn)
+        add_legend(drawn)
     return drawn
 
 
 def speed_ups(results: Results, batch_size: int, ax=None):
-    """Draws for every workload by how much each engine that is not a dense one is faster than the fastest dense one.
+    """Draws the speed-up of each engine over the fastest dense one, for each workload.
 
     Args:
         results: `Results`.
         batch_size: Integer, the batch size to draw.
         ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
 
+    Returns:
+        The axes.
+
     Raises:
-        ValueError: If there is nothing of that batch size to draw.
+        ValueError: If the results lack dense or other engines of that batch size.
     """
-    rows = [row for row in results.rows() if row[0].batch_size == batch_size and any(m.baseline for m in row)]
-    engines = list(dict.fromkeys(m.engine for row in rows for m in row if not m.baseline))
+    rows = [row for row in results.rows if row.batch_size == batch_size and row.speed_up is not None]
+    names = [f"{row.workload}, {row.density:.1%}" for row in rows]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    engines = list(dict.fromkeys(row.engine for row in rows if not row.baseline))
     if not engines:
         raise ValueError(
             "speed_ups needs dense and other engines of one batch size. "
-            f"Received: batch_size={batch_size}, and engines {sorted({m.engine for m in results.measurements})}"
+            f"Received: batch_size={batch_size}, and engines {sorted({row.engine for row in results.rows})}"
         )
     thickness = 0.8 / len(engines)
-    with _axes(ax, height=0.6 + (0.1 + 0.07 * len(engines)) * len(rows)) as drawn:
+    with axes_or_new(ax, height=0.6 + (0.1 + 0.07 * len(engines)) * len(places)) as drawn:
         for index, engine in enumerate(engines):
             bars = [
-                (place, speed_up)
-                for place, row in enumerate(rows)
-                for measurement, speed_up in zip(row, results.speed_ups(row), strict=True)
-                if measurement.engine == engine
+                (places[name] + (index - (len(engines) - 1) / 2) * thickness, row.speed_up - 1)
+                for name, row in zip(names, rows, strict=True)
+                if row.engine == engine
             ]
-            places = [place + (index - (len(engines) - 1) / 2) * thickness for place, _ in bars]
-            gains = [speed_up - 1 for _, speed_up in bars]  # Bars grow from 1: to the right faster, to the left slower.
-            drawn.barh(places, gains, thickness, left=1, label=engine, color=colormaps["tab20"](index))
-        drawn.axvline(1, **_REFERENCE | {"zorder": 3})
-        drawn.set_yticks(range(len(rows)), [f"{row[0].workload}, {row[0].density:.1%}" for row in rows])
+            # Bars start at 1: faster engines grow to the right, slower ones to the left.
+            drawn.barh(*zip(*bars, strict=True), thickness, left=1, label=engine, color=colormaps["tab20"](index))
+        drawn.axvline(1, **REFERENCE | {"zorder": 3})
+        drawn.set_yticks(range(len(places)), list(places))
         drawn.invert_yaxis()
         drawn.set(xscale="log", xlabel=f"speed-up over fastest dense, batch {batch_size}")
         drawn.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         drawn.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
     return drawn
+
+
+def all_figures(results: Results) -> Iterator[tuple[str, Axes]]:
+    """Yields the name and the axes of each figure that the results have the numbers for."""
+    compared = [row for row in results.rows if row.speed_up is not None and not row.baseline]
+    for batch_size in dict.fromkeys(row.batch_size for row in compared):
+        yield f"speed_ups_batch_{batch_size}", speed_ups(results, batch_size)
+    for one in {(one.workload, one.batch_size): one for one in results.crossovers()}.values():
+        name = f"density_{one.workload.replace('/', '_')}_batch_{one.batch_size}"
+        yield name, time_against_density(results, one.workload, one.batch_size)

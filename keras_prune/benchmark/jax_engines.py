@@ -1,4 +1,4 @@
-"""Engines on JAX: dense, and the two formats of `jax.experimental.sparse`."""
+"""Engines on JAX: dense, the formats of `jax.experimental.sparse`, and ELLPACK."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_prune.sparse.matrices import ELL, Connections
 class JaxDense(Engine):
     """`jax.jit`. Whole models need KERAS_BACKEND=jax; single layers do not."""
 
-    name = "JAX"
+    name = runtime = "JAX"
     baseline = True
     packages = ("jax",)
 
@@ -38,7 +38,7 @@ class JaxDense(Engine):
         for kind in ("cpu", "gpu"):
             try:
                 found += [f"{kind}:{index}" for index in range(len(jax.devices(kind)))]
-            except RuntimeError:  # JAX was installed without it, or finds none.
+            except RuntimeError:  # JAX was installed without this kind of device, or finds none.
                 continue
         return found
 
@@ -101,7 +101,7 @@ class JaxCOO(JaxCSR):
 
 
 class JaxELL(JaxCSR):
-    """ELLPACK, as `keras_prune.to_sparse(model, "ell")` has it."""
+    """ELLPACK, the format of `keras_prune.to_sparse(model, "ell")`."""
 
     name = "JAX ELL"
     kernel = "ell"

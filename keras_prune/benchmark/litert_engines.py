@@ -7,12 +7,13 @@ import tempfile
 import keras
 
 from keras_prune.benchmark.engine import Engine, threads
+from keras_prune.rules.patterns import Blocks
 
 
 class LiteRT(Engine):
-    """The LiteRT interpreter with its default delegate, float32. Its memory is that of the file."""
+    """The LiteRT interpreter with its default delegate, float32. `weight_bytes` is the size of the file."""
 
-    name = "LiteRT"
+    name = runtime = "LiteRT"
     baseline = True
     packages = ("ai_edge_litert", "tensorflow")
     optimizations: tuple[str, ...] = ()
@@ -31,7 +32,7 @@ class LiteRT(Engine):
     def missing(cls):
         reason = super().missing()
         if reason is None and keras.backend.backend() != "tensorflow":
-            reason = f"its files are written with KERAS_BACKEND=tensorflow, and Keras runs on {keras.backend.backend()}"
+            reason = f"the export needs KERAS_BACKEND=tensorflow, and Keras runs on {keras.backend.backend()}"
         return reason
 
     def prepare(self, inputs):
@@ -65,7 +66,7 @@ class LiteRTInt8(LiteRT):
 
 
 class LiteRTSparse(LiteRT):
-    """Sparse encoding; zeros that are in no blocks are unpacked into dense weights when the file is loaded."""
+    """Sparse encoding. The runtime unpacks zeros outside of blocks into dense weights when it loads the file."""
 
     name = "LiteRT sparse"
     baseline = False
@@ -73,7 +74,7 @@ class LiteRTSparse(LiteRT):
 
 
 class LiteRTBlocks(LiteRTSparse):
-    """Sparse encoding of zeros in blocks of 4 inputs of a neuron, which has a kernel of its own."""
+    """Sparse encoding of zeros in blocks of 4 inputs of a neuron, which has its own kernel."""
 
     name = "LiteRT sparse 4x1"
-    pattern = "4x1"
+    pattern = Blocks((4, 1))

@@ -9,7 +9,7 @@ from keras_prune.sparse.matrices import Connections
 class PyTorchDense(Engine):
     """`torch.matmul`."""
 
-    name = "PyTorch"
+    name = runtime = "PyTorch"
     baseline = True
     packages = ("torch",)
 

@@ -1,142 +1,160 @@
-"""The results of a benchmark: a table to read, a dict for JSON, rows for CSV."""
+"""Results of a benchmark."""
 
+import collections
 import dataclasses
 import importlib.metadata
 import itertools
 import math
+import operator
 import platform
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
-from rich.table import Table
 
-from keras_prune.analysis.tables import table_with_lines
+from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.benchmark.engine import threads
+from keras_prune.rules.patterns import Pattern
 
 _LIBRARIES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "scipy", "mkl", "numpy")
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """One engine on one workload and batch size.
+class Measurement(NamedTuple):
+    """Times of one engine on one workload and batch size: a row of `Results`.
 
     Attributes:
         workload: Name of the `Workload`.
-        density: Share of its connections that is left.
+        density: Share of its connections that survive.
         batch_size: Inputs per call.
         engine: Name of the `Engine`.
+        runtime: Name of its runtime.
+        pattern: `Pattern` of the zeros in the weights.
         baseline: Whether the engine computes densely in float32.
+        quantized: Whether the engine rounds weights to 8 bits.
         microseconds: Median of the calls.
-        low, high: Quartiles of the calls, in microseconds.
-        calls: How many calls were timed.
-        weight_bytes: What the weights take in memory.
-        difference: Largest difference from the dense outputs, of the largest output.
+        low: Lower quartile of the calls, in microseconds.
+        high: Upper quartile of the calls, in microseconds.
+        calls: Number of timed calls.
+        weight_bytes: Memory of the weights.
+        difference: Largest difference from the dense outputs, as a share of the largest output.
+        speed_up: Time of the fastest dense engine on the same workload and batch size, over the time of this engine.
+            `None` without a dense engine.
     """
 
     workload: str
     density: float
     batch_size: int
     engine: str
+    runtime: str
+    pattern: Pattern
     baseline: bool
+    quantized: bool
     microseconds: float
     low: float
     high: float
     calls: int
     weight_bytes: int
     difference: float
+    speed_up: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values of the row by name."""
+        return self._asdict() | {"pattern": repr(self.pattern)}
 
 
-@dataclasses.dataclass
-class Results:
-    """What a benchmark measured; `print` it for the table.
+class Crossover(NamedTuple):
+    """Density below which a sparse engine is faster than the fastest dense engine.
 
     Attributes:
-        measurements: List of `Measurement`.
-        absent: Dict from the name of every engine that cannot run on this machine to the reason.
-        refused: Dict from `(workload, engine)` to the reason why that engine was not timed there.
-        machine: Dict of what it was measured on.
-        left_out: Dict from the name of every workload that no engine can run to the reason.
+        workload: Name of the `Workload`.
+        batch_size: Inputs per call.
+        engine: Name of the `Engine`.
+        density: Float, interpolated between the logarithms of densities and speed-ups. 0 if the engine is slower at
+            all densities, and infinity if it is faster at all.
     """
 
-    measurements: list[Measurement]
-    absent: dict[str, str]
+    workload: str
+    batch_size: int
+    engine: str
+    density: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values by name. An infinite density is `None`."""
+        return self._asdict() | {"density": self.density if math.isfinite(self.density) else None}
+
+    def __str__(self):
+        below = f"below a density of {self.density:.1%}" if math.isfinite(self.density) else "at all these densities"
+        comparison = f"faster than dense {below}" if self.density else "slower than dense at all these densities"
+        return f"{self.workload}, batch {self.batch_size}: {self.engine} is {comparison}"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Results:
+    """Results of a benchmark. `print` them for the table.
+
+    Attributes:
+        rows: List of `Measurement`.
+        refused: Dict from `(workload, engine)` to the reason why the engine was not timed on the workload.
+        skipped: Dict from the name of each workload that no engine can run to the reason.
+        absent: Dict from the name of each engine that cannot run on this machine to the reason.
+        machine: Dict of the hardware and library versions.
+    """
+
+    rows: list[Measurement]
     refused: dict[tuple[str, str], str]
+    skipped: dict[str, str]
+    absent: dict[str, str]
     machine: dict[str, object]
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def rows(self) -> list[list[Measurement]]:
-        """Returns the measurements in lists of those that compete: same workload, density and batch size."""
-        return [list(group) for _, group in itertools.groupby(self.measurements, _place)]
+    def groups(self) -> list[list[Measurement]]:
+        """Returns the rows in lists with the same workload, density and batch size."""
+        key = operator.attrgetter("workload", "density", "batch_size")
+        return [list(group) for _, group in itertools.groupby(self.rows, key)]
 
-    def speed_ups(self, row: list[Measurement]) -> list[float | None]:
-        """Returns by how much each measurement of a row is faster than the row's fastest dense one, if it has one."""
-        dense = min((m.microseconds for m in row if m.baseline), default=None)
-        return [None if dense is None else dense / m.microseconds for m in row]
+    def crossovers(self) -> list[Crossover]:
+        """Returns a `Crossover` for each engine that was measured at several densities."""
+        curves = collections.defaultdict(list)
+        for row in self.rows:
+            if row.speed_up is not None and not row.baseline:
+                curves[row.workload, row.batch_size, row.engine].append((row.density, row.speed_up))
+        return [Crossover(*key, _crossover(sorted(points))) for key, points in curves.items() if len(points) > 1]
 
-    def crossovers(self) -> list[dict]:
-        """Returns for every engine that was measured at several densities where it becomes faster than dense.
-
-        Returns:
-            A list of dicts with `workload`, `batch_size`, `engine` and `density`: below it the engine is faster than
-            the fastest dense one, interpolated between the logarithms of densities and speed-ups. 0 if it is faster
-            at none of the densities, and infinity if at all of them.
-        """
-        curves: dict[tuple, list] = {}
-        for row in self.rows():
-            for measurement, speed_up in zip(row, self.speed_ups(row), strict=True):
-                if speed_up is not None and not measurement.baseline:
-                    key = (measurement.workload, measurement.batch_size, measurement.engine)
-                    curves.setdefault(key, []).append((measurement.density, speed_up))
-        return [
-            {"workload": workload, "batch_size": batch_size, "engine": engine, "density": _crossover(sorted(points))}
-            for (workload, batch_size, engine), points in curves.items()
-            if len(points) > 1
-        ]
-
-    def as_rows(self) -> list[dict]:
-        """Returns a dict for each measurement, `speed_up` over the fastest dense engine included."""
-        return [
-            dataclasses.asdict(measurement) | {"speed_up": speed_up}
-            for row in self.rows()
-            for measurement, speed_up in zip(row, self.speed_ups(row), strict=True)
-        ]
-
-    def as_dict(self) -> dict:
-        """Returns everything in types that JSON knows; infinite densities as `None`."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything in types that JSON knows."""
         return {
-            "machine": self.machine,
-            "measurements": self.as_rows(),
-            "crossovers": [
-                entry | {"density": entry["density"] if math.isfinite(entry["density"]) else None}
-                for entry in self.crossovers()
-            ],
-            "left_out": self.left_out,
-            "absent": self.absent,
+            "machine": dict(self.machine),
+            "rows": [row.to_dict() for row in self.rows],
+            "crossovers": [crossover.to_dict() for crossover in self.crossovers()],
+            "skipped": dict(self.skipped),
+            "absent": dict(self.absent),
             "refused": [{"workload": w, "engine": e, "reason": reason} for (w, e), reason in self.refused.items()],
         }
 
+    def __repr__(self):
+        return f"<Results: {len(self.rows)} measurements on {self.machine.get('device')}>"
+
     def __str__(self):
-        table = Table(title="fastest of each row: *, speed-up over its fastest dense float32 engine")
-        table.add_column("workload", overflow="fold")
-        table.add_column("engine", overflow="fold")
-        for heading in ("density", "batch", "us", "quartiles", "speed-up", "weights, MB"):
-            table.add_column(heading, justify="right")
-        for row in self.rows():
-            fastest = min(m.microseconds for m in row)
-            for measurement, speed_up in zip(row, self.speed_ups(row), strict=True):
-                star = "*" if measurement.microseconds == fastest else " "
+        title = "fastest of each row: *, speed-up over its fastest dense float32 engine"
+        table = new_table(
+            title, ["workload", "engine"], ("density", "batch", "us", "quartiles", "speed-up", "weights, MB")
+        )
+        for group in self.groups():
+            fastest = min(row.microseconds for row in group)
+            for row in group:
+                star = "*" if row.microseconds == fastest else " "
                 table.add_row(
-                    measurement.workload,
-                    measurement.engine,
-                    f"{measurement.density:.1%}",
-                    str(measurement.batch_size),
-                    f"{measurement.microseconds:,.0f}",
-                    f"{measurement.low:,.0f}-{measurement.high:,.0f}",
-                    "-" if speed_up is None else f"{star}{speed_up:.2f}x",
-                    f"{measurement.weight_bytes / 1e6:,.2f}",
+                    row.workload,
+                    row.engine,
+                    f"{row.density:.1%}",
+                    str(row.batch_size),
+                    f"{row.microseconds:,.0f}",
+                    f"{row.low:,.0f}-{row.high:,.0f}",
+                    "-" if row.speed_up is None else f"{star}{row.speed_up:.2f}x",
+                    f"{row.weight_bytes / 1e6:,.2f}",
                 )
             table.add_section()
-        lines = [_crossover_line(entry) for entry in self.crossovers()]
-        lines += [f"left out: {name} - {reason}" for name, reason in self.left_out.items()]
+        lines = [str(crossover) for crossover in self.crossovers()]
+        lines += [f"left out: {name} - {reason}" for name, reason in self.skipped.items()]
         lines += [f"absent: {name} - {reason}" for name, reason in self.absent.items()]
         lines += [
             f"not timed: {engine} on {workload} - {reason}" for (workload, engine), reason in self.refused.items()
@@ -145,8 +163,14 @@ class Results:
         return table_with_lines(table, lines)
 
 
+def with_speed_ups(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Returns measurements of one workload and batch size with their speed-up over the fastest dense engine."""
+    dense = min((row.microseconds for row in rows if row.baseline), default=None)
+    return [row if dense is None else row._replace(speed_up=dense / row.microseconds) for row in rows]
+
+
 def this_machine(device: str) -> dict[str, object]:
-    """Returns what measurements depend on: processor, cores, device, and the versions of the libraries."""
+    """Returns processor, cores, device and library versions, which measurements depend on."""
     versions = {}
     for library in _LIBRARIES:
         try:
@@ -163,10 +187,6 @@ def this_machine(device: str) -> dict[str, object]:
     }
 
 
-def _place(measurement):
-    return measurement.workload, measurement.density, measurement.batch_size
-
-
 def _crossover(points) -> float:
     """Returns the density below which a curve of `(density, speed_up)`, in order of density, stays above 1."""
     if points[0][1] <= 1:
@@ -176,12 +196,3 @@ def _crossover(points) -> float:
             share = math.log(speed_up) / (math.log(speed_up) - math.log(next_speed_up))
             return math.exp(math.log(density) + share * math.log(next_density / density))
     return math.inf
-
-
-def _crossover_line(entry) -> str:
-    place = f"{entry['workload']}, batch {entry['batch_size']}: {entry['engine']}"
-    if entry["density"] == 0:
-        return f"{place} is slower than dense at all these densities"
-    if entry["density"] == math.inf:
-        return f"{place} is faster than dense at all these densities"
-    return f"{place} is faster than dense below a density of {entry['density']:.1%}"

@@ -1,4 +1,4 @@
-"""Runs the engines of the benchmark: each is checked against the dense result, then all are timed in turns."""
+"""Measure the engines of the benchmark: each is compared with the dense result, then all are timed in turns."""
 
 import contextlib
 import sys
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+from keras import ops
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_prune.benchmark.engine import UnsupportedModelError
+from keras_prune.benchmark.engine import Engine, UnsupportedModelError
 from keras_prune.benchmark.engines import ENGINES, available
-from keras_prune.benchmark.results import Measurement, Results, this_machine
+from keras_prune.benchmark.results import Measurement, Results, this_machine, with_speed_ups
 from keras_prune.benchmark.workloads import Workload
 from keras_prune.sparse.timing import interleave
 
@@ -23,56 +24,71 @@ def benchmark(
     engines=ENGINES,
     console=None,
 ) -> Results:
-    """Times every engine on every workload and batch size.
+    """Measures all engines on all workloads and batch sizes.
 
-    All engines of one row run in turns within the same minute, so that their ratios hold where the absolute times
-    drift. An engine that fails or whose outputs differ from the dense result is not timed but reported, and so is a
-    workload that Keras itself does not run.
+    The engines of one workload and batch size run in turns within the same minute, so that their ratios hold even if
+    the machine slows down. An engine that fails, or whose outputs differ from the dense result, is reported instead of
+    timed. A workload that Keras cannot run is reported too.
 
     Args:
         workloads: List of `Workload`.
         batch_sizes: Integers, inputs per call. Defaults to `(1, 64)`.
         device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
-        rounds: Integer, turns of every engine, each of about 30 ms. Defaults to `10`.
-        engines: Tuple of `Engine` classes. Defaults to all.
+        rounds: Integer, number of turns of each engine. A turn takes about 30 ms. Defaults to `10`.
+        engines: List of `Engine` classes. Defaults to `ENGINES`, all.
         console: `rich.console.Console` for the progress bar. Defaults to `None`, no bar.
 
     Returns:
         `Results`.
 
     Raises:
-        ValueError: If an argument is none of the above, or no engine that is installed has such a device.
+        ValueError: If `batch_sizes` or `rounds` are not positive integers, or no installed engine has the device.
 
     Example:
 
     >>> from keras_prune.benchmark.runner import benchmark
     >>> from keras_prune.benchmark.scipy_engines import SciPyCSR
-    >>> from keras_prune.benchmark.workloads import Workload, _random_layer
-    >>> workload = Workload("small", 0.1, _random_layer((64, 32), 0.1))
-    >>> results = benchmark([workload], batch_sizes=[1], rounds=1, engines=[SciPyCSR])
-    >>> len(results.measurements) + len(results.absent)
-    1
+    >>> from keras_prune.benchmark.workloads import model_workloads
+    >>> layer = keras.layers.Dense(32, use_bias=False, name="fc")
+    >>> workloads = model_workloads(keras.Sequential([keras.Input((64,)), layer], name="small"))
+    >>> benchmark(workloads, batch_sizes=[1], rounds=1, engines=[SciPyCSR])
+    <Results: 2 measurements on cpu:0>
     """
     for name, numbers in (("batch_sizes", batch_sizes), ("rounds", [rounds])):
         if not numbers or any(type(number) is not int or number < 1 for number in numbers):
-            raise ValueError(f"{name} must be integers of at least 1. Received: {name}={list(numbers)}")
+            raise ValueError(f"`{name}` must be integers of at least 1. Received: {name}={list(numbers)}")
     present, absent = available(device, engines)
-    results = Results([], absent, {}, this_machine(device))
+    rows: list[Measurement] = []
+    refused: dict[tuple[str, str], str] = {}
+    skipped: dict[str, str] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=console is None, transient=True) as progress, full_float32(device):
         task = progress.add_task("", total=len(workloads) * len(present) * (1 + len(batch_sizes) * rounds))
         for workload in workloads:
             progress.update(task, description=f"{workload.name} at {workload.density:.1%}")
-            _run(workload, batch_sizes, device, rounds, present, results, lambda: progress.advance(task))
-    return results
+            try:
+                with keras.device(device):
+                    models = {pattern: workload.build(pattern) for pattern in {one.pattern for one in present}}
+                    loaded, reasons = load(present, models, device)
+                progress.advance(task, len(present))
+                for inputs, expected in _references(models, batch_sizes) if loaded else []:
+                    calls, differences, failures = verify(loaded, inputs, expected)
+                    reasons |= failures
+                    times = interleave(calls, rounds, 0.03, lambda: progress.advance(task))
+                    rows += measure(workload, len(inputs), loaded, times, differences)
+            except UnsupportedModelError as error:
+                skipped[workload.name] = str(error)
+                continue
+            refused |= {(workload.name, engine): reason for engine, reason in reasons.items()}
+    return Results(rows, refused, skipped, absent, this_machine(device))
 
 
 @contextlib.contextmanager
 def full_float32(device: str):
-    """Keeps a GPU from rounding the factors of float32 products to TF32.
+    """Context in which a GPU does not round the factors of float32 products to TF32.
 
     Args:
-        device: String, `"cpu:0"` or `"gpu:0"`. On a CPU nothing is changed.
+        device: String, `"cpu:0"` or `"gpu:0"`. On a CPU, nothing changes.
     """
     with contextlib.ExitStack() as stack:
         if device.startswith("gpu"):
@@ -85,67 +101,109 @@ def full_float32(device: str):
         yield
 
 
-def _run(workload, batch_sizes, device, rounds, engines, results, advance):
-    loaded, models = {}, {}
-    with keras.device(device):
+def load(engines, models, device: str) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Loads models into engines.
+
+    Args:
+        engines: List of `Engine` classes.
+        models: Dict from `Pattern` to the Keras model with this pattern, or to `None` if it cannot have the pattern.
+        device: String, such as `"cpu:0"`.
+
+    Returns:
+        The engines by name, and by name the reason for each engine that cannot run its model.
+    """
+    loaded, refused = {}, {}
+    for engine in engines:
+        if models[engine.pattern] is None:
+            refused[engine.name] = f"the workload cannot be pruned in {engine.pattern}"
+            continue
         try:
-            for pattern in dict.fromkeys(engine.pattern for engine in engines):
-                models[pattern] = workload.build(pattern)
-        except UnsupportedModelError as error:
-            results.left_out[workload.name] = str(error)
-            return
-        for engine in engines:
-            advance()
-            if models[engine.pattern] is None:
-                results.refused[workload.name, engine.name] = f"there is no {engine.pattern} pattern of it to run"
-                continue
-            try:
-                loaded[engine.name] = engine(models[engine.pattern], device)
-            except Exception as error:  # What a runtime raises on a model that it does not know is its own business.
-                results.refused[workload.name, engine.name] = _reason(error)
-    for batch_size in batch_sizes if loaded else []:
+            loaded[engine.name] = engine(models[engine.pattern], device)
+        except Exception as error:  # A runtime may raise anything if it cannot run a model.
+            refused[engine.name] = _reason(error)
+    return loaded, refused
+
+
+def verify(loaded: dict[str, Engine], inputs, expected) -> tuple[dict, dict[str, float], dict[str, str]]:
+    """Compares the outputs of engines with the dense outputs.
+
+    Args:
+        loaded: Dict from name to `Engine`.
+        inputs: Array of shape `(batch, ...)`.
+        expected: Dict from `Pattern` to the outputs of the Keras model with this pattern.
+
+    Returns:
+        By name, the functions that run the engines on the inputs, the relative differences of their outputs, and the
+        reasons why other engines failed.
+    """
+    calls, differences, refused = {}, {}, {}
+    for name, engine in loaded.items():
+        reference = expected[engine.pattern]
         try:
-            inputs = _inputs(next(filter(None, models.values())), batch_size)
-            expected = {pattern: _outputs(model, inputs) for pattern, model in models.items() if model}
+            call = engine.prepare(inputs)
+            difference = float(np.abs(engine.to_numpy(call()) - reference).max() / np.abs(reference).max())
         except Exception as error:
-            results.left_out[workload.name] = f"Keras does not run it on random inputs: {_reason(error)}"
-            return
-        calls, differences = {}, {}
-        for name, engine in loaded.items():
-            reference = expected[engine.pattern]
-            try:
-                call = engine.prepare(inputs)
-                difference = float(np.abs(engine.to_numpy(call()) - reference).max() / np.abs(reference).max())
-            except Exception as error:
-                results.refused[workload.name, name] = _reason(error)
-                continue
-            if difference <= engine.tolerance:
-                calls[name], differences[name] = call, difference
-            else:
-                results.refused[workload.name, name] = (
-                    f"its outputs differ from the dense ones by {difference:.1e} of the largest at batch {batch_size}"
-                )
-        for name, seconds in interleave(calls, rounds, 0.03, advance).items():
-            low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-            results.measurements.append(
-                Measurement(
-                    workload=workload.name,
-                    density=workload.density,
-                    batch_size=batch_size,
-                    engine=name,
-                    baseline=loaded[name].baseline,
-                    microseconds=float(median * 1e6),
-                    low=float(low * 1e6),
-                    high=float(high * 1e6),
-                    calls=len(seconds),
-                    weight_bytes=loaded[name].weight_bytes,
-                    difference=differences[name],
-                )
+            refused[name] = _reason(error)
+            continue
+        if difference <= engine.tolerance:
+            calls[name], differences[name] = call, difference
+        else:
+            refused[name] = (
+                f"the outputs differ from the dense ones by {difference:.1e} of the largest at batch {len(inputs)}"
             )
+    return calls, differences, refused
+
+
+def measure(workload: Workload, batch_size: int, loaded: dict[str, Engine], times, differences) -> list[Measurement]:
+    """Returns a `Measurement` for each engine with times.
+
+    Args:
+        workload: `Workload`.
+        batch_size: Integer.
+        loaded: Dict from name to `Engine`.
+        times: Dict from name to an array of seconds.
+        differences: Dict from name to the relative difference of the outputs.
+    """
+    rows = []
+    for name, seconds in times.items():
+        engine = loaded[name]
+        low, median, high = (float(quantile) for quantile in np.quantile(1e6 * seconds, [0.25, 0.5, 0.75]))
+        rows.append(
+            Measurement(
+                workload=workload.name,
+                density=workload.density,
+                batch_size=batch_size,
+                engine=name,
+                runtime=engine.runtime,
+                pattern=engine.pattern,
+                baseline=engine.baseline,
+                quantized=engine.quantized,
+                microseconds=median,
+                low=low,
+                high=high,
+                calls=len(seconds),
+                weight_bytes=engine.weight_bytes,
+                difference=differences[name],
+            )
+        )
+    return with_speed_ups(rows)
+
+
+def _references(models, batch_sizes) -> list[tuple]:
+    """Returns random inputs of each batch size, and the outputs of the Keras models by pattern."""
+    built = {pattern: model for pattern, model in models.items() if model}
+    try:
+        batches = [_inputs(next(iter(built.values())), batch_size) for batch_size in batch_sizes]
+        return [
+            (inputs, {pattern: ops.convert_to_numpy(model(inputs, training=False)) for pattern, model in built.items()})
+            for inputs in batches
+        ]
+    except Exception as error:
+        raise UnsupportedModelError(f"Keras does not run it on random inputs: {_reason(error)}") from error
 
 
 def _inputs(model, batch_size):
-    """Returns random inputs of a model: integers are 0 and 1, and a size that may be any is 1."""
+    """Returns random inputs of a model. Integers are 0 and 1, and dimensions of any size are 1."""
     (tensor,) = model.inputs
     shape = (batch_size, *(size or 1 for size in tensor.shape[1:]))
     draw = np.random.default_rng(1).standard_normal(shape, dtype="float32")
@@ -157,7 +215,3 @@ def _reason(error) -> str:
         return str(error)
     lines = str(error).strip().splitlines()
     return f"it fails with {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-
-
-def _outputs(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs, training=False))

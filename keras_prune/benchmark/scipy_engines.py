@@ -15,6 +15,7 @@ class SciPyCSR(Engine):
     """A `scipy.sparse.csr_matrix`, which uses one thread."""
 
     name = "SciPy CSR"
+    runtime = "SciPy"
     packages = ("scipy",)
 
     def __init__(self, model, device):
@@ -34,6 +35,7 @@ class MKLCSR(SciPyCSR):
     """Intel MKL's sparse kernels, called through `sparse_dot_mkl`."""
 
     name = "MKL CSR"
+    runtime = "MKL"
     packages = ("scipy", "sparse_dot_mkl")
 
     @classmethod
@@ -42,7 +44,7 @@ class MKLCSR(SciPyCSR):
         if reason is None:
             try:
                 _mkl()
-            except Exception as error:  # ImportError or others, depending on what it does not find.
+            except Exception as error:  # ImportError or another error, depending on the missing library.
                 reason = f"sparse_dot_mkl does not load: {str(error).strip().splitlines()[0]}"
         return reason
 
@@ -53,11 +55,11 @@ class MKLCSR(SciPyCSR):
 
 @functools.cache
 def _mkl():
-    # The library of PyPI's mkl is found through this variable alone.
+    # sparse_dot_mkl finds the library of PyPI's mkl through this variable only.
     found = sorted(glob.glob(os.path.join(sys.prefix, "lib", "libmkl_rt.so*")))
     if found:
         os.environ.setdefault("MKL_RT", found[0])
-    # By default its threads stay awake for 200 ms, and take the cores from whatever is timed next.
+    # By default the threads of MKL wait actively for 200 ms, which slows the engine that is timed next.
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     import sparse_dot_mkl
 

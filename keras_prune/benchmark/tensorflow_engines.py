@@ -1,4 +1,4 @@
-"""Engines on TensorFlow: dense, XLA, and the two sparse kernels of `keras_prune.to_sparse`."""
+"""Engines on TensorFlow: dense, XLA, and the sparse formats of `keras_prune.to_sparse`."""
 
 import keras
 
@@ -9,7 +9,7 @@ from keras_prune.sparse.conversion import to_sparse
 class TensorFlowDense(Engine):
     """`tf.function`, as `model.predict` runs a model without XLA."""
 
-    name = "TensorFlow"
+    name = runtime = "TensorFlow"
     baseline = True
     packages = ("tensorflow",)
     jit_compile = False
@@ -22,7 +22,7 @@ class TensorFlowDense(Engine):
     def missing(cls):
         reason = super().missing()
         if reason is None and keras.backend.backend() != "tensorflow":
-            reason = f"it needs KERAS_BACKEND=tensorflow, and Keras runs on {keras.backend.backend()}"
+            reason = f"the engine needs KERAS_BACKEND=tensorflow, and Keras runs on {keras.backend.backend()}"
         return reason
 
     @classmethod
@@ -67,14 +67,10 @@ class TensorFlowCSR(TensorFlowDense):
 
 
 class TensorFlowCOO(TensorFlowCSR):
-    """`keras_prune.to_sparse(model, "coo")`, that is `tf.sparse.sparse_dense_matmul`."""
+    """`keras_prune.to_sparse(model, "coo")`, which calls `tf.sparse.sparse_dense_matmul`."""
 
     name = "tf.sparse (COO)"
     kernel = "coo"
-
-    @classmethod
-    def runtime(cls):
-        return TensorFlowDense.name
 
 
 class TensorFlowELL(TensorFlowCSR):
@@ -85,8 +81,8 @@ class TensorFlowELL(TensorFlowCSR):
 
 
 def converted(model, kernel):
-    """Returns `to_sparse(model, kernel)`, and refuses models that have nothing to convert as an engine does."""
+    """Returns `to_sparse(model, kernel)`, and raises `UnsupportedModelError` if the model has nothing to convert."""
     try:
         return to_sparse(model, kernel, verbose=0)
     except ValueError as error:
-        raise UnsupportedModelError(f"to_sparse refuses it: {error}") from error
+        raise UnsupportedModelError(f"to_sparse rejects the model: {error}") from error

@@ -1,4 +1,4 @@
-"""What is benchmarked: single layers of the paper's networks, or a model of one's own with its layers."""
+"""Workloads of the benchmark: single layers of the paper's networks, or a model with its layers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,11 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune import _keras
 from keras_prune.benchmark.engine import UnsupportedModelError
 from keras_prune.layers.weights import prunable_weights
 from keras_prune.models.flops import connections
 from keras_prune.models.graph import has_graph, leaf_layers
 from keras_prune.networks import TABLES
+from keras_prune.rules.patterns import Pattern
 
 # The dense layers of the paper's Tables 4 and 5: `(inputs, outputs)`.
 LAYERS = {
@@ -22,36 +24,42 @@ LAYERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One thing to run.
+    """A model for the engines to run.
 
     Attributes:
         name: String, such as `"alexnet/fc6"`.
-        density: Float, share of the connections that is left.
-        build: Function of a pattern, `None` or `"4x1"`, that returns the Keras model to run, or `None` if there is none
-            of that pattern. Raises an `UnsupportedModelError` if no engine can run it.
+        density: Float, share of the connections that survive.
+        build: Function that takes a `Pattern` and returns the Keras model, pruned in this pattern, or `None` if the
+            model cannot be pruned in it. Raises an `UnsupportedModelError` if no engine can run the model.
     """
 
     name: str
     density: float
-    build: Callable
+    build: Callable[[Pattern], keras.Model | None]
 
 
 def layer_workloads(name: str, densities=()) -> list[Workload]:
     """Returns dense layers of one of the paper's networks, with random weights.
 
     Args:
-        name: String, a key of `LAYERS` for all of its layers, or one of them such as `"alexnet/fc6"`.
-        densities: Floats in (0, 1]. Defaults to `()`, for every layer the paper's (Tables 4 and 5).
+        name: String, a key of `LAYERS` for all layers of the network, or a single layer such as `"alexnet/fc6"`.
+        densities: Floats in (0, 1]. Defaults to `()`, the density of each layer in the paper (Tables 4 and 5).
 
     Raises:
-        ValueError: If an argument is none of the above.
+        ValueError: If `name` is not a network or layer of `LAYERS`, or a density is not in (0, 1].
+
+    Example:
+
+    >>> from keras_prune.benchmark.workloads import layer_workloads
+    >>> [(workload.name, workload.density) for workload in layer_workloads("alexnet")]
+    [('alexnet/fc6', 0.09), ('alexnet/fc7', 0.09), ('alexnet/fc8', 0.25)]
     """
     shapes = {f"{network}/{layer}": shape for network, layers in LAYERS.items() for layer, shape in layers.items()}
     chosen = {place: shape for place, shape in shapes.items() if name in (place, place.split("/")[0])}
     if not chosen:
-        raise ValueError(f"The layers are those of {sorted(LAYERS)}, or one of {list(shapes)}. Received: {name!r}")
+        raise ValueError(f"`name` must be one of {sorted(LAYERS)} or {list(shapes)}. Received: name={name!r}")
     if not all(0 < density <= 1 for density in densities):
-        raise ValueError(f"A density is a share of connections that is left, in (0, 1]. Received: {list(densities)}")
+        raise ValueError(f"`densities` must be in (0, 1]. Received: densities={list(densities)}")
     paper = {f"{network}/{row.layer}": row.density / 100 for network in LAYERS for row in TABLES[network]}
     return [
         Workload(place, density, _random_layer(shape, density))
@@ -61,10 +69,10 @@ def layer_workloads(name: str, densities=()) -> list[Workload]:
 
 
 def model_workloads(model) -> list[Workload]:
-    """Returns a plain Keras model and, each on its own, its dense layers.
+    """Returns a plain Keras model as one workload, and each of its dense layers as another.
 
-    Of a single layer there is a pattern `"4x1"` too: random blocks of the same shape and density, to see what pruning
-    in blocks would bring. Whole models run only with one input and one output.
+    In a pattern of blocks, a single layer has random weights of the same shape and density. They show what pruning in
+    blocks would gain. Whole models must have one input and one output.
     """
     dense = [layer for layer in leaf_layers(model) if type(layer) is keras.layers.Dense]
     workloads = []
@@ -79,32 +87,29 @@ def model_workloads(model) -> list[Workload]:
 def _whole(model):
     def build(pattern):
         if not has_graph(model):
-            raise UnsupportedModelError("of whole models, only Sequential and Functional ones are run")
-        for kind in ("input", "output"):
-            found = len(keras.tree.flatten(getattr(model, f"{kind}s")))
-            if found != 1:
-                raise UnsupportedModelError(f"whole models are run with one {kind}, and it has {found}")
-            # Keras documents no way to ask for that structure.
-            if isinstance(getattr(model, f"_{kind}s_struct", None), dict):
-                raise UnsupportedModelError(f"whole models are run with one {kind} that is no dict")
-        return None if pattern else model
+            raise UnsupportedModelError("only Sequential and Functional models are run as a whole")
+        for kind, structure in zip(("input", "output"), _keras.graph_structures(model), strict=True):
+            count = len(keras.tree.flatten(structure))
+            if count != 1 or isinstance(structure, dict):
+                form = f"a dict of {count}" if isinstance(structure, dict) else count
+                raise UnsupportedModelError(f"a whole model must have a single {kind}, not {form}")
+        return model if pattern == Pattern() else None
 
     return build
 
 
 def _own_layer(kernel, density):
-    return lambda pattern: _random_layer(kernel.shape, density)(pattern) if pattern else _layer(kernel)
+    return lambda pattern: _layer(kernel) if pattern == Pattern() else _random_layer(kernel.shape, density)(pattern)
 
 
 def _random_layer(shape, density):
     def build(pattern):
-        random = np.random.default_rng(0)
-        kernel = random.standard_normal(shape, dtype="float32")
-        block = 4 if pattern == "4x1" else 1
-        if shape[0] % block:
+        if shape[0] % pattern.rows:
             return None
-        kept = random.random((shape[0] // block, shape[1]), dtype="float32") < density
-        kernel[~kept.repeat(block, axis=0)] = 0
+        random = np.random.default_rng(0)
+        kernel, dense = random.standard_normal(shape, dtype="float32"), np.ones(shape, "bool")
+        units, _ = pattern.units(np.abs(kernel), dense)
+        kernel[~pattern.expand(random.random(units.shape, dtype="float32") < density, dense)] = 0
         return _layer(kernel)
 
     return build
