@@ -96,13 +96,12 @@ class PruningCallback(keras.callbacks.Callback):
             weights_to_cut(self.model)
         self._watch.on_train_begin()
         epochs = self.params["epochs"]
-        self._clock = Clock(self.schedule or default_schedule(epochs))
+        schedule = self.schedule or default_schedule(epochs)
+        self._clock = Clock(schedule)
         if self.schedule is None and self.verbose:
-            times = [time + 1 for time in self._clock.schedule.times]
-            when = (
-                f"{len(times)} cuts in epochs {times[0]} to {times[-1]}" if times[1:] else f"1 cut in epoch {times[0]}"
-            )
-            print(f"PruningCallback: {self._clock.schedule}, {when} of {epochs}.", flush=True)
+            count, first, last = len(schedule.times), schedule.times[0] + 1, schedule.times[-1] + 1
+            when = f"{count} cuts in epochs {first} to {last}" if count > 1 else f"1 cut in epoch {first}"
+            print(f"PruningCallback: {schedule}, {when} of {epochs}.", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._find_late_weights()
@@ -145,13 +144,12 @@ class PruningCallback(keras.callbacks.Callback):
         if due is None:
             return
         model, watch = self.model, self._watch
-        strength = self._clock.schedule(due)
+        schedule = self._clock.schedule
+        strength = schedule(due)
         cuts = cut_weights(weights_to_cut(model), strength, optimizers_of(model), watch.dropouts)
         watch.accept()
         if self.verbose:
-            print(
-                f"{self._clock.schedule.unit.capitalize()} {due + 1}: {self._description(cuts, strength)}", flush=True
-            )
+            print(f"{schedule.unit.capitalize()} {due + 1}: {self._description(cuts, strength)}", flush=True)
 
     def _description(self, cuts, strength: float) -> str:
         kept, total = connections_of(self._watch.weights)
