@@ -113,7 +113,7 @@ def lenet_300_100(dropout: tuple[float, float] = (0.0, 0.0), l2: float = 0.0):
 
 
 def lenet_5(dropout: float = 0.0, l2: float = 0.0):
-    """Returns Caffe's LeNet-5 (20-50-500-10, max pooling, ReLU only after fc1), 430,500 connections. Returns logits.
+    """Returns Caffe's LeNet-5: 20-50-500-10, max pooling, ReLU only after fc1, 430,500 connections, logits.
 
     Args:
         dropout: Float, the rate after fc1. Defaults to `0.0`.

@@ -1,1 +1,1 @@
-"""Scripts for the shell: `python -m keras_prune.tools.prune --help` and so on."""
+"""Command-line tools: `python -m keras_prune.tools.prune --help` and so on."""

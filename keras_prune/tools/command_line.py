@@ -1,7 +1,7 @@
-"""What the scripts share: a model file in, a table or JSON out, and one clear line for what cannot be used.
+"""Shared parts of the tools: flags, model files and exit statuses.
 
-Exit status 0: done. 1: the command line is wrong (absl prints the help). 2: a file or a value cannot be used; one line
-on standard error says why, and nothing was written.
+A tool exits with 0 if it succeeded, 1 if the command line is wrong, and 2 if a file or value cannot be used. In the
+last two cases it prints one line to standard error, and writes no files.
 """
 
 import contextlib
@@ -9,109 +9,135 @@ import importlib
 import json
 import os
 import sys
-import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
-from absl import app, flags
+from absl import flags
 
-FLAGS = flags.FLAGS
-flags.DEFINE_bool("json", False, "Print the result as JSON, for machines.")
-flags.DEFINE_list("modules", [], "Python modules to import first, such as those that register layers of your own.")
+from keras_prune import _keras
+from keras_prune.storage.checked_file import atomic_write
 
 
-def run(main: Callable[..., tuple[Any, dict[str, Any]]], files: Sequence[str]) -> None:
-    """Runs a script: parses the flags, calls `main(*paths)`, and prints what it returns.
+class Result(NamedTuple):
+    """Result of a tool.
 
-    Args:
-        main: Function of one path for each of `files`. Returns what to print, and the same for `--json`. What is
-            printed meanwhile, as Keras does, goes to standard error. A `ValueError` or `OSError` ends the script with
-            exit status 2 and its message on one line.
-        files: Strings, what the help calls the files on the command line, such as `["MODEL"]`.
+    Attributes:
+        text: Object to print.
+        values: Dict of the same in types that JSON knows, for `--json`.
     """
 
-    def start(arguments):
-        paths = arguments[1:]
-        if len(paths) != len(files):
-            raise app.UsageError(f"Expected the files {' '.join(files)}. Received: {' '.join(paths) or 'none'}")
+    text: Any
+    values: dict[str, Any]
+
+
+class Tool(NamedTuple):
+    """A tool for the command line.
+
+    Attributes:
+        usage: String, the help.
+        files: Strings, names of the file arguments. Optional ones are in brackets, such as `"[MODEL]"`.
+        define: Function that defines the flags of the tool in an `absl.flags.FlagValues`.
+        action: Function of the parsed flags and the files. Returns a `Result`. A `ValueError` or an `OSError` ends the
+            tool with status 2.
+    """
+
+    usage: str
+    files: Sequence[str]
+    define: Callable[[flags.FlagValues], None]
+    action: Callable[..., Result]
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the tool in this process and returns its exit status.
+
+        Args:
+            argv: Strings, the arguments behind the name of the tool. Defaults to `None`, those of this process.
+        """
+        values = flags.FlagValues()
+        values.set_gnu_getopt()  # Flags may follow files.
+        flags.DEFINE_bool("help", False, "Print this help.", flag_values=values)
+        flags.DEFINE_bool("json", False, "Print the result as JSON.", flag_values=values)
+        flags.DEFINE_list("modules", [], "Python modules to import first, such as one with layers.", flag_values=values)
+        self.define(values)
         try:
-            with contextlib.redirect_stdout(sys.stderr):
-                text, values = main(*paths)
+            paths = values(["", *(sys.argv[1:] if argv is None else argv)])[1:]
+        except flags.Error as error:
+            return _fail(error, 1)
+        if values.help:
+            print(self.usage, values.get_help(), sep="\n")
+            return 0
+        required = [name for name in self.files if not name.startswith("[")]
+        if not len(required) <= len(paths) <= len(self.files):
+            expected = f"Expected the files {' '.join(self.files)}; --help shows examples"
+            return _fail(f"{expected}. Received: {' '.join(paths) or 'no file'}", 1)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # Keras prints, too.
+                result = self.action(values, *paths)
         except (ValueError, OSError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(2)
-        print(json.dumps(values, indent=1, allow_nan=False) if FLAGS.json else text)
-
-    FLAGS.set_gnu_getopt()  # Flags may stand behind the files.
-    for name in ("json", "modules"):
-        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # So that --help of every script shows them.
-    app.run(start)
+            return _fail(error, 2)
+        print(json.dumps(result.values, indent=1, allow_nan=False) if values.json else result.text)
+        return 0
 
 
-def load_model(path: str) -> keras.Model:
+def _fail(error, status: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def load_model(path: str, modules: Sequence[str] = ()) -> keras.Model:
     """Returns the model in a `.keras` file, not compiled.
 
     Args:
         path: String.
+        modules: Strings, names of Python modules to import first. Defaults to `()`.
 
     Raises:
-        ValueError: If the file is missing or damaged, holds no Keras 3 model, or one with unknown layers.
+        ValueError: If a module cannot be imported, or the file is missing, damaged, or not a Keras 3 model with known
+            layers.
     """
-    for module in FLAGS.modules:
+    for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(
-                f"--modules names Python modules that can be imported. Received: {module!r}: {error}"
-            ) from error
+            raise ValueError(f"Cannot import a module of --modules: {error}. Received: {module!r}") from error
     if not os.path.isfile(path):
-        raise ValueError(f"Expected a model that Keras saved. Received: {path!r}, which is no file")
+        raise ValueError(f"Expected a model that Keras saved, but there is no such file. Received: {path!r}")
     if path.endswith(".keras") and not zipfile.is_zipfile(path):
         raise ValueError(
-            f"Expected a model that Keras 3 saved as .keras. Received: {path!r}, which is no Keras file "
-            "or a damaged one"
+            "Expected a model that Keras saved as .keras, but the file is damaged or not a Keras file. "
+            f"Received: {path!r}"
         )
     try:
         model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # A foreign file fails anywhere in Keras, with any error.
-        reason = str(error).strip().splitlines()
+    except Exception as error:  # Keras may raise anything for a file that it did not write.
         if "enable_unsafe_deserialization" in str(error):
             raise ValueError(
-                "Expected a model that Keras loads without running code from its file. If you trust it, do this in a "
-                "Python program of your own, with the functions of keras_prune, where "
-                "keras.config.enable_unsafe_deserialization() lets Keras run that code. "
-                f"Received: {path!r}, with Python code inside, as of a Lambda layer"
+                "Expected a model that Keras loads without running Python code from the file, such as that of a Lambda "
+                "layer. If you trust the file, call the functions of keras_prune in a program after "
+                f"keras.config.enable_unsafe_deserialization(). Received: {path!r}"
             ) from error
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ValueError(
-            "Expected a model that Keras 3 saved as .keras; layers of your own need --modules=their.module. "
-            f"Received: {path!r}: {type(error).__name__}: {reason[0] if reason else 'no reason given'}"
+            f"Expected a model that Keras saved as .keras: {type(error).__name__}: {reason}. If it has custom layers, "
+            f"add --modules=their.module. Received: {path!r}"
         ) from error
     if not isinstance(model, keras.Model):
-        raise ValueError(f"Expected a whole model. Received: {path!r}, which holds a {type(model).__name__}")
+        raise ValueError(f"Expected a whole model, but the file holds a {type(model).__name__}. Received: {path!r}")
     return model
 
 
-@contextlib.contextmanager
-def written_aside(path: str, suffix: str) -> Iterator[str]:
-    """Yields another name to write to; what is there takes the place of `path` if all went well, else it is removed.
+def save_model(model: keras.Model, path: str) -> None:
+    """Writes a model to a `.keras` file atomically.
 
     Args:
-        path: String, where the file is wanted.
-        suffix: String, which the name must end with, such as `".keras"`.
+        model: Keras model.
+        path: String.
 
     Raises:
-        ValueError: If `path` has another suffix or its folder does not exist.
+        ValueError: If `path` has another suffix, or its folder does not exist.
     """
-    folder, name = os.path.split(os.path.realpath(path))
-    if not name.endswith(suffix) or not os.path.isdir(folder):
-        raise ValueError(f"The output is a {suffix} file in a folder that exists. Received: {path!r}")
-    aside = os.path.join(folder, f"{uuid.uuid4().hex}.tmp{suffix}")
-    try:
-        yield aside
-        os.replace(aside, os.path.join(folder, name))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(aside)
-        raise
+    if not path.endswith(".keras") or not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise ValueError(f"The output must be a .keras file in a folder that exists. Received: {path!r}")
+    with atomic_write(path) as file:
+        _keras.save_to_buffer(model, file)

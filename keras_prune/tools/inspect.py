@@ -1,46 +1,40 @@
-"""Prints what pruning did to a saved model: the paper's table, layer by layer, and what the weights take in a file.
+"""Print what pruning did to a saved model: the table of the paper, and the bytes of the weights in a file.
 
     python -m keras_prune.tools.inspect pruned.keras
     python -m keras_prune.tools.inspect pruned.keras --json
-    python -m keras_prune.tools.inspect dense.keras --runtime=litert      # before training: what pruning would bring
+    python -m keras_prune.tools.inspect dense.keras --runtime=litert      # before training: what pruning can gain
 
-Of a pruned model the masks count; of a plain one, the weights that are not zero.
+In a pruned model the masks count, in a plain model the nonzero weights.
 """
 
-import math
+import sys
 
 from absl import flags
 
-from keras_prune.analysis.report import Report, report
+from keras_prune.analysis.report import report
 from keras_prune.deployment.deployment_plan import deployment_plan
-from keras_prune.tools.command_line import load_model, run
-
-FLAGS = flags.FLAGS
-flags.DEFINE_enum("runtime", None, ["litert", "xnnpack"], "Tell what this runtime makes smaller or faster, if pruned.")
+from keras_prune.tools.command_line import Result, Tool, load_model
 
 
-def as_values(measured: Report) -> dict:
-    """Returns a report as plain values that JSON can hold."""
-    return {
-        "weights": measured.weights,
-        "kept": measured.kept,
-        "compression": measured.compression if math.isfinite(measured.compression) else None,
-        "layers": [row._asdict() | {"density": row.density} for row in measured.rows],
-        "skipped": measured.skipped,
-        "dense_bytes": sum(weight.dense_bytes for weight in measured.storage),
-        "stored_bytes": sum(weight.stored_bytes for weight in measured.storage),
-    }
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of the tool."""
+    runtimes = ["litert", "xnnpack"]
+    help_text = "Add what this runtime can make smaller or faster."
+    flags.DEFINE_enum("runtime", None, runtimes, help_text, flag_values=values)
 
 
-def main(path):
-    model = load_model(path)
+def inspect(values: flags.FlagValues, path: str) -> Result:
+    """Returns the report of a model, and the deployment plan for `--runtime`."""
+    model = load_model(path, values.modules)
     measured = report(model)
-    values = {"model": path, **as_values(measured)}
-    if FLAGS.runtime is None:
-        return measured, values
-    plan = deployment_plan(model, FLAGS.runtime)
-    return f"{measured}\n{plan}", values | {"plan": plan.to_dict()}
+    result = Result(measured, {"model": path, **measured.to_dict()})
+    if values.runtime is None:
+        return result
+    plan = deployment_plan(model, values.runtime)
+    return Result(f"{measured}\n{plan}", result.values | {"plan": plan.to_dict()})
 
+
+main = Tool(__doc__, ["MODEL"], define, inspect).main
 
 if __name__ == "__main__":
-    run(main, ["MODEL"])
+    sys.exit(main())
