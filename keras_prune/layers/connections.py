@@ -3,6 +3,7 @@
 import keras
 
 from keras_prune import _keras
+from keras_prune.layers.skip_reasons import unmaskable
 from keras_prune.layers.traversal import layers_in
 
 # Weights of two or more dimensions that do not connect neurons: the biases of a GRU and of multi-head attention, the
@@ -12,8 +13,7 @@ _NOT_CONNECTIONS = ("bias", "gamma", "beta", "alpha", "scale")
 
 def connection_variables(layer) -> list:
     """Returns the variables that a layer holds itself and whose entries are connections, frozen ones included."""
-    # Keras cannot mask the parameters of a PyTorch module, which reads them past its variables.
-    if isinstance(layer, keras.layers.TorchModuleWrapper) or _keras.is_quantized(layer):
+    if unmaskable(layer):
         return []
     return [
         variable

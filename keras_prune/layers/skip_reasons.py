@@ -8,7 +8,7 @@ from keras_prune import _keras
 FROZEN = "its weights are not trainable"
 NO_CRITERION = "it has no criterion"
 QUANTIZED = "its weights are quantized"
-TORCH_MODULE = "Keras cannot mask the parameters of a PyTorch module"
+TORCH_MODULE = "Keras cannot mask the parameters of a PyTorch module"  # It reads them past its variables.
 
 # Dropouts.
 DROPS_INPUTS = "it drops the inputs of the model"
