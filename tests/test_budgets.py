@@ -94,6 +94,15 @@ def test_shares_name_the_weights_of_layers_that_have_several():
     assert sum(kept(model)) == (8 * 24 + 6 * 24 + 6 * 4) / 4
 
 
+def test_shares_fit_layers_whose_name_is_the_end_of_a_path():
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(6, name="fc")], name="block")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="fc"), inner])
+    table = shares(model, GlobalMagnitude(4))
+    assert list(table) == ["fc", "block/fc"]
+    kp.prune(model, table)
+    assert [weight.criterion for weight in pruned_weights(model)] == list(table.values())
+
+
 def test_wrapper_refuses_a_budget():
     with pytest.raises(ValueError, match=r"a sparsity such as 0\.9"):
         kp.Prune(layers.Dense(3), CommonQuality(4))

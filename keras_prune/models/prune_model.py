@@ -34,8 +34,9 @@ def prune(model, criterion=None, keep_zeros: bool = True):
             - A budget, such as `budgets.GlobalMagnitude(12)`, applies to all weights together.
             - A mapping from a pattern to a criterion, a budget, a float (here the sparsity of that layer) or `None`
               (not pruned). A pattern is a regular expression that matches the whole name or path of a layer, of a
-              layer around it, or the path of a weight. The first match counts, but patterns that match a weight alone
-              come before those that match a layer. Weights without a match are not pruned.
+              layer around it, or the path of a weight. The first match counts, but a pattern that matches a weight
+              alone comes before all others, and then one that is the whole path of the layer. Weights without a match
+              are not pruned.
             - A callable from a layer to one of these values.
 
             Defaults to `None`, `StdThreshold(quality=1.0)`.

@@ -49,7 +49,7 @@ class Selection:
             )
 
     def __call__(self, layer, variable, around) -> tuple[bool, Rule | None]:
-        """Returns whether the weight is spoken of, and its criterion.
+        """Returns whether the criterion names the weight, and the criterion of the weight.
 
         Args:
             layer: The layer that owns the weight.
@@ -61,16 +61,18 @@ class Selection:
         own = self._names(layer)
         of_weight = {f"{name}/{variable.name}" for name in own} | {*_ends(variable.path)[1:]}
         of_layers = own.union(*map(self._names, around))
-        self.named[variable.path] = sorted({layer.name, self.paths.get(id(layer), layer.name).split("/", 1)[-1]})
+        path = self.paths.get(id(layer), layer.name).split("/", 1)[-1]
+        self.named[variable.path] = sorted({layer.name, path})
         matches = {
             pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]
             for pattern in self.mapping
         }
-        # A pattern that matches the weight alone comes first, and `.*` in its turn.
         of_weight_alone = [pattern for pattern, (weight, layers) in matches.items() if weight and not layers]
+        # The whole path comes before other patterns, since "fc" is also an end of the path "block/fc".
+        of_path = [pattern for pattern in matches if pattern == re.escape(path)]
         of_either = [pattern for pattern, found in matches.items() if any(found)]
         self.matched.update(of_either)
-        for pattern in of_weight_alone or of_either:
+        for pattern in of_weight_alone or of_path or of_either:
             return True, self.mapping[pattern]
         return False, None
 
