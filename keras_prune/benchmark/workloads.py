@@ -78,7 +78,7 @@ def model_workloads(model) -> list[Workload]:
     workloads = []
     for layer in dense:
         kernel = ops.convert_to_numpy(layer.kernel.value)
-        density = np.count_nonzero(kernel) / kernel.size
+        density = int(np.count_nonzero(kernel)) / kernel.size
         workloads.append(Workload(f"{model.name}/{layer.name}", density, _own_layer(kernel, density)))
     kept, total = connections(prunable_weights(model))
     return [Workload(model.name, kept / max(total, 1), _whole(model)), *workloads]

@@ -13,7 +13,6 @@ not run anything else during the measurement.
 import contextlib
 import csv
 import importlib.util
-import io
 import json
 import os
 import sys
@@ -63,15 +62,16 @@ def measure(values: flags.FlagValues, path: str | None = None) -> Result:
 
 def write(results: Results, summary: dict, folder: str) -> None:
     """Writes `benchmark.json`, `benchmark.csv` and the figures."""
-    with atomic_write(os.path.join(folder, "benchmark.json")) as file:
-        file.write(json.dumps(summary, indent=1, allow_nan=False).encode())
+    with atomic_write(os.path.join(folder, "benchmark.json")) as path, open(path, "w", encoding="utf-8") as file:
+        json.dump(summary, file, indent=1, allow_nan=False)
     if results.rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, results.rows[0]._fields)
-        writer.writeheader()
-        writer.writerows(row.to_dict() for row in results.rows)
-        with atomic_write(os.path.join(folder, "benchmark.csv")) as file:
-            file.write(text.getvalue().encode())
+        with (
+            atomic_write(os.path.join(folder, "benchmark.csv")) as path,
+            open(path, "w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, results.rows[0]._fields)
+            writer.writeheader()
+            writer.writerows(row.to_dict() for row in results.rows)
     if importlib.util.find_spec("matplotlib") is None:
         print("no figures: matplotlib is not installed", file=sys.stderr)
         return
@@ -81,8 +81,8 @@ def write(results: Results, summary: dict, folder: str) -> None:
 
     plt.switch_backend("Agg")
     for name, axes in all_figures(results):
-        with atomic_write(os.path.join(folder, f"{name}.png")) as file:
-            axes.figure.savefig(file, format="png")
+        with atomic_write(os.path.join(folder, f"{name}.png")) as path:
+            axes.figure.savefig(path)
         plt.close(axes.figure)
 
 

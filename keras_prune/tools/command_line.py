@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import keras
 from absl import flags
 
-from keras_prune import _keras
 from keras_prune.storage.checked_file import atomic_write
 
 
@@ -139,5 +138,5 @@ def save_model(model: keras.Model, path: str) -> None:
     """
     if not path.endswith(".keras") or not os.path.isdir(os.path.dirname(os.path.realpath(path))):
         raise ValueError(f"The output must be a .keras file in a folder that exists. Received: {path!r}")
-    with atomic_write(path) as file:
-        _keras.save_to_buffer(model, file)
+    with atomic_write(path) as unfinished:
+        model.save(unfinished)

@@ -1,5 +1,3 @@
-"""A model file is loaded or refused in one line; an output appears whole or not at all."""
-
 import pathlib
 import zipfile
 
@@ -9,9 +7,8 @@ import pytest
 from absl import flags
 
 import keras_prune as kp
-from keras_prune.tools.command_line import load_model, written_aside
-
-flags.FLAGS.mark_as_parsed()
+from keras_prune.tools import benchmark, export, inspect, prune
+from keras_prune.tools.command_line import load_model, save_model
 
 
 @pytest.fixture
@@ -27,11 +24,7 @@ class Strange(keras.layers.Layer):
     pass
 
 
-def test_a_model_is_loaded(saved):
-    assert load_model(str(saved)).layers[0].name == "fc"
-
-
-def test_a_pruned_model_is_loaded_with_its_masks(saved, tmp_path):
+def test_load_model_restores_masks(saved, tmp_path):
     kp.prune(keras.models.load_model(saved), kp.TargetSparsity(0.5, kp.Blocks((2, 1)))).save(tmp_path / "pruned.keras")
     (weight,) = kp.layers.pruned_weights(load_model(str(tmp_path / "pruned.keras")))
     assert weight.criterion.pattern == kp.Blocks((2, 1))
@@ -78,7 +71,7 @@ def a_folder(path):
 @pytest.mark.parametrize(
     "damage", [truncated, text, another_zip, weights_that_do_not_fit, unknown_layer, python_code, a_folder]
 )
-def test_a_file_that_holds_no_usable_model_is_refused_by_its_name(saved, damage):
+def test_load_model_rejects_unusable_files_in_one_line(saved, damage):
     damage(saved)
     with pytest.raises(ValueError, match=r"^Expected a model that Keras .*Received: '.*model.keras'") as refused:
         load_model(str(saved))
@@ -86,60 +79,84 @@ def test_a_file_that_holds_no_usable_model_is_refused_by_its_name(saved, damage)
 
 
 @pytest.mark.parametrize("damage", [truncated, text, lambda path: path.write_bytes(b"")])
-def test_a_file_that_is_there_is_not_said_to_be_missing(saved, damage):
+def test_load_model_names_damage(saved, damage):
     damage(saved)
-    with pytest.raises(ValueError, match=r"which is no Keras file") as refused:
+    with pytest.raises(ValueError, match="the file is damaged or not a Keras file") as refused:
         load_model(str(saved))
     assert "not found" not in str(refused.value)
 
 
-def test_who_trusts_a_model_with_python_code_inside_is_told_what_to_do(saved):
+def test_load_model_says_how_to_load_python_code(saved):
     python_code(saved)
     with pytest.raises(ValueError, match=r"keras.config.enable_unsafe_deserialization\(\)") as refused:
         load_model(str(saved))
     assert "--modules" not in str(refused.value)
 
 
-def test_a_layer_alone_is_no_model(tmp_path):
+def test_load_model_rejects_single_layers(tmp_path):
     layer = keras.layers.Dense(3)
     layer.build((None, 2))
     keras.saving.save_model(layer, tmp_path / "layer.keras")
-    with pytest.raises(ValueError, match=r"Expected a whole model.*holds a Dense"):
+    with pytest.raises(ValueError, match=r"Expected a whole model, but the file holds a Dense"):
         load_model(str(tmp_path / "layer.keras"))
 
 
-def test_a_module_that_cannot_be_imported_is_named(saved):
-    flags.FLAGS.modules = ["no_such_module"]
-    try:
-        with pytest.raises(ValueError, match=r"--modules.*Received: 'no_such_module'"):
-            load_model(str(saved))
-    finally:
-        flags.FLAGS.modules = []
+def test_load_model_names_modules_that_cannot_be_imported(saved):
+    with pytest.raises(ValueError, match=r"--modules.*Received: 'no_such_module'"):
+        load_model(str(saved), ["no_such_module"])
 
 
-def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path):
-    path = tmp_path / "out.keras"
-    path.write_text("old")
+def test_save_model_replaces_files_as_a_whole(saved, monkeypatch):
+    model, before = load_model(str(saved)), saved.read_bytes()
 
-    def fill_the_disk():
-        with written_aside(str(path), ".keras") as aside:
-            pathlib.Path(aside).write_text("half")
-            raise OSError("disk is full")
+    def save_half(path):
+        pathlib.Path(path).write_bytes(b"half")
+        raise OSError("disk is full")
 
-    with pytest.raises(OSError, match="disk is full"):
-        fill_the_disk()
-    assert [file.name for file in tmp_path.iterdir()] == ["out.keras"]
-    assert path.read_text() == "old"
-    with written_aside(str(path), ".keras") as aside:
-        np.savetxt(aside, [1.0])
-        assert path.read_text() == "old"
-    assert path.read_text().startswith("1.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "save", save_half)
+        with pytest.raises(OSError, match="disk is full"):
+            save_model(model, str(saved))
+    assert saved.read_bytes() == before
+    assert [file.name for file in saved.parent.iterdir()] == [saved.name]
+    model.layers[0].kernel.assign(0 * model.layers[0].kernel)
+    save_model(model, str(saved))
+    assert not np.any(load_model(str(saved)).layers[0].get_weights()[0])
 
 
 @pytest.mark.parametrize("name", ["out.h5", "nowhere/out.keras", "out"])
-def test_an_output_that_cannot_be_written_is_refused(tmp_path, name):
-    with (
-        pytest.raises(ValueError, match=r"\.keras file in a folder that exists"),
-        written_aside(str(tmp_path / name), ".keras"),
-    ):
-        pass
+def test_save_model_rejects_outputs_that_cannot_be_written(saved, name):
+    with pytest.raises(ValueError, match=r"\.keras file in a folder that exists"):
+        save_model(load_model(str(saved)), str(saved.parent / name))
+
+
+@pytest.mark.parametrize("tool", [benchmark, export, inspect, prune], ids=lambda tool: tool.__name__)
+def test_tools_print_help(tool, run):
+    text = run(tool, "--help")
+    assert f"python -m {tool.__name__} " in text
+    assert "--[no]json" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dense.keras"], "Expected the files MODEL OUTPUT"),
+        (["a", "b", "c"], "Received: a b c"),
+        (["a", "b", "--nope"], "Unknown command line flag 'nope'"),
+        (["a", "b", "--quality=x"], "--quality=x"),
+    ],
+)
+def test_tools_reject_wrong_command_lines(run, arguments, message):
+    assert message in run(prune, *arguments, status=1)
+
+
+def test_tools_print_one_line_for_a_missing_file(run, folder):
+    error = run(inspect, "missing.keras", status=2)
+    assert error == "error: Expected a model that Keras saved, but there is no such file. Received: 'missing.keras'"
+
+
+def test_tools_do_not_touch_the_flags_of_the_process(run, folder):
+    before = set(flags.FLAGS)
+    run(prune, "dense.keras", "out.keras", "--sparsity=0.5")
+    assert set(flags.FLAGS) == before
+    assert not flags.FLAGS.is_parsed()
