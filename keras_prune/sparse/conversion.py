@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune.layers.kinds import CONVOLUTIONS
+from keras_prune.models.checks import require_built
 from keras_prune.models.graph import is_weight_layer, leaf_layers
 from keras_prune.models.rebuild import plain_model, rebuild
 from keras_prune.rules.chunks import on_host
@@ -47,6 +48,7 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     >>> type(sparse.layers[0]).__name__, sparse.layers[0].connections
     ('SparseDense', 0)
     """
+    require_built(model)
     require_format("csr" if format == "auto" else format)
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}")

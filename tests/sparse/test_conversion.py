@@ -248,11 +248,6 @@ def test_to_sparse_rejects_models_without_such_layers():
         kp.to_sparse(cut_model(keras.layers.Conv1D(3, 3, name="conv"), inputs=(8, 2)), "csr")
 
 
-def test_to_sparse_rejects_what_is_not_a_model():
-    with pytest.raises(ValueError, match="Expected a Keras 3 model"):
-        kp.to_sparse("model.keras")
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_sparse_models_can_be_copied(format):
     sparse = kp.to_sparse(two_layers(), format, verbose=0)

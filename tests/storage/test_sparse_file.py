@@ -528,7 +528,6 @@ def subclassed():
         (stateful, "stateful=False"),
         (subclassed, "rebuilt from its config"),
         (lambda: keras.Sequential([layers.Dense(2)]), "The model has no weights yet"),
-        (lambda: layers.Dense(2), "Expected a Keras 3 model"),
     ],
 )
 def test_save_sparse_rejects_models_that_would_not_load(build, message, file):
