@@ -13,3 +13,5 @@ if find_spec("ai_edge_litert") is None:
     collect_ignore.append("keras_prune/export/litert_runner.py")
 if find_spec("scipy") is None:
     collect_ignore.append("keras_prune/benchmark/runner.py")
+if find_spec("matplotlib") is None:
+    collect_ignore += ["keras_prune/benchmark/figures.py", "keras_prune/plots"]

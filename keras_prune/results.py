@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = lazy_attributes(
         "keras_prune.analysis.report": ["Report", "Row"],
         "keras_prune.analysis.sensitivity": ["Point", "Sensitivity"],
         "keras_prune.benchmark.advice": ["Advice", "Choice"],
+        "keras_prune.benchmark.results": ["Crossover", "Measurement", "Results"],
         "keras_prune.deployment.deployment_plan": ["DeploymentPlan", "LayerPlan"],
         "keras_prune.export.tflite_report": ["TFLiteReport"],
         "keras_prune.export.xla": ["XLAReport"],

@@ -69,10 +69,10 @@ class JaxCSR(JaxDense):
 
     name = "JAX BCSR"
     baseline = False
-    kernel = "csr"
+    format = "csr"
 
     def _convert(self, model):
-        return converted(model, self.kernel)
+        return converted(model, self.format)
 
     def _load(self, kernel):
         import jax.numpy as jnp
@@ -88,7 +88,7 @@ class JaxCOO(JaxCSR):
     """`jax.experimental.sparse.BCOO`."""
 
     name = "JAX BCOO"
-    kernel = "coo"
+    format = "coo"
 
     def _load(self, kernel):
         import jax.numpy as jnp
@@ -104,7 +104,7 @@ class JaxELL(JaxCSR):
     """ELLPACK, the format of `keras_prune.to_sparse(model, "ell")`."""
 
     name = "JAX ELL"
-    kernel = "ell"
+    format = "ell"
 
     def _load(self, kernel):
         import jax.numpy as jnp

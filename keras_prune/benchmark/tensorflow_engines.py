@@ -60,29 +60,29 @@ class TensorFlowCSR(TensorFlowDense):
 
     name = "TensorFlow CSR"
     baseline = False
-    kernel = "csr"
+    format = "csr"
 
     def __init__(self, model, device):
-        super().__init__(converted(model, self.kernel), device)
+        super().__init__(converted(model, self.format), device)
 
 
 class TensorFlowCOO(TensorFlowCSR):
     """`keras_prune.to_sparse(model, "coo")`, which calls `tf.sparse.sparse_dense_matmul`."""
 
     name = "tf.sparse (COO)"
-    kernel = "coo"
+    format = "coo"
 
 
 class TensorFlowELL(TensorFlowCSR):
     """`keras_prune.to_sparse(model, "ell")`."""
 
     name = "TensorFlow ELL"
-    kernel = "ell"
+    format = "ell"
 
 
-def converted(model, kernel):
-    """Returns `to_sparse(model, kernel)`, and raises `UnsupportedModelError` if the model has nothing to convert."""
+def converted(model, format):
+    """Returns `to_sparse(model, format)`, and raises `UnsupportedModelError` if the model has nothing to convert."""
     try:
-        return to_sparse(model, kernel, verbose=0)
+        return to_sparse(model, format, verbose=0)
     except ValueError as error:
         raise UnsupportedModelError(f"to_sparse rejects the model: {error}") from error
