@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import keras
 
+from keras_prune.analysis.measured_gains import measured
 from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
-from keras_prune.analysis.thresholds import measured
 from keras_prune.deployment.xnnpack_subgraph import convolutions_of, sparse_subgraph
 from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer

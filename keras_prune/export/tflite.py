@@ -9,7 +9,7 @@ import zlib
 import keras
 import numpy as np
 
-from keras_prune.analysis.thresholds import measured
+from keras_prune.analysis.measured_gains import measured
 from keras_prune.export import litert
 from keras_prune.export.refusals import refuse_tflite_layers
 from keras_prune.export.tflite_file import read_tflite

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import keras
 
 from keras_prune import _keras
-from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.hook import hook, hook_dropout, hook_tree, override, refuse_quantization, restore, unhook
 from keras_prune.layers.masked_scope import behind_masks
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
+from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.traversal import is_pruning_state, layers_around, layers_in, parents_of
 from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from keras_prune import _keras
-from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
+from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.traversal import layers_in, paths_in
 from keras_prune.rules.criteria import Criterion
 

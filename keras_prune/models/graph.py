@@ -9,10 +9,10 @@ import keras
 
 from keras_prune import _keras
 from keras_prune.layers import skip_reasons
-from keras_prune.layers.connections import owned_connections
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.kinds import ACTIVATIONS, DROPOUTS, NORMALIZATIONS, TRANSPARENT
 from keras_prune.layers.masks import PrunedWeight
+from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import pruned_weights, pruning_of
 

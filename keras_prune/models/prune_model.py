@@ -12,7 +12,7 @@ from keras_prune.layers.traversal import layers_in, models_in, paths_in
 from keras_prune.models.checks import require_model
 from keras_prune.models.rebuild import clone_graph
 from keras_prune.models.record import as_pruned, forget
-from keras_prune.models.selection import Selection
+from keras_prune.models.select_criteria import Selection
 
 
 def prune(model, criterion=None, keep_zeros: bool = True):

@@ -14,9 +14,9 @@ import keras
 
 from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks, attach, put_back, take_off
-from keras_prune.layers.connections import connection_variables
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.hook import refuse_quantization
+from keras_prune.layers.prunable import connection_variables
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruning_of
 
