@@ -1,14 +1,19 @@
-"""What every test starts from: a quiet TensorFlow and the same random numbers."""
+"""Settings of all tests: a quiet TensorFlow, compiled JAX functions kept on disk, the same random numbers."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# JAX compiles every operation of every shape. A second run, and processes that tests start, load the results.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "keras_prune_tests_jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis
 import keras
 import pytest
 
-# How long an example takes is the machine's business.
+# How long an example takes depends on the machine.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
 
@@ -20,7 +25,7 @@ def _same_random_numbers():
 
 @pytest.fixture
 def mixed_float16():
-    """Layers made in the test keep float32 variables and compute in float16."""
+    """Lets layers keep float32 variables and compute in float16."""
     keras.config.set_dtype_policy("mixed_float16")
     yield
     keras.config.set_dtype_policy("float32")

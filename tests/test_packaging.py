@@ -1,3 +1,5 @@
+"""The package installs what it imports, and documents what it exports."""
+
 import ast
 import dataclasses
 import inspect
@@ -17,7 +19,7 @@ COMMANDS = [
     "pip install -e '.[examples]' && python examples/quickstart.py",
     "pip install -e '.[test]' && pytest",
 ]
-# Where what is installed bears another name than what is imported.
+# Distributions whose names differ from those of their modules.
 DISTRIBUTIONS = {"absl": "absl_py", "sklearn": "scikit_learn"}
 
 PRUNE_WITHOUT_EXTRAS = """
@@ -46,7 +48,7 @@ print(kp.report(model).kept, np.count_nonzero(kp.strip(model).get_weights()[0]))
 
 @pytest.fixture
 def arguments(monkeypatch):
-    """What setup.py hands to setuptools."""
+    """Returns the arguments that setup.py passes to setuptools."""
     setuptools = pytest.importorskip("setuptools")
     received = {}
     monkeypatch.setattr(setuptools, "setup", lambda **kwargs: received.update(kwargs))
@@ -56,7 +58,7 @@ def arguments(monkeypatch):
 
 
 def imported_distributions(folder):
-    """What the sources of a folder import that is neither Python's own nor this package."""
+    """Returns the third-party distributions that the sources of a folder import."""
     files = list((ROOT / folder).rglob("*.py"))
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -67,11 +69,11 @@ def imported_distributions(folder):
 
 
 def distributions(requirements):
-    """The names in a list of requirements, `scikit-learn>=1.4` as `scikit_learn`."""
+    """Returns the names in a list of requirements, `scikit-learn>=1.4` as `scikit_learn`."""
     return {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in requirements}
 
 
-def test_pruning_imports_neither_tensorflow_nor_any_other_extra():
+def test_prune_imports_no_extra():
     extras = {"ai_edge_litert", "matplotlib", "scipy", "sklearn", "tensorflow", "tensorflow_datasets"}
     code = f"EXTRAS = {extras}\n{PRUNE_WITHOUT_EXTRAS}"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -79,36 +81,36 @@ def test_pruning_imports_neither_tensorflow_nor_any_other_extra():
 
 
 @pytest.mark.parametrize("name", kp.__all__)
-def test_every_public_name_is_documented_and_what_a_user_calls_has_an_example(name):
+def test_public_names_have_docstrings_with_examples(name):
     value = getattr(kp, name)
     summary, _, rest = inspect.getdoc(value).partition("\n")
     assert summary.endswith(".")
-    # What a function returns is seen in the example of that function.
+    # The example of a function shows its result.
     result = inspect.isclass(value) and (issubclass(value, tuple) or dataclasses.is_dataclass(value))
     assert result or inspect.ismodule(value) or ">>> " in rest
 
 
-def test_every_public_name_is_listed():
+def test_public_names_are_listed():
     assert kp.__all__ == sorted(kp.__all__)
     names = {name for name, value in vars(kp).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert names <= set(kp.__all__)
 
 
-def test_the_version_is_that_of_the_package(arguments):
+def test_version_is_that_of_the_package(arguments):
     assert arguments["version"] == kp.__version__
 
 
-def test_every_folder_of_the_package_is_shipped(arguments):
+def test_package_ships_every_folder(arguments):
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "keras_prune").rglob("*.py")}
     assert {Path(*package.split(".")) for package in arguments["packages"]} == folders
 
 
-def test_type_checkers_are_told_that_the_package_has_types(arguments):
+def test_package_ships_its_types(arguments):
     assert "py.typed" in arguments["package_data"]["keras_prune"]
     assert (ROOT / "keras_prune/py.typed").exists()
 
 
-def test_everything_imported_is_installed_with_the_package_or_an_extra(arguments):
+def test_requirements_cover_all_imports(arguments):
     core, extras = distributions(arguments["install_requires"]), arguments["extras_require"]
     assert "tensorflow" not in core
     assert imported_distributions("examples") <= core | distributions(extras["examples"])
@@ -123,5 +125,5 @@ def test_ci_runs_the_commands_of_the_readme():
     assert found.stdout.splitlines() == COMMANDS
 
 
-def test_ci_can_be_run():
+def test_ci_is_executable():
     assert os.access(ROOT / ".ci/run", os.X_OK)

@@ -1,4 +1,4 @@
-"""The rate of a dropout follows the connections of the layer before it; its noise is that of Keras."""
+"""Dropout rates follow the connections of the layer before. The noise is that of Keras."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def pruned_dropout(rate, shape=(8,), **kwargs):
 
 
 @pytest.mark.parametrize(("network", "density", "rate"), [("AlexNet", 0.09, 0.15), ("VGG-16", 0.04, 0.10)])
-def test_dropout_follows_the_connections_to_published_rates(network, density, rate):
+def test_dropout_follows_connections_to_published_rates(network, density, rate):
     rates = pruned_dropout(0.5).pruning
     rates.follow(density)
     assert rates.current_rate == pytest.approx(rate, abs=1e-6)
@@ -31,9 +31,8 @@ def test_dropout_does_nothing_outside_training():
     assert_same(pruned_dropout(0.5)(X), X)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.37, 0.5])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_noise_is_that_of_keras_to_the_bit(rate, dtype):
+@pytest.mark.parametrize(("rate", "dtype"), [(0.1, "float32"), (0.37, "float16")])
+def test_dropout_draws_the_noise_of_keras(rate, dtype):
     inputs = np.ones((64, 8), dtype)
     assert_same(
         pruned_dropout(rate, seed=3, dtype=dtype)(inputs, training=True),
@@ -58,11 +57,11 @@ def test_dropout_drops_along_its_noise_shape():
     assert 0 < np.count_nonzero(dropped) < dropped.size
 
 
-def test_a_rate_of_one_drops_everything():
+def test_dropout_drops_everything_at_rate_one():
     assert not array(pruned_dropout(1.0)(X, training=True)).any()
 
 
-def test_noise_and_rate_resume_after_loading(tmp_path):
+def test_dropout_resumes_noise_and_rate_after_loading(tmp_path):
     model = kp.prune(keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dropout(0.5, seed=1)]))
     model.layers[1].pruning.follow(0.09)
     model(X, training=True)
@@ -72,7 +71,7 @@ def test_noise_and_rate_resume_after_loading(tmp_path):
     assert_same(loaded(X, training=True), model(X, training=True))
 
 
-def test_each_dropout_is_tied_to_the_layer_it_drops():
+def test_dropout_is_tied_to_the_layer_it_drops():
     class Own(layers.Dropout):
         pass
 
@@ -107,7 +106,7 @@ def test_each_dropout_is_tied_to_the_layer_it_drops():
     assert np.mean(arrays(model.get_layer("untied")(np.ones((99, 99)), training=True))[0] == 0) > 0.4
 
 
-def test_a_mapping_ties_dropouts_in_a_model_without_a_graph():
+def test_callback_ties_dropouts_by_a_mapping():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
