@@ -3,6 +3,7 @@
 from keras_prune.analysis.report import Report, Row
 from keras_prune.analysis.sensitivity import Point, Sensitivity
 from keras_prune.benchmark.advice import Advice, Choice
+from keras_prune.benchmark.results import Crossover, Measurement, Results
 from keras_prune.deployment.deployment_plan import DeploymentPlan, LayerPlan
 from keras_prune.export.tflite_report import TFLiteReport
 from keras_prune.export.xla import XLAReport
@@ -15,15 +16,18 @@ from keras_prune.training.round_store import Round
 __all__ = [
     "Advice",
     "Choice",
+    "Crossover",
     "Cut",
     "DeadNeurons",
     "DeploymentPlan",
     "LayerCut",
     "LayerNeurons",
     "LayerPlan",
+    "Measurement",
     "Point",
     "PrunedWeight",
     "Report",
+    "Results",
     "Round",
     "Row",
     "Sensitivity",
