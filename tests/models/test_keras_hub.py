@@ -1,12 +1,11 @@
-"""Models of KerasHub, pruned in place: small ones with random weights."""
+"""Small models of KerasHub with random weights are pruned, saved and stripped."""
 
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers import TENSORFLOW, array, assert_zeros, refill
 
 import keras_prune as kp
-from keras_prune.layers import pruned_weights
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -40,10 +39,12 @@ def vit():
 
 
 def output(model, inputs):
-    return ops.convert_to_numpy(keras.tree.flatten(model(inputs))[0])
+    return array(keras.tree.flatten(model(inputs))[0])
 
 
-@pytest.mark.parametrize("make", [gpt2, llama, gemma, bert, vit])
+@pytest.mark.parametrize(
+    "make", [gpt2, *(pytest.param(one, marks=pytest.mark.slow) for one in (llama, gemma, bert, vit))]
+)
 def test_prune_takes_keras_hub_backbones(make, tmp_path):
     model, inputs = make()
     kind, before = type(model), output(model, inputs)
@@ -53,8 +54,7 @@ def test_prune_takes_keras_hub_backbones(make, tmp_path):
 
     kp.cut(model)
     pruned = output(model, inputs)
-    for weight in pruned_weights(model):
-        weight.variable.assign(ops.where(weight.mask.value, weight.variable.value, 0.5))
+    refill(model, 0.5)
     np.testing.assert_allclose(output(model, inputs), pruned, atol=1e-5)
 
     model.save(tmp_path / "model.keras")
@@ -71,8 +71,8 @@ def test_prune_takes_keras_hub_backbones(make, tmp_path):
     np.testing.assert_array_equal(output(model, inputs), pruned)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tokenizers need TensorFlow Text")
-def test_pruned_gpt2_trains_generates_and_loads(tmp_path):
+@pytest.mark.skipif(not TENSORFLOW, reason="tokenizers need TensorFlow Text")
+def test_prune_takes_gpt2_that_generates_text(tmp_path):
     letters = [chr(33 + number) for number in range(50)]
     vocabulary = {token: number for number, token in enumerate([*letters, "!#", "<|endoftext|>"])}
     tokenizer = keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["! #"])
@@ -85,8 +85,7 @@ def test_pruned_gpt2_trains_generates_and_loads(tmp_path):
     kp.prune(model, kp.TargetSparsity(0.5))
     callback = kp.PruningCallback(kp.OneShot(start=1), verbose=0)
     model.fit(["!#$%", "&'()"], epochs=3, batch_size=2, verbose=0, callbacks=[callback])
-    for weight in pruned_weights(model):
-        assert np.count_nonzero(ops.convert_to_numpy(weight.variable)) == weight.kept == weight.size / 2
+    assert_zeros(model, 0.5)
     text = model.generate("$", max_length=6)
 
     model.save(tmp_path / "model.keras")

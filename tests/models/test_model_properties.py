@@ -1,10 +1,10 @@
-"""What holds for any small model, criterion, schedule and optimizer."""
+"""Properties of any small model, criterion, schedule and optimizer."""
 
 import tempfile
 
 import keras
 import numpy as np
-from helpers import TENSORFLOW, TORCH, assert_same, assert_zeros, masks
+from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, criteria, masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -12,7 +12,7 @@ from keras import layers, ops
 import keras_prune as kp
 
 SHAPE = (6, 4)
-some = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 HIDDEN = {
@@ -25,10 +25,10 @@ HIDDEN = {
     "nested": lambda size: keras.Sequential([layers.Dense(size, "relu"), layers.Dropout(0.2)]),
 }
 sparsities = st.floats(0.05, 0.95)
-criteria = st.one_of(
+rules = st.one_of(
     st.builds(kp.StdThreshold, st.floats(0.1, 2.0)),
     st.builds(kp.TargetSparsity, sparsities),
-    st.builds(kp.RandomSparsity, sparsities, st.integers(0, 9)),
+    st.builds(kp.RandomSparsity, sparsities, seed=st.integers(0, 9)),
     st.builds(lambda sparsity: kp.TargetSparsity(sparsity, pattern=kp.Blocks((4, 1))), sparsities),
 )
 schedules = st.one_of(
@@ -43,7 +43,7 @@ optimizers = st.sampled_from(["sgd", "adam", "rmsprop", "lion", "muon", "ftrl", 
 def models(draw):
     keras.utils.set_random_seed(draw(st.integers(0, 99)))
     kinds = draw(st.lists(st.sampled_from(sorted(HIDDEN)), min_size=1, max_size=3))
-    hidden = [HIDDEN[kind](draw(st.integers(2, 6))) for kind in kinds]
+    hidden = [HIDDEN[kind](draw(st.sampled_from([3, 5]))) for kind in kinds]
     return keras.Sequential([keras.Input(SHAPE), *hidden, layers.Flatten(), layers.Dense(2, name="head")])
 
 
@@ -53,13 +53,15 @@ def data(count=8):
 
 
 class Watch(keras.callbacks.Callback):
-    """Asserts after every step that masks only shrink, and after every epoch that what is cut is exactly zero."""
+    """Asserts after every step that masks only shrink, and after every epoch that pruned weights are exactly zero."""
 
     def on_train_begin(self, logs=None):
         self.masks = masks(self.model)
         assert all(mask.all() for mask in self.masks)
 
     def on_train_batch_end(self, batch, logs=None):
+        if JAX:
+            self.model.jax_state_sync()
         present = masks(self.model)
         assert all((new <= old).all() for new, old in zip(present, self.masks, strict=True))
         assert all(mask.any() for mask in present)
@@ -70,10 +72,10 @@ class Watch(keras.callbacks.Callback):
 
 
 @some
-@given(model=models(), criterion=criteria, schedule=schedules, optimizer=optimizers)
-def test_masks_only_shrink_and_cut_weights_stay_zero(model, criterion, schedule, optimizer):
+@given(model=models(), criterion=rules, schedule=schedules, optimizer=optimizers)
+def test_masks_only_shrink_and_pruned_weights_stay_zero(model, criterion, schedule, optimizer):
     model = kp.prune(model, criterion)
-    model.compile(optimizer, "mse", run_eagerly=TENSORFLOW, jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=TENSORFLOW, jit_compile=JAX)
     callbacks = [kp.PruningCallback(schedule, verbose=0), Watch()]
     model.fit(*data(), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
     if type(criterion) is kp.TargetSparsity and criterion.pattern == kp.Pattern():
@@ -88,11 +90,11 @@ def gradients(model, x, y):
 
         with tf.GradientTape() as tape:
             loss = ops.mean((model(x, training=False) - y) ** 2) + sum(model.losses)
-        return [ops.convert_to_numpy(one) for one in tape.gradient(loss, model.trainable_weights)]
+        return [array(one) for one in tape.gradient(loss, model.trainable_weights)]
     if TORCH:
         model.zero_grad()
         (ops.mean((model(x, training=False) - ops.convert_to_tensor(y)) ** 2) + sum(model.losses)).backward()
-        return [ops.convert_to_numpy(variable.value.grad) for variable in model.trainable_weights]
+        return [array(variable.value.grad) for variable in model.trainable_weights]
     import jax
 
     def loss_of(trainable):
@@ -100,12 +102,13 @@ def gradients(model, x, y):
         outputs, _, losses = model.stateless_call(trainable, others, x, training=False, return_losses=True)
         return ops.mean((outputs - y) ** 2) + sum(losses)
 
-    return [np.asarray(one) for one in jax.grad(loss_of)([variable.value for variable in model.trainable_variables])]
+    slopes = jax.jit(jax.grad(loss_of))([variable.value for variable in model.trainable_variables])
+    return [array(one) for one in slopes]
 
 
 @some
 @given(model=models())
-def test_a_mask_of_ones_changes_neither_outputs_nor_gradients(model):
+def test_masks_of_ones_keep_outputs_and_gradients(model):
     x, y = data()
     outputs, slopes = model(x, training=False), gradients(model, x, y)
     kp.prune(model)
@@ -115,8 +118,8 @@ def test_a_mask_of_ones_changes_neither_outputs_nor_gradients(model):
 
 
 @some
-@given(model=models(), criterion=criteria, strength=st.floats(0.1, 1.0))
-def test_saving_loading_and_stripping_keep_outputs_and_zeros(model, criterion, strength):
+@given(model=models(), criterion=rules, strength=st.floats(0.1, 1.0))
+def test_saving_and_stripping_keep_outputs_and_zeros(model, criterion, strength):
     x, _ = data()
     model = kp.prune(model, criterion)
     kp.cut(model, strength)
@@ -127,6 +130,7 @@ def test_saving_loading_and_stripping_keep_outputs_and_zeros(model, criterion, s
         kp.save_sparse(loaded, f"{directory}/model.kprune")
         sparse = kp.load_sparse(f"{directory}/model.kprune")
     assert_same(masks(loaded), masks(model))
+    assert criteria(loaded) == criteria(model)
     kept = kp.report(loaded).kept
     for one in (loaded, kp.strip(loaded), sparse):
         np.testing.assert_array_equal(one.predict(x, verbose=0), expected)
