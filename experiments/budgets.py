@@ -1,7 +1,7 @@
 """Compares budgets and schedules at equal training, on LeNet-5 (MNIST) and a VGG-style network (CIFAR-10).
 
     KERAS_BACKEND=jax python experiments/budgets.py --network=lenet_5
-    KERAS_BACKEND=jax python experiments/budgets.py --network=vgg --compressions=20
+    KERAS_BACKEND=jax python experiments/budgets.py --network=vgg --compressions=20 --epochs=9
     python experiments/budgets.py --table
 
 One dense network a seed is trained, then pruned and trained on from the same weights by each budget and schedule.
@@ -25,6 +25,7 @@ flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights, order of image
 flags.DEFINE_list("compressions", ["40"], "Compressions to reach.")
 flags.DEFINE_integer("dense_epochs", 6, "Epochs of the dense network.", lower_bound=1)
 flags.DEFINE_integer("epochs", 12, "Epochs of each pruned network.", lower_bound=2)
+flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
 flags.DEFINE_bool("table", False, "Print the table of what was measured.")
 flags.DEFINE_string("results", "docs/data/budgets.json", "Where the measurements are kept.")
 
@@ -65,7 +66,7 @@ def problem(network, seed):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     images, labels = load(name, "train")
-    return model, (images[:-5000], labels[:-5000]), (images[-5000:], labels[-5000:]), test
+    return model, (images[: FLAGS.images], labels[: FLAGS.images]), (images[-5000:], labels[-5000:]), test
 
 
 def train(model, network, data, epochs, seed, callbacks=()):
@@ -99,7 +100,7 @@ def measure(network, seed):
     if all(key in measured for key in keys.values()):
         return
     model, data, held_out, test = problem(network, seed)
-    file = pathlib.Path(tempfile.gettempdir()) / f"budgets_{network}_{seed}_{FLAGS.dense_epochs}.keras"
+    file = pathlib.Path(tempfile.gettempdir()) / f"budgets_{network}_{seed}_{FLAGS.dense_epochs}_{FLAGS.images}.keras"
     if not file.exists():
         train(model, network, data, FLAGS.dense_epochs, seed)
         model.save(file)
@@ -125,6 +126,7 @@ def measure(network, seed):
             "test_error": None if test is None else error(model, test),
             "dense_epochs": FLAGS.dense_epochs,
             "epochs": FLAGS.epochs,
+            "images": FLAGS.images,
             "seconds": time.perf_counter() - begin,
         }
         measurements.write(FLAGS.results, measured)

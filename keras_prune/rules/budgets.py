@@ -25,11 +25,13 @@ class Candidate(NamedTuple):
         value: NumPy array, the weight.
         mask: Boolean NumPy array of the same shape, the connections that are left.
         frozen: Whether nothing of the weight may be cut. What it has left counts.
+        quality: Float above 0, what `CommonQuality` multiplies the common quality by for this weight.
     """
 
     value: np.ndarray
     mask: np.ndarray
     frozen: bool = False
+    quality: float = 1.0
 
 
 class Budget:
@@ -161,7 +163,7 @@ class CommonQuality(_Ranking):
     """
 
     def _scale(self, candidate):
-        return surviving_std(candidate.value, candidate.mask)
+        return candidate.quality * surviving_std(candidate.value, candidate.mask)
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")

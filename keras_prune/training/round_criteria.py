@@ -7,19 +7,8 @@ from collections.abc import Sequence
 from keras_prune.layers.masks import PrunedWeight
 from keras_prune.rules.budgets import Candidate, CommonQuality
 from keras_prune.rules.chunks import on_host
-from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity, surviving_std
+from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity
 from keras_prune.rules.patterns import Pattern
-
-
-class _OwnQualities(CommonQuality):
-    """A common quality of which each weight has its own multiple."""
-
-    def __init__(self, compression, pattern, qualities):
-        super().__init__(compression, pattern)
-        self.qualities = qualities
-
-    def _scale(self, candidate):
-        return self.qualities[id(candidate)] * surviving_std(candidate.value, candidate.mask)
 
 
 def require_rounds(rounds) -> None:
@@ -75,10 +64,10 @@ def _criteria(weights, aim) -> list[Criterion]:
     pattern = require_qualities(weights)
     for weight in weights:
         weight.require_finite()
-    candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in weights]
-    qualities = {
-        id(candidate): getattr(weight.criterion, "quality", 1.0)
-        for candidate, weight in zip(candidates, weights, strict=True)
-    }
-    shares = _OwnQualities(aim, pattern, qualities).shares(candidates)
-    return [TargetSparsity(share, pattern) for share in shares]
+    candidates = [
+        Candidate(
+            on_host(one.variable.value), on_host(one.mask.value), one.frozen, getattr(one.criterion, "quality", 1.0)
+        )
+        for one in weights
+    ]
+    return [TargetSparsity(share, pattern) for share in CommonQuality(aim, pattern).shares(candidates)]
