@@ -4,17 +4,17 @@
 import keras_prune.models.prune_model
 import keras_prune.rules.criteria
 import keras_prune.sparse.sparse_dense  # noqa: F401
-from keras_prune._lazy import lazy_attributes
+from keras_prune import _lazy
 
 __version__ = "0.1.0"
 
-__all__, __getattr__, __dir__ = lazy_attributes(
+__all__, __getattr__, __dir__ = _lazy.lazy_attributes(
     __name__,
     {
         "keras_prune.analysis.report": ["report"],
         "keras_prune.analysis.sensitivity": ["sensitivity"],
         "keras_prune.benchmark.advice": ["compare_runtimes"],
-        "keras_prune.budgets": ["", "quality_for"],
+        "keras_prune.budgets": [""],
         "keras_prune.deployment.deployment_plan": ["deployment_plan"],
         "keras_prune.export.tflite": ["export_tflite"],
         "keras_prune.export.xla": ["export_xla"],

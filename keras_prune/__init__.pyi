@@ -4,7 +4,6 @@ from keras_prune import budgets, layers, networks, neurons, plots, results, spar
 from keras_prune.analysis.report import report
 from keras_prune.analysis.sensitivity import sensitivity
 from keras_prune.benchmark.advice import compare_runtimes
-from keras_prune.budgets import quality_for
 from keras_prune.deployment.deployment_plan import deployment_plan
 from keras_prune.export.tflite import export_tflite
 from keras_prune.export.xla import export_xla
@@ -53,7 +52,6 @@ __all__ = [
     "neurons",
     "plots",
     "prune",
-    "quality_for",
     "regularize",
     "remove_dead_neurons",
     "report",

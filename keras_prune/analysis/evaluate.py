@@ -84,4 +84,4 @@ def _is_endless(data) -> bool:
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches is None
     cardinality = getattr(data, "cardinality", None)  # Of a tf.data.Dataset, without importing TensorFlow.
-    return callable(cardinality) and int(cardinality()) == -1
+    return callable(cardinality) and bool(cardinality() == -1)

@@ -91,10 +91,11 @@ def speed_ups(results: Results, batch_size: int, ax=None):
             bars = [
                 (places[name] + (index - (len(engines) - 1) / 2) * thickness, row.speed_up - 1)
                 for name, row in zip(names, rows, strict=True)
-                if row.engine == engine
+                if row.engine == engine and row.speed_up is not None
             ]
             # Bars start at 1: faster engines grow to the right, slower ones to the left.
-            drawn.barh(*zip(*bars, strict=True), thickness, left=1, label=engine, color=colormaps["tab20"](index))
+            heights, widths = zip(*bars, strict=True)
+            drawn.barh(heights, widths, thickness, left=1, label=engine, color=colormaps["tab20"](index))
         drawn.axvline(1, **REFERENCE | {"zorder": 3})
         drawn.set_yticks(range(len(places)), list(places))
         drawn.invert_yaxis()

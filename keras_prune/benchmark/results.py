@@ -113,7 +113,7 @@ class Results:
 
     def crossovers(self) -> list[Crossover]:
         """Returns a `Crossover` for each engine that was measured at several densities."""
-        curves = collections.defaultdict(list)
+        curves: dict[tuple[str, int, str], list] = collections.defaultdict(list)
         for row in self.rows:
             if row.speed_up is not None and not row.baseline:
                 curves[row.workload, row.batch_size, row.engine].append((row.density, row.speed_up))

@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,7 +70,8 @@ def run(path: str, sample: Sample) -> dict[str, np.ndarray]:
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     columns = [np.stack(column) for column in zip(*sample.runs, strict=True)]
     # The underscore keeps the names apart from the arguments of savez.
-    np.savez(inputs, **{f"_{name}": column for name, column in zip(sample.names, columns, strict=True)})
+    arrays: dict[str, Any] = {f"_{name}": column for name, column in zip(sample.names, columns, strict=True)}
+    np.savez(inputs, **arrays)
     runner = pathlib.Path(__file__).with_name("litert_runner.py")
     command = [sys.executable, "-P", str(runner), path, str(inputs), str(outputs)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

@@ -7,6 +7,7 @@ keeps the names apart from the arguments of numpy.savez. So are the outputs.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -20,7 +21,8 @@ def main(model: str, inputs: str, outputs: str) -> None:
         batches = [dict(zip(names, batch, strict=True)) for batch in zip(*arrays.values(), strict=True)]
     # The next run may overwrite an output of a signature.
     results = [{name: array.copy() for name, array in run(**batch).items()} for batch in batches]
-    np.savez(outputs, **{f"_{name}": np.stack([result[name] for result in results]) for name in results[0]})
+    stacked: dict[str, Any] = {f"_{name}": np.stack([result[name] for result in results]) for name in results[0]}
+    np.savez(outputs, **stacked)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def _layer_name(tensor) -> str:
 
 
 def _input_dtype(dtype) -> str:
-    return {"f": "float32", "O": "string", "S": "string", "U": "string"}.get(dtype.kind, dtype.name)
+    return {"f": "float32", "O": "string", "S": "string", "U": "string"}.get(dtype.kind) or dtype.name
 
 
 def _named_outputs(outputs):

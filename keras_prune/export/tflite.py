@@ -112,6 +112,8 @@ def export_tflite(
                 f"out only if that works. {received}"
             )
         chosen = encoded or dense
+        assert chosen.difference is not None, "LiteRT returns outputs"
+        assert chosen.relative_difference is not None, "LiteRT returns outputs"
         ops, stored = read_tflite(chosen.path)
         report = TFLiteReport(
             path=os.fspath(filepath),

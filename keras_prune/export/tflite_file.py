@@ -61,7 +61,7 @@ def read_tflite(path) -> tuple[list[str], list[StoredWeight]]:
                     index = int(made_by[index].inputs[0])
                 tensor = graph.tensors[index] if index >= 0 else None
                 dtype = _DTYPES.get(type_names[tensor.type]) if tensor else None
-                if dtype is None or tensor.shape is None or len(tensor.shape) < 2:
+                if tensor is None or dtype is None or tensor.shape is None or len(tensor.shape) < 2:
                     continue
                 data = model.buffers[tensor.buffer].data
                 if data is not None:

@@ -49,7 +49,7 @@ def check_limits(tolerance, batch_size) -> None:
     Raises:
         ValueError: If `tolerance` is not a number of at least 0, or `batch_size` not an integer of at least 1.
     """
-    if not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
+    if not (isinstance(tolerance, numbers.Real) and float(tolerance) >= 0):
         raise ValueError(f"`tolerance` must be a number of at least 0. Received: tolerance={tolerance!r}")
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}")

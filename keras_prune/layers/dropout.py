@@ -25,7 +25,7 @@ class DropoutRate(PruningState):
 
     def set_rate(self, rate: float) -> None:
         """Sets the current rate."""
-        vars(self)["rate"] = float(rate)
+        self.__dict__["rate"] = float(rate)
         keep = 1.0 - rate
         self.numbers.assign(np.array([rate, keep, 1.0 / keep if keep > 0 else 0.0], "float32"))
 

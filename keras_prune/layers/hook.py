@@ -5,6 +5,7 @@ attribute of the object. The class and the config of the layer stay plain.
 """
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
@@ -44,15 +45,14 @@ def hook(layer, held: dict, below: dict) -> None:
     if isinstance(layer, LOOPS):
         # The masked weight is computed once, outside of the loop.
         held, below = {**held, **below}, {}
-    present = vars(layer).get("call")
+    present: Any = vars(layer).get("call")
     if hasattr(present, "held"):
         present.held.update(held)
         present.weights.update({**held, **below})
         return
     call = layer.call
 
-    @functools.wraps(call)
-    def masked_call(*args, **kwargs):
+    def call_masked(*args, **kwargs):
         held = [weight for weight in masked_call.held.values() if not is_masked(weight.variable)]
         by_row = [weight for weight in held if _reads_rows(layer, weight, args, kwargs)]
         masked = {id(w.variable): w.unmasked() if w in by_row else w.masked() for w in held}
@@ -63,6 +63,7 @@ def hook(layer, held: dict, below: dict) -> None:
             outputs = _mask_rows(outputs, weight, *args, **kwargs)
         return outputs
 
+    masked_call: Any = functools.wraps(call)(call_masked)
     masked_call.held, masked_call.weights = dict(held), {**held, **below}
     override(layer, "call", masked_call)
     _trace_again(layer)

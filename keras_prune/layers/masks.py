@@ -139,7 +139,7 @@ class Masks(PruningState):
 
     def __init__(self, layer):
         super().__init__(layer)
-        vars(self)["entries"] = []  # Past the tracker of Keras, which would save the weights a second time.
+        self.__dict__["entries"] = []  # Past the tracker of Keras, which would save the weights a second time.
 
     @property
     def pruned_weights(self) -> list[PrunedWeight]:

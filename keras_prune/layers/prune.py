@@ -7,6 +7,7 @@ import keras
 from keras_prune.layers.attachment import apply_masks, attach
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruned_weights
+from keras_prune.rules.budgets import Budget
 from keras_prune.rules.criteria import Criterion, StdThreshold, criterion_of
 
 
@@ -66,7 +67,7 @@ class Prune(keras.layers.Wrapper):
             self.built = True
 
     @property
-    def criterion(self) -> Criterion:
+    def criterion(self) -> Criterion | Budget:
         """The criterion of the first pruned weight, which `prune` with a mapping replaces."""
         weights = pruned_weights(self.layer)
         return weights[0].criterion if weights else self._criterion

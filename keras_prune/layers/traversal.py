@@ -1,6 +1,8 @@
 """List the layers inside a model or layer, in an order that is the same after loading."""
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -74,7 +76,7 @@ class PruningState(keras.layers.Layer):
         super().__init__(name="pruning", dtype="float32", trainable=False)
         self.built = True
         # No layer may be an attribute here: Keras would track it, and save it a second time.
-        self.owner = weakref.ref(owner)
+        self.owner: Callable[[], Any] = weakref.ref(owner)
 
     @property
     def weights(self):

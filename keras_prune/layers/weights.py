@@ -10,6 +10,7 @@ from keras_prune import _keras
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.traversal import layers_in, paths_in
+from keras_prune.rules.budgets import Budget
 from keras_prune.rules.criteria import Criterion
 
 
@@ -59,7 +60,7 @@ class PrunableWeight(NamedTuple):
     pruned: PrunedWeight | None
 
     @property
-    def criterion(self) -> Criterion | None:
+    def criterion(self) -> Criterion | Budget | None:
         """The criterion of a pruned weight."""
         return self.pruned.criterion if self.pruned else None
 

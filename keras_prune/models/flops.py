@@ -1,6 +1,7 @@
 """How many connections a layer has, and how many operations they take."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -24,7 +25,7 @@ def flop(layer, weights: int) -> int | None:
     """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
     config = layer.get_build_config() or {}
     # A recurrent layer that is given its initial state was built with several shapes.
-    shape = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")
+    shape: Any = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")
     if isinstance(layer, keras.layers.Embedding):
         return 0  # It looks rows up.
     if shape is None:

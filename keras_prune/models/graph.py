@@ -143,7 +143,7 @@ def pruned_dropouts(model, followed: Mapping[str, str] | None = None) -> list[tu
         if not matched or not named:
             raise ValueError(
                 "`adjust_dropout` maps patterns of dropout layers to the name or path of a pruned layer. Dropouts: "
-                f"{[one.name for one in dropouts]}. Received: adjust_dropout={dict(followed)}, where "
+                f"{[one.name for one in dropouts]}. Received: adjust_dropout={dict(followed or {})}, where "
                 f"{name if matched else pattern!r} matches none"
             )
         sources.update({id(one): named[0] for one in matched})

@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import warnings
+from typing import Any
 
 import keras
 
@@ -20,9 +21,12 @@ from keras_prune.layers.prunable import connection_variables
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruning_of
 
+# `super()` has the methods of a model: the model's own class comes behind the mixin.
+_Base: Any = object
+
 
 @keras.saving.register_keras_serializable(package="keras_prune")
-class PrunedModel:
+class PrunedModel(_Base):
     """Mixed into the class of a model by `prune`, under the name of that class."""
 
     plain_class: type

@@ -34,7 +34,7 @@ class Selection:
         if criterion is None:
             criterion = StdThreshold()
         if isinstance(criterion, numbers.Real):
-            criterion = budget_of(criterion)
+            criterion = budget_of(float(criterion))
         if isinstance(criterion, (Criterion, Budget)):
             self.choose = lambda layer: criterion
         elif isinstance(criterion, Mapping):
@@ -61,7 +61,7 @@ class Selection:
         own = self._names(layer)
         of_weight = {f"{name}/{variable.name}" for name in own} | {*_ends(variable.path)[1:]}
         of_layers = own.union(*map(self._names, around))
-        path = self.paths.get(id(layer), layer.name).split("/", 1)[-1]
+        path = (self.paths.get(id(layer)) or layer.name).split("/", 1)[-1]
         self.named[variable.path] = sorted({layer.name, path})
         matches = {
             pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]

@@ -54,15 +54,15 @@ def follow(plain) -> list[Followed]:
     """Follows the neurons of a plain model and of the models nested in it, each on its own, in order of its layers."""
     models = models_in(plain)
     calls = collections.Counter(id(layer) for model in models for layer in model.layers)
-    shared = {key for key, count in calls.items() if count > 1}
+    shared = frozenset(key for key, count in calls.items() if count > 1)
     followed = {}
     for model in models:
         graph = operations(model, shared)
         flows = constants(graph)
         needs = needed(graph, flows)
         kept = removals(graph, flows, needs)
-        for operation, *found in zip(graph, flows, needs, kept, strict=True):
-            followed[id(operation.layer)] = Followed(operation.layer, *found)
+        for (layer, *_), flow, need, stays in zip(graph, flows, needs, kept, strict=True):
+            followed[id(layer)] = Followed(layer, flow, need, stays)
     return [followed[id(layer)] for layer in leaf_layers(plain) if id(layer) in followed]
 
 
@@ -123,9 +123,10 @@ def needed(graph: Sequence[Operation], flows: Sequence[Flow]) -> list[Need | Non
     """Returns which neurons of each operation cannot go; `None` where they cannot be followed."""
     needs: list[Need | None] = [None] * len(graph)
     for place, operation in reversed(list(enumerate(graph))):
-        if not isinstance(flows[place], Unknown):
+        flow = flows[place]
+        if not isinstance(flow, Unknown):
             demands = [_demand(graph[one], flows[one], needs[one]) for one in operation.consumers]
-            needs[place] = _need(flows[place], operation.is_output, demands)
+            needs[place] = _need(flow, operation.is_output, demands)
     return needs
 
 
@@ -144,6 +145,7 @@ def _demand(consumer: Operation, flow: Flow, need: Need | None) -> Need:
     """Returns which neurons a consumer needs of its producer, all of them if it cannot be followed."""
     if isinstance(flow, Unknown):
         return Need(np.array(True), [flow.reason])
+    assert need is not None, "only an `Unknown` has no `Need`"
     obstacles = list(need.obstacles) if isinstance(flow, Passed) else []
     if flow.keeps_constants(need.neurons):
         obstacles.append(f"{consumer.layer.name!r} pads with zeros, where only a constant 0 stays constant")
@@ -154,12 +156,12 @@ def removals(graph: Sequence[Operation], flows: Sequence[Flow], needs: Sequence[
     """Returns what stays of each operation; `None` where all of it stays because it cannot be followed."""
     kept: list[Kept | None] = []
     for operation, flow, need in zip(graph, flows, needs, strict=True):
-        if isinstance(flow, Unknown):
+        if isinstance(flow, Unknown) or need is None:
             kept.append(None)
             continue
         producer = operation.producers[0]
-        followed = flows[producer].outputs is not None
-        before = kept[producer].neurons if followed else np.ones(len(flow.incoming.constant), bool)
+        above = None if flows[producer].outputs is None else kept[producer]
+        before = np.ones(len(flow.incoming.constant), bool) if above is None else above.neurons
         if isinstance(flow, Passed):
             kept.append(Kept(before, before[flow.origin]))
         else:

@@ -37,7 +37,7 @@ class Connected(NamedTuple):
 
     def used(self, needed) -> np.ndarray:
         """Returns the inputs with a connection to a neuron that is needed."""
-        return self.exists[:, needed].any(axis=1)
+        return np.any(self.exists[:, needed], axis=1)
 
     def reads(self, needed) -> np.ndarray:
         """Returns the inputs that cannot be replaced by a bias if the `needed` neurons stay."""

@@ -5,6 +5,8 @@ A neuron is one place along the channel axis of a layer's output: a unit of a `D
 known which neurons stay. To follow another kind of layer, write a rule and add it to `RULES`.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -36,7 +38,7 @@ class DenseRule:
         if incoming.axis != axis:
             return None
         moving = incoming.moving_in(layer)
-        constant = ~exists[moving].any(axis=0)
+        constant = ~np.any(exists[moving], axis=0)
         total = _bias(layer) + self.contribution(layer, np.where(moving, 0, incoming.value))
         return Connected(_activated(layer, constant, total), constant, incoming, moving, exists)
 
@@ -53,13 +55,13 @@ class DenseRule:
         weights = self._kernels(layer, kept)
         use_bias = layer.use_bias or kept.gains_bias
         if use_bias:
-            weights.append((_bias(layer) + kept.constants)[kept.neurons])
+            weights.append(np.add(_bias(layer), kept.constants)[kept.neurons])
         return {self.size: int(kept.neurons.sum()), "use_bias": use_bias}, weights
 
     def _kernels(self, layer, kept) -> list:
         return [to_numpy(layer.kernel)[..., kept.inputs, :][..., kept.neurons]]
 
-    def _by_input(self, layer, reduce, rows=slice(None)) -> np.ndarray:
+    def _by_input(self, layer, reduce, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Reduces the spatial axes of the kernel, for `rows` of the inputs, to `(inputs, neurons)`."""
         return reduce(to_numpy(layer.kernel)[..., rows, :])
 
@@ -84,7 +86,9 @@ class ElementwiseRule:
     """Rule for layers that act on each value by itself. Base class for all that pass neurons on."""
 
     def follow(self, layer, incoming: Outputs | None) -> Passed | None:
-        outputs = incoming and self.outputs(layer, incoming)
+        if incoming is None:
+            return None
+        outputs = self.outputs(layer, incoming)
         return outputs and Passed(outputs, incoming, self.origin(layer, incoming))
 
     def origin(self, layer, incoming) -> np.ndarray:
@@ -190,7 +194,7 @@ RULES = {
 }
 
 
-def rule_of(layer):
+def rule_of(layer) -> Any:
     """Returns the rule of a layer, or `None`."""
     return next((rule for kind, rule in RULES.items() if kinds.computes_like(layer, (kind,))), None)
 

@@ -117,7 +117,7 @@ def weights(before, after, ax=None):
             f"shape {before.shape}, after of shape {after.shape} with {np.count_nonzero(after)} connections"
         )
     after = after[after != 0]
-    edges = np.histogram_bin_edges(np.append(before, after), 100)
+    edges = np.histogram_bin_edges(np.append(before, after), 100).tolist()
     with axes_or_new(ax) as drawn:
         drawn.hist(before.ravel(), edges, histtype="stepfilled", color="0.75", label=f"before: {before.size:,}")
         drawn.hist(after, edges, histtype="step", log=True, color=COLORS[0], label=f"after: {after.size:,}")

@@ -1,10 +1,11 @@
 """Style that all figures share."""
 
 import contextlib
+from typing import Any
 
 import matplotlib.pyplot as plt
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
     "figure.constrained_layout.use": True,
     "font.size": 8,

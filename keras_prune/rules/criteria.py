@@ -262,7 +262,7 @@ def criterion_of(value, name: str) -> Criterion | None:
         ValueError: If `value` is none of these.
     """
     if isinstance(value, numbers.Real):
-        return TargetSparsity(value)
+        return TargetSparsity(float(value))
     if isinstance(value, (Criterion, type(None))):
         return value
     raise ValueError(

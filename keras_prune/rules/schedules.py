@@ -191,5 +191,5 @@ def _require_integer(name, value, minimum):
 
 
 def _require_positive(name, value):
-    if not (isinstance(value, numbers.Real) and value > 0):
+    if not (isinstance(value, numbers.Real) and float(value) > 0):
         raise ValueError(f"`{name}` must be a number above 0. Received: {name}={value!r}")

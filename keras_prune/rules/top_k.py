@@ -6,6 +6,7 @@ not be in memory at once.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def keep_largest_of(chunks: Callable[[], Iterable[tuple]], kept: int) -> tuple[l
     return masks, min(lowest) if any(map(np.any, masks)) else max(highest)
 
 
-def _lowest_kept(chunks, kept) -> tuple[np.floating, int]:
+def _lowest_kept(chunks, kept) -> tuple[Any, int]:
     """Returns the lowest score that is kept, and how many units with that score are kept."""
     leading, above, left = 0, 0, None
     while left != 0:

@@ -5,7 +5,7 @@ one neuron are adjacent. Each format is saved as `Connections`. A model that was
 can therefore be loaded with another format on another backend.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -120,7 +120,7 @@ class TensorFlowCSR(SparseMatrix):
         import tensorflow as tf
 
         # A batch that is not a multiple of 8 takes up to four times as long as the next multiple.
-        batch = tf.shape(inputs)[0]
+        batch: Any = tf.shape(inputs)[0]
         padded = tf.pad(inputs, [[0, -batch % 8], [0, 0]])
         # In a loaded graph, the matrix in a variable has no shape, and cannot be multiplied. Stacking it with a matrix
         # that has a shape restores it.

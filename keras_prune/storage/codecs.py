@@ -134,7 +134,7 @@ class RelativeIndex(Dense):
         return {"index_bits": width, "indices": counts[width]}
 
     def is_sound(self, row):
-        width, indices = row.settings.get("index_bits"), row.settings.get("indices")
+        width, indices = row.settings.get("index_bits", -1), row.settings.get("indices", -1)
         return len(row.settings) == 2 and width in relative_index.WIDTHS and row.size <= indices * (2**width - 1)
 
     def values(self, row):

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import sys
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -32,7 +33,7 @@ from keras_prune.tools.command_line import Result, Tool, load_model
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the tool."""
-    own = {"flag_values": values}
+    own: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_list("layers", [], "Layers to measure instead of a model, such as alexnet,vgg16/fc6.", **own)
     flags.DEFINE_list("densities", [], "Shares of connections left in --layers. Default: those of the paper.", **own)
     flags.DEFINE_list("engines", [], "Engines to run, by the names in the table. Default: all.", **own)
@@ -81,9 +82,10 @@ def write(results: Results, summary: dict, folder: str) -> None:
 
     plt.switch_backend("Agg")
     for name, axes in all_figures(results):
+        figure: Any = axes.figure
         with atomic_write(os.path.join(folder, f"{name}.png")) as path:
-            axes.figure.savefig(path)
-        plt.close(axes.figure)
+            figure.savefig(path)
+        plt.close(figure)
 
 
 def _workloads(values, path, densities):

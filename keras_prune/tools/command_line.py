@@ -42,7 +42,7 @@ class Tool(NamedTuple):
             tool with status 2.
     """
 
-    usage: str
+    usage: str | None
     files: Sequence[str]
     define: Callable[[flags.FlagValues], None]
     action: Callable[..., Result]

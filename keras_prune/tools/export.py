@@ -11,6 +11,7 @@ without its masks, with zeros in its weights. A file whose outputs are not those
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -33,7 +34,7 @@ _FILE_NAMES = {"stablehlo": "model.stablehlo"}
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the tool."""
-    own = {"flag_values": values}
+    own: dict[str, Any] = {"flag_values": values}
     quantizations = ["float16", "dynamic_int8", "full_int8"]
     flags.DEFINE_enum("quantization", None, quantizations, "How a .tflite file stores weights, else float32.", **own)
     flags.DEFINE_bool("sparse", None, "Whether zeros are left out of a .tflite file. Default: if it helps.", **own)
@@ -58,7 +59,7 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
             f"folder has a dot, end it with a slash. Received: output={output!r}"
         )
     flagged = dict.fromkeys(name for names in _OPTIONS.values() for name in names)
-    options = {name: values[name].value for name in flagged if values[name].present}
+    options: dict[str, Any] = {name: values[name].value for name in flagged if values[name].present}
     if foreign := [f"--{name}" for name in options if name not in _OPTIONS[ending]]:
         raise ValueError(
             f"The flags for {f'a {ending} file' if ending else 'a folder for XLA'} are "
@@ -73,7 +74,7 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
         text = f"{output}: {size:,} bytes; float32 weights take {dense:,}"
         return Result(text, {"path": output, "bytes": size, "float32_bytes": dense})
     if not ending:
-        formats = options.pop("formats", ["saved_model"])
+        formats: list[str] = options.pop("formats", ["saved_model"])
         paths = [os.path.join(output, _FILE_NAMES.get(name, name)) for name in formats]
         reports = [export_xla(model, *pair, **options) for pair in zip(paths, formats, strict=True)]
         return Result("\n".join(map(str, reports)), {"exports": [report.to_dict() for report in reports]})

@@ -12,6 +12,7 @@ further to restore its accuracy: see keras_prune.PruningCallback and keras_prune
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -35,7 +36,7 @@ BUDGETS = {
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the tool."""
-    own = {"flag_values": values}
+    own: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_float("quality", None, "Prune below this times the standard deviation of each layer's weights.", **own)
     flags.DEFINE_float("sparsity", None, "Share of each layer's connections to prune.", **own)
     text = "All connections over those kept, such as 8. Frozen layers, and layers that are not named, do not count."

@@ -52,6 +52,7 @@ class Clock:
             batch: Integer, index of the next batch in the epoch, or -1 for the batch before. Defaults to `0`.
         """
         now = (self._batches + batch) // self._accumulation if self._by_step else self._epoch
+        assert self.done is not None, "start_epoch comes first"
         after, self.done = self.done, max(self.done, now)
         return self.schedule.due(after, now)
 

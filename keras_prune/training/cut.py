@@ -1,6 +1,7 @@
 """Prune a model now, with its optimizer slots and dropout rates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -105,7 +106,7 @@ def _budgeted(weights, strength: float) -> dict[int, tuple]:
             sharing.setdefault(id(weight.criterion), []).append(weight)
     rules = {}
     for group in sharing.values():
-        budget = group[0].criterion
+        budget: Any = group[0].criterion
         candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in group]
         for weight, share in zip(group, budget.shares(candidates, strength), strict=True):
             rules[id(weight)] = (TargetSparsity(share, budget.pattern.at(strength)), 1.0)

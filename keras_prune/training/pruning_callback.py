@@ -146,6 +146,7 @@ class PruningCallback(keras.callbacks.Callback):
         model, watch = self.model, self._watch
         schedule = self._clock.schedule
         strength = schedule(due)
+        assert strength is not None, "a cut is due"
         cuts = cut_weights(weights_to_cut(model), strength, optimizers_of(model), watch.dropouts)
         watch.accept()
         if self.verbose:

@@ -16,7 +16,7 @@ def require_rounds(rounds) -> None:
     aims = rounds if isinstance(rounds, Sequence) else []
     compressions = [aim for aim in aims if isinstance(aim, numbers.Real)]
     known = all(isinstance(aim, (numbers.Real, Criterion)) for aim in aims)
-    if not aims or not known or compressions != sorted(compressions) or not all(aim > 1 for aim in compressions):
+    if not aims or not known or compressions != sorted(compressions) or not all(float(aim) > 1 for aim in compressions):
         raise ValueError(
             "Each round must be a compression above 1, in increasing order, or a criterion such as StdThreshold(1.2). "
             f"Received: rounds={rounds!r}"

@@ -70,7 +70,7 @@ class RoundStore:
     """
 
     def __init__(self, directory, settings: RoundSettings):
-        self.directory = None if directory is None else pathlib.Path(directory)
+        self.directory: Any = None if directory is None else pathlib.Path(directory)
         self.settings = dataclasses.asdict(settings)
         self.seed = random.randint(1, 10**9)  # As Keras makes seeds: `keras.utils.set_random_seed` determines it.
 
