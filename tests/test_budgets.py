@@ -101,8 +101,3 @@ def test_shares_fit_layers_whose_name_is_the_end_of_a_path():
     assert list(table) == ["fc", "block/fc"]
     kp.prune(model, table)
     assert [weight.criterion for weight in pruned_weights(model)] == list(table.values())
-
-
-def test_wrapper_refuses_a_budget():
-    with pytest.raises(ValueError, match=r"a sparsity such as 0\.9"):
-        kp.Prune(layers.Dense(3), CommonQuality(4))

@@ -7,12 +7,14 @@ from helpers import JAX, TENSORFLOW
 from keras import layers, ops
 
 import keras_prune as kp
-from keras_prune import budgets
+from keras_prune import budgets, results
 from keras_prune.rules.budgets import Candidate
+from keras_prune.sparse.sparse_dense import SparseDense
 
 HALF = kp.TargetSparsity(0.5)
 ONES = np.ones((2, 2), "float32")
 NAN = float("nan")
+SPARSE = {"units": 3, "connections": 4}
 
 
 def model(*inner, inputs=8):
@@ -170,6 +172,32 @@ ERRORS = [
     # regularize.
     ("regularize-factor", lambda: kp.regularize(model(), l1=-1), "Received: l1=-1"),
     ("regularize-nothing", lambda: kp.regularize(model(layers.ReLU()), l2=0.1), "has no connections"),
+    # Training and analysis.
+    ("callback-schedule", lambda: kp.PruningCallback(3), r"OneShot\(\).*Received: schedule=3"),
+    ("sensitivity-uncompiled", lambda: kp.sensitivity(model(), (ONES, ONES)), "compiled=False"),
+    ("sensitivity-drop", lambda: results.Sensitivity({}, 0.9, "accuracy", 1).criteria(-1), "Received: max_drop=-1"),
+    # Deployment and sparse layers.
+    (
+        "plan-runtime",
+        lambda: kp.deployment_plan(model(), "tflite"),
+        r"'litert', 'xnnpack'.*: runtime='tflite'",
+    ),
+    ("plan-nothing", lambda: kp.deployment_plan(model(layers.ReLU())), "Received: model="),
+    *(
+        (f"sparse-dense-{name}", lambda one=one: SparseDense(**SPARSE | one), f"^`{name}` must be .* Received: {name}=")
+        for one in ({"units": 0}, {"connections": -1}, {"connections": 2.5}, {"format": "dense"})
+        for name in one
+    ),
+    *(
+        (
+            f"to-sparse-{name}",
+            lambda one=one: kp.to_sparse(kp.prune(model()), **one),
+            f"`{name}` must be .* Received: {name}=",
+        )
+        for one in ({"format": "fast"}, {"batch_size": 0})
+        for name in one
+    ),
+    ("to-sparse-nothing", lambda: kp.to_sparse(model(layers.ReLU()), "csr"), "the model has none"),
 ]
 
 

@@ -187,16 +187,6 @@ def test_sensitivity_rejects_bad_arguments(model, data, arguments, message):
         kp.sensitivity(model, data, **arguments)
 
 
-def test_sensitivity_rejects_uncompiled_models(data):
-    with pytest.raises(ValueError, match="compiled=False"):
-        kp.sensitivity(keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]), data)
-
-
-def test_criteria_reject_a_negative_drop():
-    with pytest.raises(ValueError, match="Received: max_drop=-1"):
-        Sensitivity({}, 0.9, "accuracy", 1).criteria(max_drop=-1)
-
-
 def test_layers_of_one_name_have_their_own_curves(model, data):
     def branch():
         return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="same")])

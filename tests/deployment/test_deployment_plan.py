@@ -287,14 +287,3 @@ def test_plan_is_written_as_json():
 @pytest.mark.parametrize("kind", [layers.AlphaDropout, layers.SpatialDropout2D])
 def test_xnnpack_ignores_layers_that_only_train(kind):
     assert kp.deployment_plan(mobile(act=lambda: kind(0.5)), "xnnpack").blockers == {}
-
-
-def test_plan_rejects_unknown_runtimes():
-    with pytest.raises(ValueError, match=r"\['litert', 'xnnpack'\]. Received: runtime='tflite'"):
-        kp.deployment_plan(mobile(), "tflite")
-
-
-@pytest.mark.parametrize("model", [None, keras.layers.Dense(3), keras.Sequential([keras.Input((3,)), layers.ReLU()])])
-def test_plan_rejects_what_has_no_connections(model):
-    with pytest.raises(ValueError, match="Received: model="):
-        kp.deployment_plan(model)

@@ -231,23 +231,6 @@ def test_to_sparse_at_12x_takes_a_quarter_of_the_memory():
     assert held == sum(layer.matrix.weight_bytes for layer in layers)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"format": "fast"}, "`format` must be one of .*'coo', 'csr', 'ell'.* Received: format='fast'"),
-        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1. Received: batch_size=0"),
-    ],
-)
-def test_to_sparse_names_invalid_arguments(settings, message):
-    with pytest.raises(ValueError, match=message):
-        kp.to_sparse(two_layers(), **settings)
-
-
-def test_to_sparse_rejects_models_without_such_layers():
-    with pytest.raises(ValueError, match=r"the model has none.*conv: dense; a convolution of several"):
-        kp.to_sparse(cut_model(keras.layers.Conv1D(3, 3, name="conv"), inputs=(8, 2)), "csr")
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_sparse_models_can_be_copied(format):
     sparse = kp.to_sparse(two_layers(), format, verbose=0)

@@ -91,13 +91,6 @@ def test_call_in_mixed_precision_multiplies_in_float32(mixed_float16):
     np.testing.assert_allclose(outputs(sparse, inputs), outputs(layer, inputs), atol=1e-2)
 
 
-@pytest.mark.parametrize("settings", [{"units": 0}, {"connections": -1}, {"connections": 2.5}, {"format": "dense"}])
-def test_sparse_dense_names_invalid_arguments(settings):
-    name = next(iter(settings))
-    with pytest.raises(ValueError, match=f"^`{name}` must be .* Received: {name}="):
-        SparseDense(**{"units": 3, "connections": 4} | settings)
-
-
 def test_call_rejects_inputs_of_another_width():
     with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 20"):
         SparseDense.of(dense_layer())(random_inputs(2, 19))

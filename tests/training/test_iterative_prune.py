@@ -446,8 +446,6 @@ def test_models_that_cannot_be_retrained_are_rejected():
     uncompiled = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=r"Call model.compile\(...\).*compiled=False"):
         kp.iterative_prune(uncompiled, rounds=[2], **FIT)
-    with pytest.raises(ValueError, match="Expected a Keras 3 model"):
-        kp.iterative_prune("model.keras", rounds=[2], **FIT)
     without_thresholds = kp.prune(small_model(), kp.TargetSparsity(0.5))
     with pytest.raises(ValueError, match=r"StdThreshold.*layer 'hidden' with criterion=TargetSparsity"):
         kp.iterative_prune(without_thresholds, rounds=[2], **FIT)

@@ -171,18 +171,6 @@ def test_callback_rejects_weights_that_are_not_finite(value):
     assert density(model) == 1
 
 
-def test_callback_rejects_models_with_nothing_to_prune():
-    model = keras.Sequential([keras.Input((8,)), layers.Dense(3, name="head")])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"no trainable weights.*keras_prune.prune.*Received: model="):
-        fit(model, kp.OneShot())
-
-
-def test_callback_rejects_what_is_not_a_schedule():
-    with pytest.raises(ValueError, match=r"OneShot\(\).*Received: schedule=3"):
-        kp.PruningCallback(3)
-
-
 def test_callback_rejects_schedules_that_never_prune():
     model = pruned_model()
     with pytest.raises(ValueError, match=r"does not prune in this run.*Received: schedule="):
