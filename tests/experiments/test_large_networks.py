@@ -30,7 +30,7 @@ def measure(folder, *phases):
 
 
 @needs_tensorflow
-def test_every_layer_is_cut_to_the_papers_density_and_a_stopped_run_continues(tmp_path):
+def test_large_networks_cuts_as_the_paper_and_resumes(tmp_path):
     measured, _ = measure(tmp_path, "build", "prune")
     assert list(measured["prune"])[:4] == ["prune", "cut", "strip", "save_sparse"]
     assert all(step["peak"] >= step["before"] for step in list(measured["prune"].values())[:4])
