@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import JAX, TENSORFLOW
+from helpers import JAX, TENSORFLOW, TORCH
 from keras import layers, ops
 
 import keras_prune as kp
@@ -176,29 +176,25 @@ ERRORS = [
     ("callback-schedule", lambda: kp.PruningCallback(3), r"OneShot\(\).*Received: schedule=3"),
     ("sensitivity-uncompiled", lambda: kp.sensitivity(model(), (ONES, ONES)), "compiled=False"),
     ("sensitivity-drop", lambda: results.Sensitivity({}, 0.9, "accuracy", 1).criteria(-1), "Received: max_drop=-1"),
-    # Deployment and sparse layers.
+    # Deployment.
     (
         "plan-runtime",
         lambda: kp.deployment_plan(model(), "tflite"),
         r"'litert', 'xnnpack'.*: runtime='tflite'",
     ),
     ("plan-nothing", lambda: kp.deployment_plan(model(layers.ReLU())), "Received: model="),
-    *(
-        (f"sparse-dense-{name}", lambda one=one: SparseDense(**SPARSE | one), f"^`{name}` must be .* Received: {name}=")
-        for one in ({"units": 0}, {"connections": -1}, {"connections": 2.5}, {"format": "dense"})
-        for name in one
-    ),
-    *(
-        (
-            f"to-sparse-{name}",
-            lambda one=one: kp.to_sparse(kp.prune(model()), **one),
-            f"`{name}` must be .* Received: {name}=",
-        )
-        for one in ({"format": "fast"}, {"batch_size": 0})
-        for name in one
-    ),
-    ("to-sparse-nothing", lambda: kp.to_sparse(model(layers.ReLU()), "csr"), "the model has none"),
 ]
+if not TORCH:  # Sparse layers need TensorFlow or JAX.
+    ERRORS += [
+        *(
+            (f"sparse-dense-{name}", lambda one=one: SparseDense(**SPARSE | one), f"^`{name}` must be .*: {name}=")
+            for one in ({"units": 0}, {"connections": -1}, {"connections": 2.5}, {"format": "dense"})
+            for name in one
+        ),
+        ("to-sparse-format", lambda: kp.to_sparse(kp.prune(model()), "fast"), "must be one of .*: format='fast'"),
+        ("to-sparse-batch", lambda: kp.to_sparse(kp.prune(model()), batch_size=0), "of at least 1.*: batch_size=0"),
+        ("to-sparse-nothing", lambda: kp.to_sparse(model(layers.ReLU()), "csr"), "the model has none"),
+    ]
 
 
 @pytest.mark.parametrize(("call", "message"), [pytest.param(*row, id=name) for name, *row in ERRORS])
