@@ -166,6 +166,7 @@ ERRORS = [
         "Rename.*'fc' .* with pruning='mine'",
     ),
     ("prune-quantize", lambda: kp.prune(model()).quantize("int8"), r"keras_prune.strip\(model\) first.*Received: "),
+    ("cut-path", lambda: kp.cut("model.keras"), r"Expected a Keras 3 model.*Received: model="),
     ("cut-plain", lambda: kp.cut(model()), r"no trainable weights.*keras_prune.prune\(model.*Received: model="),
     ("cut-not-finite", cut_not_finite, "NaN or infinity.*Received: layer=head"),
     ("cut-optimizer", cut_with_an_optimizer_that_cannot_be_rebuilt, r"created from its `get_config\(\)`.*of class Own"),

@@ -7,6 +7,7 @@ import keras
 
 from keras_prune.layers.masks import LayerCut, PrunedWeight, connections_of
 from keras_prune.layers.weights import pruned_weights
+from keras_prune.models.checks import require_model
 from keras_prune.models.graph import pruned_dropouts
 from keras_prune.rules.budgets import Budget, Candidate
 from keras_prune.rules.chunks import on_host
@@ -50,6 +51,8 @@ def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
     1 0.75
     2 0.75
     """
+    if not isinstance(model, keras.layers.Layer):
+        require_model(model)
     weights = weights_to_cut(model)
     if strength is None:
         for weight in weights:
