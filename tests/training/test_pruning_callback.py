@@ -260,7 +260,7 @@ def test_callback_logs_layers_by_path():
         )
         for name in ("left", "right")
     ]
-    hidden = layers.Bidirectional(layers.GRU(2, unroll=True), name="both")(towers[1](towers[0](inputs)))
+    hidden = layers.Bidirectional(layers.GRU(2, unroll=True, name="gru"), name="both")(towers[1](towers[0](inputs)))
     model = kp.prune(keras.Model(inputs, hidden), {"same": 0.75, "both": kp.StdThreshold(0.5)})
     model.compile("sgd", "mse")
     callback = kp.PruningCallback(kp.OneShot(), log_layers=True, verbose=0)
