@@ -23,6 +23,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", None, ["lenet_5", "vgg"], "The network to train and prune.")
 flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights, order of images and dropout.")
 flags.DEFINE_list("compressions", ["40"], "Compressions to reach.")
+flags.DEFINE_list("rules", None, "Names of the rules to measure; by default all.")
 flags.DEFINE_integer("dense_epochs", 6, "Epochs of the dense network.", lower_bound=1)
 flags.DEFINE_integer("epochs", 12, "Epochs of each pruned network.", lower_bound=2)
 flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
@@ -95,7 +96,8 @@ def measure(network, seed):
     import keras_prune as kp
 
     measured = measurements.read(FLAGS.results)
-    todo = [(float(c), name) for c in FLAGS.compressions for name in rules(float(c), FLAGS.epochs)]
+    names = FLAGS.rules or list(rules(2, FLAGS.epochs))
+    todo = [(float(compression), name) for name in names for compression in FLAGS.compressions]
     keys = {one: f"{network} {seed} {one[0]:g}x {one[1]}" for one in todo}
     if all(key in measured for key in keys.values()):
         return
