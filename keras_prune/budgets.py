@@ -1,23 +1,25 @@
 """Budgets for whole models: pass one to `prune`, and each cut splits it among the weights of the model anew."""
 
 import re
+from collections import Counter
 
 from keras_prune.layers.weights import labels, prunable_weights, weights_by_layer
 from keras_prune.models.checks import require_model
 from keras_prune.rules.budgets import Budget, Candidate, CommonQuality, ErdosRenyiKernel, GlobalMagnitude, Uniform
 from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import TargetSparsity
+from keras_prune.rules.rule import budget_of
 
-__all__ = ["Budget", "CommonQuality", "ErdosRenyiKernel", "GlobalMagnitude", "Uniform", "shares"]
+__all__ = ["Budget", "Candidate", "CommonQuality", "ErdosRenyiKernel", "GlobalMagnitude", "Uniform", "shares"]
 
 
-def shares(model, budget: Budget, strength: float = 1.0) -> dict[str, TargetSparsity]:
+def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, TargetSparsity]:
     """Returns the sparsity that a budget gives each weight of a model now. Nothing is cut.
 
     Args:
         model: Built Keras model, pruned or plain. Of a pruned model the weights with masks count, of a plain one the
             trainable weights that `prune` would give masks. Their zeros count as pruned.
-        budget: Budget, such as `CommonQuality(compression=12)`.
+        budget: Budget, such as `CommonQuality(compression=12)`, or a float, the sparsity of the model.
         strength: Float in (0, 1]. Defaults to `1.0`.
 
     Returns:
@@ -36,6 +38,7 @@ def shares(model, budget: Budget, strength: float = 1.0) -> dict[str, TargetSpar
     """
     require_model(model)
     weights = prunable_weights(model)
+    counts = Counter(id(weight.layer) for weight in weights)
     weights = [weight for weight in weights if weight.pruned] or [w for w in weights if w.variable.trainable]
     if not weights:
         raise ValueError(
@@ -43,13 +46,14 @@ def shares(model, budget: Budget, strength: float = 1.0) -> dict[str, TargetSpar
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
     candidates = [Candidate(on_host(w.variable.value), on_host(w.mask()), not w.variable.trainable) for w in weights]
-    found = dict(zip((id(w.variable) for w in weights), budget.shares(candidates, strength), strict=True))
+    chosen = budget if isinstance(budget, Budget) else budget_of(float(budget))
+    found = dict(zip((id(w.variable) for w in weights), chosen.criteria(candidates, strength), strict=True))
     layers = weights_by_layer(weights)
     names = labels(model, [layer for layer, _ in layers])
     table = {}
     for layer, of_layer in layers:
         for weight in of_layer:
-            suffix = "" if len(of_layer) == 1 else f"/{weight.variable.name}"
+            suffix = "" if counts[id(layer)] == 1 else f"/{weight.variable.name}"
             if weight.variable.trainable:
-                table[re.escape(names[id(layer)] + suffix)] = TargetSparsity(found[id(weight.variable)], budget.pattern)
+                table[re.escape(names[id(layer)] + suffix)] = found[id(weight.variable)]
     return table

@@ -101,3 +101,53 @@ def test_shares_fit_layers_whose_name_is_the_end_of_a_path():
     assert list(table) == ["fc", "block/fc"]
     kp.prune(model, table)
     assert [weight.criterion for weight in pruned_weights(model)] == list(table.values())
+
+
+def test_budget_reaches_layers_in_wrappers():
+    wrapped = [kp.Prune(layers.Dense(units, use_bias=False), 0.25) for units in (30, 10)]
+    model = keras.Sequential([keras.Input((20,)), *wrapped])
+    kp.cut(kp.prune(model, 0.9))
+    assert sum(kept(model)) == 90
+
+
+def test_wrapper_with_a_budget_survives_its_config():
+    layer = kp.Prune(layers.Dense(30, use_bias=False), CommonQuality(4))
+    copy = kp.Prune.from_config(layer.get_config())
+    copy.build((None, 20))
+    kp.cut(copy)
+    assert kept(copy) == [150]
+
+
+def test_layers_share_the_equal_budgets_of_a_callable():
+    model, other = dense_chain(20, 30, 10), dense_chain(20, 30, 10)
+    kp.cut(kp.prune(model, lambda layer: GlobalMagnitude(10)))
+    kp.cut(kp.prune(other, GlobalMagnitude(10)))
+    assert kept(model) == kept(other)
+
+
+def test_shares_of_a_strength_are_those_of_the_cut():
+    model, other = dense_chain(20, 32, 12), dense_chain(20, 32, 12)
+    budget = CommonQuality(5, kp.NOfM(2, 4))
+    table = shares(model, budget, 0.25)
+    kp.cut(kp.prune(model, budget), 0.25)
+    names = [layer.name for layer in other.layers]
+    kp.cut(kp.prune(other, dict(zip(names, table.values(), strict=True))))
+    assert kept(other) == kept(model)
+
+
+@pytest.mark.parametrize("budget", ALL)
+def test_cut_skips_a_budget_whose_layers_are_frozen(budget):
+    model = dense_chain(20, 30, 10)
+    first, second = model.layers
+    kp.prune(model, {first.name: budget(10), second.name: 0.5})
+    first.trainable = False
+    kp.cut(model)
+    assert kept(model) == [600, 150]
+
+
+@pytest.mark.parametrize("strength", [0, 1.5, -1, float("nan")])
+def test_cut_rejects_strengths_out_of_range(strength):
+    model = kp.prune(dense_chain(20, 30), 0.9)
+    with pytest.raises(ValueError, match="Received: strength="):
+        kp.cut(model, strength)
+    assert kept(model) == [600]

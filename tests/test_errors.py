@@ -133,7 +133,6 @@ ERRORS = [
     ("wrapper-wrapper", lambda: kp.Prune(kp.Prune(layers.Dense(2))), "not pruned yet.*Received: layer="),
     ("wrapper-model", lambda: kp.Prune(model()), r"keras_prune.prune\(model\).*Received: layer="),
     ("wrapper-criterion", lambda: kp.Prune(layers.Dense(2), "magnitude"), "Received: criterion='magnitude'"),
-    ("wrapper-budget", lambda: kp.Prune(layers.Dense(2), budgets.Uniform(4)), r"a sparsity such as 0\.9"),
     ("wrapper-relu", lambda: build(layers.ReLU()), "not a bias. Leave this layer unwrapped. Received: layer="),
     ("wrapper-prelu", lambda: build(layers.PReLU()), "not a bias.*Received: layer="),
     ("wrapper-norm", lambda: build(layers.LayerNormalization(axis=(1, 2))), "not a bias.*Received: layer="),

@@ -22,8 +22,9 @@ from keras_prune.layers.weights import labels, prunable_weights
 from keras_prune.models.checks import require_connections
 from keras_prune.models.flops import connections
 from keras_prune.models.graph import is_weight_layer, leaf_layers
-from keras_prune.rules.criteria import Criterion, criterion_of
+from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.patterns import Blocks, Pattern
+from keras_prune.rules.rule import rule_of
 
 _SINGLE, _BLOCKS = Pattern(), Blocks((4, 1))
 
@@ -88,7 +89,7 @@ class DeploymentPlan:
         chosen = {}
         # Patterns match the ends of paths too, and the first that matches holds: the longest paths come first.
         for row in sorted(self.rows, key=lambda row: -row.name.count("/")):
-            chosen[re.escape(row.name)] = copy.copy(criterion_of(criterion, row.name))
+            chosen[re.escape(row.name)] = copy.copy(rule_of(criterion, row.name))
             chosen[re.escape(row.name)].pattern = row.pattern
         return chosen
 

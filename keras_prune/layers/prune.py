@@ -7,8 +7,8 @@ import keras
 from keras_prune.layers.attachment import apply_masks, attach
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruned_weights
-from keras_prune.rules.budgets import Budget
-from keras_prune.rules.criteria import Criterion, StdThreshold, criterion_of
+from keras_prune.rules.criteria import StdThreshold
+from keras_prune.rules.rule import Rule, rule_of
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -21,7 +21,7 @@ class Prune(keras.layers.Wrapper):
 
     Args:
         layer: Keras layer, built or not.
-        criterion: A `Criterion`, or a float, the sparsity of the layer. Defaults to `None`,
+        criterion: A `Criterion`, a budget, or a float, the sparsity of the layer. Defaults to `None`,
             `StdThreshold(quality=1.0)`.
 
     Input shape: that of `layer`, such as `(batch, features)` for a `Dense`.
@@ -41,7 +41,7 @@ class Prune(keras.layers.Wrapper):
     [('kernel', 6, 2)]
     """
 
-    def __init__(self, layer, criterion: Criterion | float | None = None, **kwargs):
+    def __init__(self, layer, criterion: Rule | float | None = None, **kwargs):
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(
                 "Prune wraps a layer, such as keras.layers.Dense(10), and is then called on a tensor. "
@@ -52,7 +52,7 @@ class Prune(keras.layers.Wrapper):
                 "Prune wraps one layer that is not pruned yet. For a whole model, call keras_prune.prune(model). "
                 f"Received: layer={layer!r}"
             )
-        criterion = criterion_of(criterion, layer.name)
+        criterion = rule_of(criterion, layer.name)
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
         # Keras reads off these signatures which arguments are tensors, masks and shapes. They must be the layer's.
@@ -67,7 +67,7 @@ class Prune(keras.layers.Wrapper):
             self.built = True
 
     @property
-    def criterion(self) -> Criterion | Budget:
+    def criterion(self) -> Rule:
         """The criterion of the first pruned weight, which `prune` with a mapping replaces."""
         weights = pruned_weights(self.layer)
         return weights[0].criterion if weights else self._criterion

@@ -28,15 +28,16 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
         criterion: What to prune.
 
-            - A float in (0, 1) is the sparsity of the whole model, shared out by one common quality
-              (`budgets.CommonQuality`).
-            - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight by itself.
+            - A float in (0, 1) is the sparsity of the whole model, that is of all weights with masks. One common
+              quality (`budgets.CommonQuality`) shares it out.
+            - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight by itself. `Prune` wrappers keep
+              theirs.
             - A budget, such as `budgets.GlobalMagnitude(12)`, applies to all weights together.
-            - A mapping from a pattern to a criterion, a budget, a float (here the sparsity of that layer) or `None`
-              (not pruned). A pattern is a regular expression that matches the whole name or path of a layer, of a
-              layer around it, or the path of a weight. The first match counts, but a pattern that matches a weight
-              alone comes before all others, and then one that is the whole path of the layer. Weights without a match
-              are not pruned.
+            - A mapping gives a pattern for layers a criterion, a budget for all weights that match, a float (here the
+              sparsity of that layer) or `None` (not pruned, or unchanged if pruned already). A pattern is a regular
+              expression that matches the whole name or path of a layer, of a layer around it, or the path of a weight.
+              The first match counts, but a pattern that matches a weight alone comes before all others, and then one
+              that is the whole path of the layer. Weights without a match are not pruned.
             - A callable from a layer to one of these values.
 
             Defaults to `None`, `StdThreshold(quality=1.0)`.
@@ -127,10 +128,10 @@ def forget_compiled_functions(model) -> None:
 
 
 def _not_of_wrappers(model, selection):
-    """Lets weights inside `Prune` wrappers keep their criterion, unless a mapping names them."""
+    """Lets weights inside `Prune` wrappers keep their criterion, unless a mapping names them or a budget needs all."""
 
     def select(layer, variable, around):
-        if not selection.mapping and any(isinstance(one, Prune) for one in around):
+        if not (selection.mapping or selection.is_budget) and any(isinstance(one, Prune) for one in around):
             return False, None
         return selection(layer, variable, around)
 

@@ -4,10 +4,9 @@ import numbers
 import re
 from collections.abc import Callable, Mapping
 
-from keras_prune.rules.budgets import Budget, budget_of
-from keras_prune.rules.criteria import Criterion, StdThreshold, criterion_of
-
-Rule = Criterion | Budget
+from keras_prune.rules.budgets import Budget
+from keras_prune.rules.criteria import Criterion, StdThreshold
+from keras_prune.rules.rule import Rule, budget_of, rule_of
 
 
 class Selection:
@@ -29,18 +28,26 @@ class Selection:
         self.paths = paths
         self.mapping: dict[str, Rule | None] = {}
         self.matched: set[str] = set()
+        self.is_budget = False
         self.named: dict[str, list[str]] = {}  # The names that patterns could have matched, for the error.
         self.choose: Callable = lambda layer: None
+        equal: dict[Budget, Budget] = {}  # Layers for which a callable returns equal budgets share one.
         if criterion is None:
             criterion = StdThreshold()
         if isinstance(criterion, numbers.Real):
             criterion = budget_of(float(criterion))
         if isinstance(criterion, (Criterion, Budget)):
             self.choose = lambda layer: criterion
+            self.is_budget = isinstance(criterion, Budget)
         elif isinstance(criterion, Mapping):
-            self.mapping = {self._pattern(key): _rule(value, key) for key, value in criterion.items()}
+            self.mapping = {self._pattern(key): rule_of(value, key) for key, value in criterion.items()}
         elif callable(criterion):
-            self.choose = lambda layer: _rule(criterion(layer), layer.name)
+
+            def choose(layer):
+                rule = rule_of(criterion(layer), layer.name)
+                return equal.setdefault(rule, rule) if isinstance(rule, Budget) else rule
+
+            self.choose = choose
         else:
             raise ValueError(
                 "`criterion` must be the sparsity of the model such as 0.9, a Criterion such as StdThreshold(1.0), a "
@@ -104,7 +111,3 @@ def _ends(path) -> list[str]:
     """Returns the ends of a path, the shortest first: `["c", "b/c", "a/b/c"]`."""
     parts = path.split("/")
     return ["/".join(parts[-number:]) for number in range(1, len(parts) + 1)]
-
-
-def _rule(value, name) -> Rule | None:
-    return value if isinstance(value, Budget) else criterion_of(value, name)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_prune.rules.chunks import count, rows_of
-from keras_prune.rules.criteria import surviving_std
+from keras_prune.rules.criteria import TargetSparsity, require_strength, surviving_std
 from keras_prune.rules.patterns import Pattern, require_pattern
 from keras_prune.rules.top_k import keep_largest_of
 
@@ -37,6 +37,9 @@ class Candidate(NamedTuple):
 class Budget:
     """Base class of budgets. Override `shares` to write your own.
 
+    Budgets are saved with the model through `get_config`, so register subclasses with
+    `keras.saving.register_keras_serializable`.
+
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
@@ -51,7 +54,7 @@ class Budget:
                 "`compression` is the number of all connections over those kept and must be above 1; 12 keeps a "
                 f"twelfth. Received: compression={compression!r}"
             )
-        self.compression = compression
+        self.compression = float(compression)
         self.pattern = require_pattern(pattern)
 
     def shares(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[float]:
@@ -63,7 +66,10 @@ class Budget:
         Raises:
             ValueError: If the weights cannot be compressed that much.
         """
+        require_strength(strength)
         trained = [one for one in candidates if not one.frozen]
+        if not trained:
+            return [1 - count(one.mask) / one.mask.size for one in candidates]
         pattern = self.pattern.at(strength)
         limits = [_limits(one, pattern) for one in trained]
         total = sum(one.mask.size for one in candidates)
@@ -73,7 +79,7 @@ class Budget:
             raise ValueError(
                 "Every weight keeps at least one connection or block, and a frozen weight all that it has, so "
                 f"{total:,} connections in {len(candidates)} weights can be compressed "
-                f"{total / (fixed + least):.1f}x at most. Received: compression={self.compression}"
+                f"{math.floor(10 * total / (fixed + least)) / 10}x at most. Received: compression={self.compression}"
             )
 
         def kept(strength):
@@ -85,6 +91,11 @@ class Budget:
 
     def _shares(self, candidates, pattern, limits, kept, strength) -> list[float]:
         raise NotImplementedError
+
+    def criteria(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[TargetSparsity]:
+        """Returns the criterion that gives each weight its share at a strength."""
+        pattern = self.pattern.at(strength)
+        return [TargetSparsity(share, pattern) for share in self.shares(candidates, strength)]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -124,8 +135,7 @@ class _Ranking(Budget):
 
         def scored(one, scale, best):
             for index, (score, size) in enumerate(_units(one, pattern)):
-                # Without a spread, no multiple of it cuts the weight, which therefore goes last.
-                scaled = score / np.float32(scale) if scale else np.full_like(score, np.finfo("float32").max)
+                scaled = score / np.float32(scale)
                 if index == best[0]:
                     scaled.flat[best[1]] = np.inf  # No weight is emptied.
                 yield scaled, size
@@ -163,7 +173,9 @@ class CommonQuality(_Ranking):
     """
 
     def _scale(self, candidate):
-        return candidate.quality * surviving_std(candidate.value, candidate.mask)
+        spread = surviving_std(candidate.value, candidate.mask)
+        # Equal magnitudes, as a fresh layer may have, count as one standard deviation.
+        return candidate.quality * (spread or float(np.abs(candidate.value[candidate.mask]).mean()) or 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -187,10 +199,12 @@ class _Proportional(Budget):
         raise NotImplementedError
 
     def _shares(self, candidates, pattern, limits, kept, strength):
-        # The shares of the full budget, approached at the same pace by all weights.
-        factors = [self._factor(one.mask.shape) for one in candidates]
-        counts = _in_proportion(factors, limits, kept(1.0))
-        return [(1 - number / one.mask.size) * strength for number, one in zip(counts, candidates, strict=True)]
+        counts = _in_proportion([self._factor(one.mask.shape) for one in candidates], limits, kept(1.0))
+        sizes = [one.mask.size for one in candidates]
+        # All weights approach the shares of the full budget at the same pace.
+        targets = [size - strength * (size - number) for size, number in zip(sizes, counts, strict=True)]
+        counts = _in_proportion(targets, limits, kept(strength))
+        return [1 - number / size for number, size in zip(counts, sizes, strict=True)]
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -232,25 +246,6 @@ class ErdosRenyiKernel(_Proportional):
 
     def _factor(self, shape):
         return sum(shape)
-
-
-def budget_of(sparsity: float) -> CommonQuality:
-    """Returns the budget for the sparsity of a whole model.
-
-    Raises:
-        ValueError: If `sparsity` is not in (0, 1).
-
-    Example:
-
-    >>> budget_of(0.9)
-    CommonQuality(compression=10)
-    """
-    if not 0 < sparsity < 1:
-        raise ValueError(
-            "The sparsity of a model is the share of its connections to prune and must be above 0 and below 1; 0.9 "
-            f"keeps one connection in ten. Received: criterion={sparsity!r}"
-        )
-    return CommonQuality(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.
 
 
 def _units(candidate: Candidate, pattern: Pattern) -> Iterator[tuple[np.ndarray, np.ndarray]]:

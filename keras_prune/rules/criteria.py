@@ -70,11 +70,7 @@ class Criterion:
         Raises:
             ValueError: If `strength` lies outside (0, 1].
         """
-        if not 0 < strength <= 1:
-            raise ValueError(
-                "`strength` must be above 0 and at most 1. At 1 the criterion applies in full. "
-                f"Received: strength={strength}"
-            )
+        require_strength(strength)
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
         selected, threshold = self.select(weight, mask, strength)
@@ -255,20 +251,13 @@ class RandomSparsity(TargetSparsity):
         return {**super().get_config(), "seed": self.seed}
 
 
-def criterion_of(value, name: str) -> Criterion | None:
-    """Returns the criterion of one layer: a `Criterion` or `None` as it is, and `TargetSparsity` for a float.
-
-    Raises:
-        ValueError: If `value` is none of these.
-    """
-    if isinstance(value, numbers.Real):
-        return TargetSparsity(float(value))
-    if isinstance(value, (Criterion, type(None))):
-        return value
-    raise ValueError(
-        "The criterion of a layer must be a Criterion such as StdThreshold(1.0), a sparsity such as 0.9, or None. "
-        f"Received: criterion={value!r} for layer {name!r}"
-    )
+def require_strength(strength: float) -> None:
+    """Raises a `ValueError` if a strength is not in (0, 1]."""
+    if not 0 < strength <= 1:
+        raise ValueError(
+            "`strength` must be above 0 and at most 1. At 1 the criterion applies in full. "
+            f"Received: strength={strength}"
+        )
 
 
 def surviving_std(weight, mask) -> np.float32:

@@ -11,7 +11,7 @@ from keras_prune.models.checks import require_model
 from keras_prune.models.graph import pruned_dropouts
 from keras_prune.rules.budgets import Budget, Candidate
 from keras_prune.rules.chunks import on_host
-from keras_prune.rules.criteria import TargetSparsity
+from keras_prune.rules.criteria import require_strength
 from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 
 
@@ -25,7 +25,8 @@ def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
     of other libraries are not reset.
 
     Args:
-        model: Built model with pruning enabled, or a layer with masks.
+        model: Built model with pruning enabled, or a layer with masks. A part of a model takes the full compression of
+            a budget that it shares with other parts.
         strength: Float in (0, 1], how far to apply the criteria, such as `schedule(epoch)`. A schedule returns `None`
             if no cut is due. Then nothing is pruned, and pruned weights that an optimizer has moved are set back to
             zero. Defaults to `1.0`.
@@ -89,6 +90,7 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
         optimizers: Keras optimizers of the model.
         dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
     """
+    require_strength(strength)
     for weight in weights:
         weight.require_finite()  # Before the first weight changes, so that a cut happens as a whole or not at all.
     for optimizer in optimizers:
@@ -111,8 +113,8 @@ def _budgeted(weights, strength: float) -> dict[int, tuple]:
     for group in sharing.values():
         budget: Any = group[0].criterion
         candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in group]
-        for weight, share in zip(group, budget.shares(candidates, strength), strict=True):
-            rules[id(weight)] = (TargetSparsity(share, budget.pattern.at(strength)), 1.0)
+        for weight, criterion in zip(group, budget.criteria(candidates, strength), strict=True):
+            rules[id(weight)] = (criterion, 1.0)
     return rules
 
 

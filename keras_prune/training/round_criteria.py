@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keras_prune.layers.masks import PrunedWeight
 from keras_prune.rules.budgets import Candidate, CommonQuality
 from keras_prune.rules.chunks import on_host
-from keras_prune.rules.criteria import Criterion, StdThreshold, TargetSparsity
+from keras_prune.rules.criteria import Criterion, StdThreshold
 from keras_prune.rules.patterns import Pattern
 
 
@@ -70,4 +70,4 @@ def _criteria(weights, aim) -> list[Criterion]:
         )
         for one in weights
     ]
-    return [TargetSparsity(share, pattern) for share in CommonQuality(aim, pattern).shares(candidates)]
+    return list(CommonQuality(aim, pattern).criteria(candidates))

@@ -44,6 +44,13 @@ def test_budget_keeps_the_exact_total_and_empties_no_weight(budget, compression)
 
 
 @pytest.mark.parametrize("budget", ALL)
+@pytest.mark.parametrize("strength", [0.25, 0.5, 0.9])
+def test_budget_total_is_exact_at_every_strength(budget, strength):
+    weights = cut(candidates(*[(5, 7)] * 12), budget(1.5))
+    assert sum(kept(cut(weights, budget(10), strength))) == min(280, round(42 + (1 - strength) * 378))
+
+
+@pytest.mark.parametrize("budget", ALL)
 def test_budget_approaches_its_target_with_the_strength(budget):
     weights, totals = candidates((20, 30), (30, 10)), []
     for strength in (0.25, 0.5, 0.75, 1.0):
@@ -78,7 +85,10 @@ def test_ranking_ignores_values_of_pruned_connections():
 
 def test_common_quality_cuts_constant_weights_last():
     flat = Candidate(np.ones((10, 10), "float32"), np.ones((10, 10), "bool"))
-    assert kept(cut([*candidates((10, 10)), flat], CommonQuality(1.25))) == [60, 100]
+    weights = [*candidates((10, 10)), flat]
+    assert kept(cut(weights, CommonQuality(1.25))) == [60, 100]
+    beyond = int((np.abs(weights[0].value) > weights[0].value.std()).sum())
+    assert kept(cut(weights, CommonQuality(4))) == [beyond, 50 - beyond]
 
 
 def test_uniform_gives_every_weight_the_same_share():

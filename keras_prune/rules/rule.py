@@ -1,0 +1,45 @@
+"""Turn what users pass to `prune` or `Prune` into a criterion or a budget."""
+
+import numbers
+
+from keras_prune.rules.budgets import Budget, CommonQuality
+from keras_prune.rules.criteria import Criterion, TargetSparsity
+
+Rule = Criterion | Budget
+
+
+def rule_of(value, name: str) -> Rule | None:
+    """Returns the rule of one layer: `TargetSparsity` for a float, and a criterion, budget or `None` as it is.
+
+    Raises:
+        ValueError: If `value` is none of these.
+    """
+    if isinstance(value, numbers.Real):
+        return TargetSparsity(float(value))
+    if isinstance(value, (Criterion, Budget, type(None))):
+        return value
+    raise ValueError(
+        "The criterion of a layer must be a Criterion such as StdThreshold(1.0), a budget such as "
+        "budgets.CommonQuality(12), a sparsity such as 0.9, or None. "
+        f"Received: criterion={value!r} for layer {name!r}"
+    )
+
+
+def budget_of(sparsity: float) -> CommonQuality:
+    """Returns the budget for the sparsity of a whole model.
+
+    Raises:
+        ValueError: If `sparsity` is not in (0, 1).
+
+    Example:
+
+    >>> budget_of(0.9)
+    CommonQuality(compression=10)
+    """
+    if not 0 < sparsity < 1:
+        raise ValueError(
+            "The sparsity of a model is the share of its connections to prune and must be above 0 and below 1; 0.9 "
+            "keeps one connection in ten. For a compression such as 12, pass keras_prune.budgets.CommonQuality(12). "
+            f"Received: criterion={sparsity!r}"
+        )
+    return CommonQuality(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.
