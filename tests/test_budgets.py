@@ -35,7 +35,7 @@ def test_shares_are_those_of_the_cut_and_go_into_prune(budget):
 
 def test_float_is_the_sparsity_of_the_model():
     model = kp.prune(dense_chain(20, 30, 10), 0.9)
-    assert {weight.criterion for weight in pruned_weights(model)} == {CommonQuality(10)}
+    assert {weight.criterion for weight in pruned_weights(model)} == {GlobalMagnitude(10)}
     kp.cut(model)
     assert kp.report(model).sparsity == 0.9
 

@@ -28,11 +28,11 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
         criterion: What to prune.
 
-            - A float in (0, 1) is the sparsity of the whole model, that is of all weights with masks. One common
-              quality (`budgets.CommonQuality`) shares it out.
+            - A float in (0, 1) is the sparsity of the whole model, that is of all weights with masks. The largest
+              magnitudes of the model survive (`budgets.GlobalMagnitude`).
             - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight by itself. `Prune` wrappers keep
               theirs.
-            - A budget, such as `budgets.GlobalMagnitude(12)`, applies to all weights together.
+            - A budget, such as `budgets.CommonQuality(12)`, applies to all weights together.
             - A mapping gives a pattern for layers a criterion, a budget for all weights that match, a float (here the
               sparsity of that layer) or `None` (not pruned, or unchanged if pruned already). A pattern is a regular
               expression that matches the whole name or path of a layer, of a layer around it, or the path of a weight.
@@ -62,7 +62,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     ... ])
     >>> model = kp.prune(model, 0.9)
     >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
-    [CommonQuality(compression=10), CommonQuality(compression=10)]
+    [GlobalMagnitude(compression=10), GlobalMagnitude(compression=10)]
     >>> model = kp.prune(model, {"fc.*": kp.StdThreshold(1.2), "head": 0.75})
     >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
     [StdThreshold(quality=1.2), TargetSparsity(sparsity=0.75)]

@@ -2,7 +2,7 @@
 
 import numbers
 
-from keras_prune.rules.budgets import Budget, CommonQuality
+from keras_prune.rules.budgets import Budget, GlobalMagnitude
 from keras_prune.rules.criteria import Criterion, TargetSparsity
 
 Rule = Criterion | Budget
@@ -25,8 +25,8 @@ def rule_of(value, name: str) -> Rule | None:
     )
 
 
-def budget_of(sparsity: float) -> CommonQuality:
-    """Returns the budget for the sparsity of a whole model.
+def budget_of(sparsity: float) -> GlobalMagnitude:
+    """Returns the budget for the sparsity of a whole model, which had the lowest error in docs/budgets.md.
 
     Raises:
         ValueError: If `sparsity` is not in (0, 1).
@@ -34,12 +34,12 @@ def budget_of(sparsity: float) -> CommonQuality:
     Example:
 
     >>> budget_of(0.9)
-    CommonQuality(compression=10)
+    GlobalMagnitude(compression=10)
     """
     if not 0 < sparsity < 1:
         raise ValueError(
             "The sparsity of a model is the share of its connections to prune and must be above 0 and below 1; 0.9 "
-            "keeps one connection in ten. For a compression such as 12, pass keras_prune.budgets.CommonQuality(12). "
+            "keeps one connection in ten. For a compression such as 12, pass keras_prune.budgets.GlobalMagnitude(12). "
             f"Received: criterion={sparsity!r}"
         )
-    return CommonQuality(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.
+    return GlobalMagnitude(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.

@@ -83,7 +83,7 @@ def test_ranking_ignores_values_of_pruned_connections():
         assert budget(5).shares(refilled) == budget(5).shares(weights)
 
 
-def test_common_quality_cuts_constant_weights_last():
+def test_common_quality_ranks_constant_weights_as_one_deviation():
     flat = Candidate(np.ones((10, 10), "float32"), np.ones((10, 10), "bool"))
     weights = [*candidates((10, 10)), flat]
     assert kept(cut(weights, CommonQuality(1.25))) == [60, 100]
