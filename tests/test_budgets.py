@@ -55,7 +55,7 @@ def test_budget_of_a_mapping_is_shared_by_the_layers_that_match():
     kp.prune(model, {first: 0.5, second: None, ".*": CommonQuality(10)})
     assert [str(weight.criterion) for weight in pruned_weights(model)] == [
         "TargetSparsity(sparsity=0.5)",
-        "CommonQuality(compression=10)",
+        "CommonQuality(compression=10.0)",
     ]
     kp.cut(model)
     assert kept(model) == [300, 5]

@@ -36,8 +36,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
             - A mapping gives a pattern for layers a criterion, a budget for all weights that match, a float (here the
               sparsity of that layer) or `None` (not pruned, or unchanged if pruned already). A pattern is a regular
               expression that matches the whole name or path of a layer, of a layer around it, or the path of a weight.
-              The first match counts, but a pattern that matches a weight alone comes before all others, and then one
-              that is the whole path of the layer. Weights without a match are not pruned.
+              The first match counts, but a pattern that matches only a weight comes before all others, and then the
+              whole path of the layer. Weights without a match are not pruned.
             - A callable from a layer to one of these values.
 
             Defaults to `None`, `StdThreshold(quality=1.0)`.
@@ -62,7 +62,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     ... ])
     >>> model = kp.prune(model, 0.9)
     >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
-    [GlobalMagnitude(compression=10), GlobalMagnitude(compression=10)]
+    [GlobalMagnitude(compression=10.0), GlobalMagnitude(compression=10.0)]
     >>> model = kp.prune(model, {"fc.*": kp.StdThreshold(1.2), "head": 0.75})
     >>> [weight.criterion for weight in kp.layers.pruned_weights(model)]
     [StdThreshold(quality=1.2), TargetSparsity(sparsity=0.75)]

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from keras_prune.rules.chunks import count, rows_of
+from keras_prune.rules.configured import Configured
 from keras_prune.rules.criteria import TargetSparsity, require_strength, surviving_std
-from keras_prune.rules.patterns import Pattern, require_pattern
+from keras_prune.rules.patterns import Pattern
 from keras_prune.rules.top_k import keep_largest_of
 
 
@@ -34,7 +35,7 @@ class Candidate(NamedTuple):
     quality: float = 1.0
 
 
-class Budget:
+class Budget(Configured):
     """Base class of budgets. Override `shares` to write your own.
 
     Budgets are saved with the model through `get_config`, so register subclasses with
@@ -54,8 +55,8 @@ class Budget:
                 "`compression` is the number of all connections over those kept and must be above 1; 12 keeps a "
                 f"twelfth. Received: compression={compression!r}"
             )
+        super().__init__(pattern)
         self.compression = float(compression)
-        self.pattern = require_pattern(pattern)
 
     def shares(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[float]:
         """Returns the share of its connections that each weight is to lose in all, counted from the dense weight.
@@ -98,28 +99,7 @@ class Budget:
         return [TargetSparsity(share, pattern) for share in self.shares(candidates, strength)]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        config: dict[str, Any] = {"compression": self.compression}
-        if self.pattern != Pattern():
-            config["pattern"] = keras.saving.serialize_keras_object(self.pattern)
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds the budget that `get_config` described."""
-        if "pattern" in config:
-            config = {**config, "pattern": keras.saving.deserialize_keras_object(config["pattern"])}
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash(repr(self))
-
-    def __repr__(self):
-        pattern = "" if self.pattern == Pattern() else f", pattern={self.pattern!r}"
-        return f"{type(self).__name__}(compression={self.compression:g}{pattern})"
+        return {"compression": self.compression, **super().get_config()}
 
 
 class _Ranking(Budget):

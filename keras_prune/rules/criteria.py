@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_prune.rules.chunks import count, on_host, rows_of
-from keras_prune.rules.patterns import Pattern, require_pattern
+from keras_prune.rules.configured import Configured
+from keras_prune.rules.patterns import Pattern
 from keras_prune.rules.top_k import keep_largest, keep_largest_of
 
 
@@ -32,7 +33,7 @@ class Cut(NamedTuple):
     rescued: Any
 
 
-class Criterion:
+class Criterion(Configured):
     """Base class of criteria. Override `select` to write your own.
 
     A criterion only removes connections, and keeps at least one in every weight. It is saved with the model through
@@ -50,11 +51,6 @@ class Criterion:
     >>> keras.ops.convert_to_numpy(KeepPositive()(np.array([[1.0, -2.0, 3.0]])).mask)
     array([[ True, False,  True]])
     """
-
-    pattern = Pattern()
-
-    def __init__(self, pattern: Pattern | None = None):
-        self.pattern = require_pattern(pattern)
 
     def __call__(self, weight, mask=None, strength=1.0) -> Cut:
         """Returns which connections of `weight` survive.
@@ -89,28 +85,6 @@ class Criterion:
         mask = on_host(mask)
         score, size = self.pattern.units(_magnitude(weight), mask)
         return self.pattern.expand(keep_largest(score, size > 0, 1)[0], mask)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {} if self.pattern == Pattern() else {"pattern": keras.saving.serialize_keras_object(self.pattern)}
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds the criterion that `get_config` described."""
-        if "pattern" in config:
-            config = {**config, "pattern": keras.saving.deserialize_keras_object(config["pattern"])}
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash(repr(self))
-
-    def __repr__(self):
-        values = {name: self.pattern if name == "pattern" else value for name, value in self.get_config().items()}
-        arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")

@@ -34,7 +34,7 @@ def budget_of(sparsity: float) -> GlobalMagnitude:
     Example:
 
     >>> budget_of(0.9)
-    GlobalMagnitude(compression=10)
+    GlobalMagnitude(compression=10.0)
     """
     if not 0 < sparsity < 1:
         raise ValueError(

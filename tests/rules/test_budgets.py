@@ -164,4 +164,4 @@ def test_budget_survives_its_config(budget):
     original = budget(12, kp.Blocks((4, 1)))
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(original)))
     assert keras.saving.deserialize_keras_object(config) == original
-    assert repr(original) == f"{budget.__name__}(compression=12, pattern=Blocks(block_size=(4, 1), reduction='mean'))"
+    assert repr(original) == f"{budget.__name__}(compression=12.0, pattern=Blocks(block_size=(4, 1), reduction='mean'))"
