@@ -120,7 +120,7 @@ class LayerCut(NamedTuple):
         weight: The `PrunedWeight`.
         cut: How many connections were pruned.
         kept: How many are left.
-        rescued: Whether the rule would have left none, so that the largest was kept.
+        rescued: Whether the criterion would have left none, so that the largest was kept. A budget always leaves one.
     """
 
     weight: PrunedWeight

@@ -20,7 +20,7 @@ from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.schedules import OneShot
 from keras_prune.training.backup import PruningBackup
 from keras_prune.training.pruning_callback import PruningCallback
-from keras_prune.training.round_criteria import criteria_of_round, require_qualities, require_rounds
+from keras_prune.training.round_criteria import budget_of_round, criteria_of_round, require_rounds
 from keras_prune.training.round_store import Round, RoundSettings, RoundStore, state_of
 from keras_prune.training.seeds import reseed
 
@@ -45,9 +45,10 @@ def iterative_prune(
 
     Args:
         model: Trained and compiled model, plain or pruned.
-        rounds: List with the aim of each round. A number is the compression to reach, such as `[2, 4, 8]`. All layers
-            are then pruned by one common quality, of which layers with their own `StdThreshold` keep their multiple. A
-            criterion, such as `StdThreshold(1.2)`, is used for all layers.
+        rounds: List with the aim of each round. A number is the compression to reach, such as `[2, 4, 8]`. If the model
+            has a budget, that splits the compression. Otherwise all layers are pruned by one common quality, of which
+            layers with their own `StdThreshold` keep their multiple. A criterion, such as `StdThreshold(1.2)`, is used
+            for all layers.
         max_drop: Float, how much worse than at the start `monitor` may become. Defaults to `0.0`.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
         mode: `"min"` if less is better, `"max"` if more is better, or `"auto"`, as in Keras's callbacks. Defaults to
@@ -84,8 +85,8 @@ def iterative_prune(
     _print_rule(sign, max_drop, monitor, rate, learning_rate_fraction)
     if not pruned_weights(model):
         prune(model)
-    if not all(isinstance(aim, Criterion) for aim in rounds):
-        require_qualities(pruned_weights(model))
+    for compression in [aim for aim in rounds if not isinstance(aim, Criterion)]:
+        budget_of_round(pruned_weights(model), compression)
     settings = RoundSettings(
         start=_fingerprint(model),
         criteria=[repr(weight.criterion) for weight in prunable_weights(model)],

@@ -5,10 +5,9 @@ import numbers
 from collections.abc import Sequence
 
 from keras_prune.layers.masks import PrunedWeight
-from keras_prune.rules.budgets import Candidate, CommonQuality
+from keras_prune.rules.budgets import Budget, Candidate, CommonQuality
 from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import Criterion, StdThreshold
-from keras_prune.rules.patterns import Pattern
 
 
 def require_rounds(rounds) -> None:
@@ -23,21 +22,31 @@ def require_rounds(rounds) -> None:
         )
 
 
-def require_qualities(weights: Sequence[PrunedWeight]) -> Pattern:
-    """Returns the pattern of weights that one common quality can prune, and raises a `ValueError` for others."""
+def budget_of_round(weights: Sequence[PrunedWeight], compression: float) -> Budget:
+    """Returns the budget that brings weights to a compression.
+
+    Weights that have a budget keep its kind. Weights with `StdThreshold` are pruned by one common quality.
+
+    Raises:
+        ValueError: If the weights have other criteria, several kinds of budgets, or several patterns.
+    """
+    kinds = {type(one.criterion) if isinstance(one.criterion, Budget) else CommonQuality for one in weights}
     for weight in weights:
-        if not isinstance(weight.criterion, (StdThreshold, CommonQuality)):
+        if len(kinds) > 1 or not isinstance(weight.criterion, (StdThreshold, Budget)):
             raise ValueError(
-                "A round with a compression prunes all layers by one common quality, which needs StdThreshold "
-                f"criteria. Received: layer {weight.layer.name!r} with criterion={weight.criterion}"
+                "A round with a compression splits it among all layers, which need StdThreshold criteria or one "
+                "budget. Pass criteria as rounds instead. "
+                f"Received: layer {weight.layer.name!r} with criterion={weight.criterion}"
             )
-    patterns = {repr(weight.criterion.pattern): weight.criterion.pattern for weight in weights}
+    patterns = {weight.criterion.pattern for weight in weights}
     if len(patterns) > 1:
         raise ValueError(
             "A round with a compression needs one pattern for all layers. Pass criteria as rounds instead. "
-            f"Received: patterns={list(patterns.values())}"
+            f"Received: patterns={sorted(map(repr, patterns))}"
         )
-    return weights[0].criterion.pattern
+    config = weights[0].criterion.get_config()
+    config.pop("quality", None)
+    return kinds.pop().from_config(config | {"compression": compression})
 
 
 @contextlib.contextmanager
@@ -61,7 +70,7 @@ def criteria_of_round(weights: Sequence[PrunedWeight], aim: float | Criterion):
 def _criteria(weights, aim) -> list[Criterion]:
     if isinstance(aim, Criterion):
         return [aim] * len(weights)
-    pattern = require_qualities(weights)
+    budget = budget_of_round(weights, aim)
     for weight in weights:
         weight.require_finite()
     candidates = [
@@ -70,4 +79,4 @@ def _criteria(weights, aim) -> list[Criterion]:
         )
         for one in weights
     ]
-    return list(CommonQuality(aim, pattern).criteria(candidates))
+    return list(budget.criteria(candidates))

@@ -177,6 +177,16 @@ def test_compression_keeps_the_proportion_of_own_qualities():
     assert [weight.criterion for weight in pruned_weights(model)] == [kp.StdThreshold(1.0), kp.StdThreshold(0.5)]
 
 
+def test_compression_is_split_by_the_budget_of_the_model():
+    model = kp.prune(small_model(), kp.budgets.GlobalMagnitude(20))
+    magnitudes = np.abs(np.concatenate([array(layer.kernel).ravel() for layer in model.layers]))
+    largest = np.argsort(-magnitudes)[: TOTAL // 4]
+    watch = Watch(kept)
+    kp.iterative_prune(model, [4], max_drop=1.0, callbacks=[watch], **FIT)
+    assert watch.fits[0][0] == {"hidden": np.sum(largest < 128), "head": np.sum(largest >= 128)}
+    assert {weight.criterion for weight in pruned_weights(model)} == {kp.budgets.GlobalMagnitude(20)}
+
+
 def test_criterion_rounds_use_the_criterion_for_all_layers():
     model = kp.prune(small_model(), {"hidden": kp.StdThreshold(1.0), "head": kp.TargetSparsity(0.5)})
     watch = Watch(kept)
