@@ -1,4 +1,4 @@
-"""Budgets for whole models: pass one to `prune`, and each cut splits it among the weights of the model anew."""
+"""Budgets for whole models. `prune` takes them, and each cut splits them among the weights of the model."""
 
 import re
 from collections import Counter

@@ -40,7 +40,8 @@ def direction(model, monitor: str, mode: str = "auto") -> int:
     """Returns `1` if more of a metric is better, `-1` if less is.
 
     Args:
-        model: Compiled Keras model. `"auto"` needs one that was evaluated before, since Keras makes metrics late.
+        model: Compiled Keras model. Evaluate it before a `mode` of `"auto"`, since Keras creates metrics at
+            the first evaluation.
         monitor: String, `"loss"` or a metric that the model was compiled with.
         mode: `"min"`, `"max"` or `"auto"`, as in Keras's callbacks. `"auto"` knows losses and Keras's own metrics,
             those of a single output (`"head_mae"`) included. Defaults to `"auto"`.

@@ -30,7 +30,7 @@ _SINGLE, _BLOCKS = Pattern(), Blocks((4, 1))
 
 
 class LayerPlan(NamedTuple):
-    """What pruning one layer brings.
+    """How a layer gains from pruning.
 
     Attributes:
         name: Path of the layer inside the model.
@@ -53,7 +53,7 @@ class LayerPlan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DeploymentPlan:
-    """What pruning brings on a runtime, layer by layer. `print` it for the table.
+    """How the layers of a model gain from pruning on a runtime. `print` it for the table.
 
     Attributes:
         runtime: String.
@@ -170,7 +170,7 @@ def _litert(model) -> tuple[list[LayerPlan], dict[str, str]]:
 
 def _xnnpack(model) -> tuple[list[LayerPlan], dict[str, str]]:
     paths, skipping, blockers = paths_in(model), set(), {}
-    # A model without convolutions of its own, such as a head around a backbone, has nothing to block.
+    # A model that holds no convolutions itself, such as a head on a backbone, has nothing to block.
     for submodel in list(filter(convolutions_of, models_in(model))) or [model]:
         pointwise, found = sparse_subgraph(submodel)
         skipping |= {id(wrapped_layer(layer)) for layer in pointwise}
