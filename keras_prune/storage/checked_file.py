@@ -12,12 +12,17 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import struct
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+UNFINISHED = ".keras_prune_"  # The names of files and folders that have not replaced their predecessor yet.
+# A running process changes what it writes more often, even if the clock of a network drive is hours off.
+_ABANDONED_SECONDS = 24 * 3600
 _MAGIC, _VERSION = b"KPRUNE\0", 2
 _PREFIX = struct.Struct("<7sBIQ")
 _CHECKSUM_BYTES = 32
@@ -25,27 +30,54 @@ _HEADER_LIMIT = 1 << 26  # zlib can expand a thousandfold, and the config of the
 _PIECE = 1 << 20
 
 
+def remove_abandoned(folder) -> None:
+    """Removes unfinished files and folders of killed processes from a folder.
+
+    Their names begin with `UNFINISHED`, and nothing in them changed within the last day. What another process is
+    writing stays. What cannot be removed stays, too.
+
+    Args:
+        folder: String or path object. It need not exist.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in [entry for entry in entries if entry.name.startswith(UNFINISHED)]:
+            with contextlib.suppress(OSError):
+                inside = [os.path.join(root, name) for root, _, names in os.walk(entry.path) for name in names]
+                changed = max(os.lstat(path).st_mtime for path in [entry.path, *inside])
+                if time.time() - changed > _ABANDONED_SECONDS:
+                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.remove
+                    remove(entry.path)
+
+
 @contextlib.contextmanager
 def atomic_write(filepath) -> Iterator[str]:
-    """Yields the path of a new file that replaces `filepath` when the context ends without an error.
+    """Yields the path of a new, empty file that replaces `filepath` when the context ends without an error.
 
     The file is on the disk before it replaces the previous one. After an error, or if the process is killed, the
     previous file is unchanged. If `filepath` is a link, the file that it points to is replaced. Both paths have the
-    same suffixes.
+    same suffixes. Files that killed processes left in the folder are removed, see `remove_abandoned`.
 
     Args:
         filepath: String or path object.
+
+    Raises:
+        OSError: If the file cannot be written, such as in a folder that does not exist. It names `filepath`.
     """
-    folder, name = os.path.split(os.path.realpath(filepath))
-    unfinished = os.path.join(folder, f".{uuid.uuid4().hex}.{name}")
+    target = os.path.realpath(filepath)
+    folder, name = os.path.split(target)
+    unfinished = os.path.join(folder, f"{UNFINISHED}{uuid.uuid4().hex}.{name}")
+    remove_abandoned(folder)
     try:
+        open(unfinished, "xb").close()  # If the folder is missing, this fails before any work is done.
         yield unfinished
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(unfinished, os.path.join(folder, name))
-    except BaseException:
+        os.replace(unfinished, target)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(unfinished)
+        if isinstance(error, OSError) and error.filename == unfinished:
+            raise type(error)(error.errno, error.strerror, os.fspath(filepath)) from error
         raise
 
 
@@ -66,7 +98,7 @@ def write_checked(filepath, header: dict[str, Any], payload: Iterable, payload_b
         raise ValueError(f"The header must take at most {_HEADER_LIMIT} bytes as JSON. Received: {len(text)} bytes")
     packed = zlib.compress(text, 9)
     checksum, written = hashlib.sha256(), 0
-    with atomic_write(filepath) as unfinished, open(unfinished, "xb") as file:
+    with atomic_write(filepath) as unfinished, open(unfinished, "wb") as file:
         for piece in (_PREFIX.pack(_MAGIC, _VERSION, len(packed), payload_bytes), packed):
             file.write(piece)
             checksum.update(piece)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import time
 import zlib
 from pathlib import Path
 
@@ -114,11 +115,44 @@ def test_atomic_write_keeps_suffixes_and_the_old_file(tmp_path):
     path = tmp_path / "model.weights.h5"
     path.write_text("old")
     with atomic_write(path) as unfinished:
+        assert Path(unfinished).name.startswith(checked_file.UNFINISHED)
         assert unfinished.endswith(".model.weights.h5")
         Path(unfinished).write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def age(path, seconds):
+    os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
+
+
+def test_atomic_write_removes_what_killed_processes_left(path):
+    with atomic_write(path) as unfinished:
+        left = path.parent / Path(unfinished).name
+    folder = path.parent / ".keras_prune_export_x"
+    (folder / "inner").mkdir(parents=True)
+    inside, outside, link = folder / "inner" / "file", path.parent / ".other", path.parent / ".keras_prune_link"
+    link.symlink_to(path)
+    for one in (left, inside, outside):
+        one.write_text("content")
+    for one in (left, inside, inside.parent, folder, outside, link):
+        age(one, 25 * 3600)
+    age(inside, 23 * 3600)  # Another process still writes it.
+    write_checked(path, {}, [], 0)
+    assert sorted(path.parent.iterdir()) == sorted([path, folder, outside])
+    age(inside, 25 * 3600)
+    write_checked(path, {}, [], 0)
+    assert sorted(path.parent.iterdir()) == sorted([path, outside])
+
+
+@pytest.mark.parametrize(("name", "error"), [("none/a.kprune", FileNotFoundError), ("folder", IsADirectoryError)])
+def test_errors_of_atomic_write_name_the_path_of_the_user(name, error, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(error) as raised:
+        write_checked(tmp_path / name, {}, [b"x"], 1)
+    assert str(raised.value).endswith(f": {str(tmp_path / name)!r}")
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder"]
 
 
 def test_write_checked_replaces_the_whole_file(path):
