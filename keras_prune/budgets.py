@@ -27,7 +27,7 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
         a mapping for `prune`, which then keeps these shares at every cut.
 
     Raises:
-        ValueError: If the model has no such weights, or cannot be compressed that much.
+        ValueError: If the model has no such weights, cannot be compressed that much, or holds NaN or infinity.
 
     Example:
 
@@ -45,6 +45,8 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
             "A budget needs a model with trainable weights of two or more dimensions. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
+    for weight in weights:
+        weight.require_finite()
     candidates = [Candidate(on_host(w.variable.value), on_host(w.mask()), not w.variable.trainable) for w in weights]
     chosen = budget if isinstance(budget, Budget) else budget_of(float(budget))
     found = dict(zip((id(w.variable) for w in weights), chosen.criteria(candidates, strength), strict=True))

@@ -147,7 +147,7 @@ def sensitivity(
     Raises:
         ValueError: If `criteria` is empty or of several classes, if the model is not compiled, has no connections or
             does not measure `monitor`, if the direction of `monitor` is unknown, or if `validation_data` is endless and
-            `steps` is `None`.
+            `steps` is `None`, or if a weight holds NaN or infinity.
 
     Example:
 
@@ -168,6 +168,13 @@ def sensitivity(
             f"Received: criteria={criteria}"
         )
     weights = [weight for weight in require_connections(model) if weight.variable.trainable]
+    if not weights:
+        raise ValueError(
+            "No weight of the model is trained, so none would be cut. Set `trainable=True` for the layers to scan. "
+            f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
+        )
+    for weight in weights:
+        weight.require_finite()
     reference = evaluate(model, validation_data, monitor, steps=steps)
     towards = direction(model, monitor, mode)  # Only an evaluated model knows its metrics.
     curves: dict[str, list[Point]] = {}

@@ -11,7 +11,7 @@ from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.traversal import layers_in, paths_in
 from keras_prune.rules.budgets import Budget
-from keras_prune.rules.criteria import Criterion
+from keras_prune.rules.criteria import Criterion, require_finite
 
 
 def pruned_weights(root) -> list[PrunedWeight]:
@@ -63,6 +63,10 @@ class PrunableWeight(NamedTuple):
     def criterion(self) -> Criterion | Budget | None:
         """The criterion of a pruned weight."""
         return self.pruned.criterion if self.pruned else None
+
+    def require_finite(self) -> None:
+        """Raises a `ValueError` if the weight holds NaN or infinity."""
+        require_finite(self.variable.value, f"layer={self.layer.name}, weight={self.variable.name}")
 
     def mask(self):
         """Returns which connections survive, a boolean array. The zeros of a plain weight count as pruned."""

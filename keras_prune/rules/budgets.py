@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_prune.rules.chunks import count, rows_of
 from keras_prune.rules.configured import Configured
-from keras_prune.rules.criteria import TargetSparsity, require_strength, surviving_std
+from keras_prune.rules.criteria import TargetSparsity, require_finite, require_strength, surviving_std
 from keras_prune.rules.patterns import Pattern
 from keras_prune.rules.top_k import keep_largest_of
 
@@ -65,9 +65,11 @@ class Budget(Configured):
         block, a frozen weight all that it has. Where more than the budget asks for is gone already, nothing is cut.
 
         Raises:
-            ValueError: If the weights cannot be compressed that much.
+            ValueError: If the weights cannot be compressed that much, or one holds NaN or infinity.
         """
         require_strength(strength)
+        for index, one in enumerate(candidates):
+            require_finite(one.value, f"candidate {index} of shape {one.value.shape} with NaN or infinity")
         trained = [one for one in candidates if not one.frozen]
         if not trained:
             return [1 - count(one.mask) / one.mask.size for one in candidates]

@@ -64,9 +64,10 @@ class Criterion(Configured):
             A `Cut`. Its mask is never larger than `mask` and never empty.
 
         Raises:
-            ValueError: If `strength` lies outside (0, 1].
+            ValueError: If `strength` lies outside (0, 1], or `weight` holds NaN or infinity.
         """
         require_strength(strength)
+        require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
         selected, threshold = self.select(weight, mask, strength)
@@ -227,10 +228,26 @@ class RandomSparsity(TargetSparsity):
 
 def require_strength(strength: float) -> None:
     """Raises a `ValueError` if a strength is not in (0, 1]."""
-    if not 0 < strength <= 1:
+    if not (isinstance(strength, numbers.Real) and not isinstance(strength, bool) and 0 < strength <= 1):
         raise ValueError(
-            "`strength` must be above 0 and at most 1. At 1 the criterion applies in full. "
-            f"Received: strength={strength}"
+            "`strength` must be a number above 0 and at most 1. At 1 the criterion applies in full. "
+            f"Received: strength={strength!r}"
+        )
+
+
+def require_finite(weight, received: str) -> None:
+    """Raises a `ValueError` if a weight holds NaN or infinity: a mask could not be told from it.
+
+    Args:
+        weight: Array of any shape and any backend.
+        received: String for the message, such as `"layer=fc, weight=kernel"`.
+    """
+    weight = on_host(weight)
+    # The sum of a chunk is finite in float64 if its entries are, and takes no memory.
+    if not all(math.isfinite(np.sum(weight[rows], dtype="float64")) for rows in rows_of(weight.shape)):
+        raise ValueError(
+            "A cut needs finite weights. NaN or infinity usually mean that training has diverged. Lower the learning "
+            f"rate. Received: {received}"
         )
 
 
