@@ -6,6 +6,7 @@ It keeps no state. A run that resumes from a saved model therefore only needs th
 
 import bisect
 import itertools
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ class Schedule:
         unit: `"epoch"` or `"step"`. Defaults to `"epoch"`.
 
     Raises:
-        ValueError: If `times` is empty or does not increase, or `unit` is not one of the two.
+        ValueError: If `times` does not hold increasing integers of at least 0, or `unit` is not one of the two.
 
     Example:
 
@@ -41,8 +42,13 @@ class Schedule:
     def __init__(self, times: Sequence[int], unit: str = "epoch"):
         if unit not in ("epoch", "step"):
             raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}')
-        if not len(times) or any(second <= first for first, second in itertools.pairwise(times)):
-            raise ValueError(f"`times` must be increasing integers, at least one. Received: times={times!r}")
+        if not (
+            isinstance(times, Sequence) and times and all(_is_integer(time) and time >= 0 for time in times)
+        ) or any(second <= first for first, second in itertools.pairwise(times)):
+            raise ValueError(
+                "`times` must be a sequence of increasing integers of at least 0, such as [0, 4, 8]. "
+                f"Received: times={times!r}"
+            )
         self.times = times
         self.unit = unit
 
@@ -185,11 +191,15 @@ def default_schedule(epochs: int) -> Schedule:
     return Polynomial(start=0, end=max(1, round(_TWO_THIRDS * epochs))) if epochs > 1 else OneShot()
 
 
+def _is_integer(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _require_integer(name, value, minimum):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+    if not _is_integer(value) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}")
 
 
 def _require_positive(name, value):
-    if not (isinstance(value, numbers.Real) and float(value) > 0):
-        raise ValueError(f"`{name}` must be a number above 0. Received: {name}={value!r}")
+    if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+        raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
