@@ -1,7 +1,6 @@
-"""Clock of a training run: which cut of a schedule is due at which batch."""
+"""Clock of a training run: which cut of a schedule is due at which batch, and what the run leaves out."""
 
 import math
-import warnings
 
 from keras_prune.rules.schedules import Schedule
 
@@ -21,7 +20,7 @@ class Clock:
 
     >>> from keras_prune import Polynomial
     >>> clock = Clock(Polynomial(start=0, end=6, frequency=3, unit="step"))
-    >>> clock.start_epoch(0, batches=0)
+    >>> clock.set(epoch=0, batches=0)
     >>> [clock.due(batch) for batch in range(8)]
     [None, None, None, 3, None, None, 6, None]
     """
@@ -33,17 +32,31 @@ class Clock:
         self._epoch = self._batches = 0
         self._accumulation = 1
 
-    def start_epoch(self, epoch: int, batches: int, accumulation: int = 1) -> None:
-        """Sets the time at the start of an epoch.
+    def set(self, epoch: int, batches: int, accumulation: int = 1) -> None:
+        """Sets the time.
 
         Args:
             epoch: Integer, index of the epoch.
-            batches: Integer, how many batches the optimizer has seen, in earlier runs too.
+            batches: Integer, how many batches the optimizer had seen when the epoch began, in earlier runs too. Those
+                that it skipped, as a `LossScaleOptimizer` does when gradients overflow, are not among them.
             accumulation: Integer, number of batches in one optimizer step. Defaults to `1`.
         """
         self._epoch, self._batches, self._accumulation = epoch, batches, accumulation
         if self.done is None:
             self.done = self._start() - 1
+
+    @property
+    def epoch(self) -> int:
+        """Index of the epoch."""
+        return self._epoch
+
+    def now(self) -> int:
+        """Returns how many epochs or steps have begun."""
+        return self._start() if self._by_step else self._epoch + 1
+
+    def is_due(self, batch: int = 0) -> bool:
+        """Whether `due` would return a cut, if no batch of the epoch so far was skipped."""
+        return self._due(batch)[0] is not None
 
     def due(self, batch: int = 0) -> int | None:
         """Returns the time of the last cut that has become due, or `None`.
@@ -51,58 +64,78 @@ class Clock:
         Args:
             batch: Integer, index of the next batch in the epoch, or -1 for the batch before. Defaults to `0`.
         """
-        now = (self._batches + batch) // self._accumulation if self._by_step else self._epoch
-        assert self.done is not None, "start_epoch comes first"
-        after, self.done = self.done, max(self.done, now)
-        return self.schedule.due(after, now)
+        due, now = self._due(batch)
+        self.done = max(self.done or 0, now)
+        return due
 
-    def check(self, epochs: int, steps: int | None, has_cuts: bool) -> None:
-        """Checks, after `start_epoch`, that the run reaches the cuts of the schedule.
+    def _due(self, batch) -> tuple[int | None, int]:
+        assert self.done is not None, "`set` comes first"
+        now = (self._batches + batch) // self._accumulation if self._by_step else self._epoch
+        return self.schedule.due(self.done, now), now
+
+    def end(self, epochs: int, steps: int | None) -> int | None:
+        """Returns the time at which a run ends, or `None` if its steps are not known.
 
         Args:
             epochs: Integer, the epoch at which the run ends.
-            steps: Integer, batches of an epoch; `None` if not known. `check_end` then sees whether there was a cut.
+            steps: Integer, batches of an epoch, or `None`.
+        """
+        if not self._by_step:
+            return epochs
+        if steps is None:
+            return None
+        return math.ceil((self._batches + (epochs - self._epoch) * steps) / self._accumulation)
+
+    def require_cuts(self, end: int, has_cuts: bool) -> None:
+        """Checks, before the first epoch, that a run reaches the cuts of the schedule.
+
+        Args:
+            end: Integer, the time at which the run ends.
             has_cuts: Whether the model is pruned already. A resumed run may end before the next cut.
 
         Raises:
             ValueError: If the schedule does not prune in this run.
         """
-        if self._by_step and steps is None:
-            return
         unit, times, start = self.schedule.unit, self.schedule.times, self._start()
-        batches = self._batches + (epochs - self._epoch) * (steps or 0)
-        end = math.ceil(batches / self._accumulation) if self._by_step else epochs
-        if self.schedule.due(start - 1, end - 1) is None and not (has_cuts and min(times) < start):
-            listed = ", ".join(map(str, times)) if len(times) <= 6 else f"{times[0]}, {times[1]}, ..., {times[-1]}"
-            raise ValueError(
-                f"The schedule does not prune in this run: it prunes before {unit} {listed}, but `fit` trains {unit} "
-                f"{start} to {end - 1}. Increase `epochs`, or start the schedule earlier. "
-                f"Received: schedule={self.schedule!r}, epochs={epochs}, steps={steps}"
-            )
-        if max(times) >= end:
-            self._warn_of_rest(end - 1, epochs)
+        if self.schedule.due(start - 1, end - 1) is not None or (has_cuts and times[0] < start):
+            return
+        listed = ", ".join(map(str, times)) if len(times) <= 6 else f"{times[0]}, {times[1]}, ..., {times[-1]}"
+        raise ValueError(
+            f"The schedule does not prune in this run: it prunes before {unit} {listed}, but `fit` trains {unit} "
+            f"{start} to {end - 1}. {self._advice(start)} Received: schedule={self.schedule!r}"
+        )
 
-    def check_end(self, epochs: int, steps: int | None) -> None:
-        """Warns if a run has ended too early for the schedule, as a run of unknown length may."""
-        unit, times = self.schedule.unit, self.schedule.times
-        if self.done is None:
-            return  # A backup of a finished run was restored, and no epoch began.
-        if self.done < min(times):
-            warnings.warn(
-                f"The run ended before the first cut of the schedule, before {unit} {min(times)}: nothing was pruned.",
-                stacklevel=3,
-            )
-        elif self._by_step and steps is None and self.done < max(times):
-            self._warn_of_rest(self.done, epochs)
+    def shortfall(self, end: int, epochs: int) -> str | None:
+        """Returns how far a run falls short of full strength if it ends at that time, or `None`.
+
+        Args:
+            end: Integer, the time at which the run ends.
+            epochs: Integer, the epoch at which it ends.
+        """
+        unit, last = self.schedule.unit, self.schedule.times[-1]
+        if end > last:
+            return None
+        counted = " (updates since the optimizer was made)" if self._by_step else ""
+        return (
+            f"The schedule ends at {unit} {last}, but this run ends after {unit} {end - 1}{counted}: full strength is "
+            f"not reached unless training continues with initial_epoch={epochs}."
+        )
+
+    def is_last_step(self, end: int) -> bool:
+        """Whether nothing but one step comes after the last cut if a run ends at that time."""
+        return self._by_step and end - 1 == self.schedule.times[-1]
 
     def _start(self) -> int:
         # With gradient accumulation, a run may resume in the middle of a step, and the cut before it is done.
         return math.ceil(self._batches / self._accumulation) if self._by_step else self._epoch
 
-    def _warn_of_rest(self, last: int, epochs: int) -> None:
-        unit = self.schedule.unit
-        warnings.warn(
-            f"The schedule ends at {unit} {max(self.schedule.times)}, but this run ends after {unit} {last}: full "
-            f"strength is not reached unless training continues with initial_epoch={epochs}.",
-            stacklevel=4,
-        )
+    def _advice(self, start) -> str:
+        if start <= self.schedule.times[-1]:
+            once = " If you call `fit` once for each epoch, pass `initial_epoch`." if not self._by_step else ""
+            return f"Increase `epochs`, or start the schedule earlier.{once}"
+        if self._by_step:
+            return (
+                f"Steps are updates since the optimizer was made, {start} so far. Start the schedule there, or compile "
+                "the model with a new optimizer."
+            )
+        return f"Epochs are counted from 0, not from `initial_epoch`. Pass a schedule that starts at {start} or later."

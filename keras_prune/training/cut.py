@@ -11,7 +11,7 @@ from keras_prune.models.checks import require_model
 from keras_prune.models.graph import pruned_dropouts
 from keras_prune.rules.budgets import Budget, Candidate
 from keras_prune.rules.chunks import on_host
-from keras_prune.rules.criteria import require_strength
+from keras_prune.rules.criteria import TargetSparsity, require_strength
 from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 
 
@@ -116,6 +116,19 @@ def _budgeted(weights, strength: float) -> dict[int, tuple]:
         for weight, criterion in zip(group, budget.criteria(candidates, strength), strict=True):
             rules[id(weight)] = (criterion, 1.0)
     return rules
+
+
+def asked_sparsity(weights: Sequence[PrunedWeight]) -> float | None:
+    """Returns the sparsity that the criteria of pruned weights ask for, or `None` if one of them does not say."""
+    asked = 0.0
+    for weight in weights:
+        if isinstance(weight.criterion, Budget):
+            asked += weight.size * (1 - 1 / weight.criterion.compression)
+        elif isinstance(weight.criterion, TargetSparsity):
+            asked += weight.size * (1 - weight.density if weight.frozen else weight.criterion.sparsity)
+        else:
+            return None
+    return asked / sum(weight.size for weight in weights) if weights else None
 
 
 def follow_connections(dropouts) -> None:

@@ -19,10 +19,14 @@ class DensityWatch(keras.callbacks.Callback):
 
     Keras restores weights with `model.set_weights`, which knows nothing of masks. During `fit`, this method also
     restores the connections that the weights had.
+
+    Args:
+        at_end: Function without arguments, called after all callbacks of a run are done.
     """
 
-    def __init__(self):
+    def __init__(self, at_end):
         super().__init__()
+        self.at_end = at_end
         self.weights = []
         self.dropouts = []
         self.kept = 0
@@ -67,6 +71,7 @@ class DensityWatch(keras.callbacks.Callback):
             restore(model, name)
         self.apply_masks()
         self.check()
+        self.at_end()
 
     def _get_weights(self):
         self.apply_masks()  # Otherwise a zero that the optimizer has moved would be restored as a connection.

@@ -1,5 +1,7 @@
 """Callback that prunes a model during `fit`."""
 
+import warnings
+
 import keras
 
 from keras_prune import _keras
@@ -12,7 +14,7 @@ from keras_prune.models.graph import pruned_dropouts
 from keras_prune.models.prune_model import forget_compiled_functions
 from keras_prune.rules.schedules import OneShot, Schedule, default_schedule
 from keras_prune.training.clock import Clock
-from keras_prune.training.cut import cut_weights, weights_to_cut
+from keras_prune.training.cut import asked_sparsity, cut_weights, weights_to_cut
 from keras_prune.training.density_watch import DensityWatch
 from keras_prune.training.optimizer_slots import optimizers_of
 
@@ -79,8 +81,8 @@ class PruningCallback(keras.callbacks.Callback):
         self.log_layers = log_layers
         self.verbose = verbose
         self._clock = Clock(schedule or OneShot())
-        self._watch = DensityWatch()
-        self._is_complete = False
+        self._watch = DensityWatch(self._check_end)
+        self._is_complete = self._has_warned = False
 
     def set_model(self, model):
         super().set_model(model)
@@ -95,6 +97,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self._is_complete:
             weights_to_cut(self.model)
         self._watch.on_train_begin()
+        self._has_warned = False
         epochs = self.params["epochs"]
         schedule = self.schedule or default_schedule(epochs)
         self._clock = Clock(schedule)
@@ -107,26 +110,58 @@ class PruningCallback(keras.callbacks.Callback):
         self._find_late_weights()
         self._watch.check()
         is_first = self._clock.done is None
-        self._clock.start_epoch(epoch, *_batches_of(self.model))
+        self._clock.set(epoch, *_batches_of(self.model))
         if is_first:
-            kept, total = connections_of(self._watch.weights)
-            self._clock.check(self.params["epochs"], self.params.get("steps"), has_cuts=kept < total)
+            self._check_plan()
         self._cut(self._clock.due())
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Without `self.model`, unless a cut is due: on JAX it synchronizes the whole state.
-        self._cut(self._clock.due(batch))
+        # Without `self.model`, unless a cut may be due: on JAX it synchronizes the whole state.
+        if self._clock.is_due(batch):
+            batches, accumulation = _batches_of(self.model)
+            if batches:  # No Keras optimizer counts them if a train step has one of PyTorch.
+                # A `LossScaleOptimizer` may have skipped updates since the epoch began. They are no steps.
+                self._clock.set(self._clock.epoch, batches - batch, accumulation)
+            self._cut(self._clock.due(batch))
 
     def on_epoch_end(self, epoch, logs=None):
-        self._clock.start_epoch(epoch, *_batches_of(self.model))
+        self._clock.set(epoch, *_batches_of(self.model))
         self._cut(self._clock.due(-1))  # Cuts that fell between steps that Keras executed together.
         self._find_late_weights()
         self._watch.apply_masks()
         if logs is not None:
             logs.update(measurements(self.model, self.log_layers))
 
-    def on_train_end(self, logs=None):
-        self._clock.check_end(self.params["epochs"], self.params.get("steps"))
+    def _check_plan(self):
+        epochs = self.params["epochs"]
+        end = self._clock.end(epochs, self.params.get("steps"))
+        if end is not None:
+            kept, total = connections_of(self._watch.weights)
+            self._clock.require_cuts(end, has_cuts=kept < total)
+            self._warn(end, epochs)
+
+    def _check_end(self):
+        """Compares what was reached with what was asked for, after all callbacks of a run are done."""
+        if self._clock.done is not None:  # Otherwise a backup of a finished run was restored, and no epoch began.
+            self._warn(self._clock.now(), self._clock.epoch + 1, at_end=True)
+
+    def _warn(self, end: int, epochs: int, at_end: bool = False) -> None:
+        """Warns once if a run that ends at that time does not do what the schedule is for."""
+        kept, total = connections_of(self._watch.weights)
+        asked = asked_sparsity(self._watch.weights)
+        warning = None
+        if self._clock.is_last_step(end):
+            warning = (
+                f"The last cut comes before the last step of this run, {end - 1}, so that the survivors are not "
+                "retrained. End the schedule earlier."
+            )
+        elif asked is None or kept > round((1 - asked) * total):  # An earlier run may have reached it.
+            warning = self._clock.shortfall(end, epochs)
+        if warning is not None and not self._has_warned:
+            self._has_warned = True
+            aim = "" if asked is None else f", and its criteria ask for {asked:.2%}"
+            reached = f" The model is {1 - kept / total:.2%} sparse{aim}." if at_end else ""
+            warnings.warn(warning + reached, stacklevel=4)
 
     def _find_weights(self):
         model = self.model

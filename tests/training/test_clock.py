@@ -1,6 +1,6 @@
 """Tests of the clock that tells when the cuts of a schedule are due."""
 
-import warnings
+import re
 
 import pytest
 
@@ -10,7 +10,7 @@ from keras_prune.training.clock import Clock
 
 def clock_at(schedule, epoch=0, batches=0, accumulation=1):
     clock = Clock(schedule)
-    clock.start_epoch(epoch, batches, accumulation)
+    clock.set(epoch, batches, accumulation)
     return clock
 
 
@@ -18,7 +18,7 @@ def test_clock_by_epoch_is_due_once_an_epoch():
     clock = clock_at(kp.Iterative(rounds=2, epochs_per_round=2))
     due = []
     for epoch in range(4):
-        clock.start_epoch(epoch, batches=10 * epoch)
+        clock.set(epoch, batches=10 * epoch)
         due.append([clock.due(batch) for batch in range(2)])
     assert due == [[0, None], [None, None], [2, None], [None, None]]
 
@@ -33,7 +33,7 @@ def test_clock_catches_up_after_steps_executed_together():
     assert [clock.due(batch) for batch in (0, 4, 8)] == [None, None, 5]
     clock = clock_at(kp.OneShot(start=7, unit="step"))
     assert clock.due(4) is None
-    clock.start_epoch(0, batches=8)
+    clock.set(0, batches=8)
     assert clock.due(-1) == 7
 
 
@@ -48,57 +48,60 @@ def test_clock_resumes_behind_a_step_that_has_begun():
     assert [clock_at(schedule, batches=batches, accumulation=3).due() for batches in (3, 4, 5)] == [1, None, None]
 
 
+def test_clock_does_not_count_skipped_batches():
+    clock = clock_at(kp.OneShot(start=3, unit="step"))
+    assert [clock.is_due(batch) for batch in range(4)] == [False, False, False, True]
+    clock.set(0, batches=-1)  # Of the three batches before this one, the optimizer skipped one.
+    assert [clock.due(batch) for batch in (3, 4)] == [None, 3]
+
+
+BEFORE = "Increase `epochs`, or start the schedule earlier"
 NEVER = [
-    (kp.OneShot(start=2), {}),
-    (kp.Iterative(rounds=3, start=5), {}),
-    (kp.OneShot(start=0), {"epoch": 1}),
-    (kp.OneShot(start=8, unit="step"), {}),
-    (kp.Polynomial(start=10, end=20, unit="step"), {}),
-    (kp.OneShot(start=4, unit="step"), {"accumulation": 2}),
+    (kp.OneShot(start=2), {}, BEFORE + ". If you call `fit` once for each epoch, pass `initial_epoch`"),
+    (kp.Iterative(rounds=3, start=5), {}, BEFORE),
+    (kp.OneShot(start=8, unit="step"), {}, BEFORE),
+    (kp.Polynomial(start=10, end=20, unit="step"), {}, BEFORE),
+    (kp.OneShot(start=4, unit="step"), {"accumulation": 2}, BEFORE),
+    (kp.OneShot(start=0), {"epoch": 1}, "counted from 0, not from `initial_epoch`.*that starts at 1 or later"),
+    (kp.Polynomial(0, 3, unit="step"), {"batches": 40}, "since the optimizer was made, 40 so far.*a new optimizer"),
 ]
 
 
-@pytest.mark.parametrize(("schedule", "time"), NEVER)
-def test_check_rejects_schedules_that_never_prune(schedule, time):
-    with pytest.raises(ValueError, match=r"does not prune in this run.*Increase `epochs`.*Received: schedule=\w+\("):
-        clock_at(schedule, **time).check(epochs=2, steps=4, has_cuts=False)
+@pytest.mark.parametrize(("schedule", "time", "advice"), NEVER)
+def test_clock_rejects_schedules_that_never_prune(schedule, time, advice):
+    clock = clock_at(schedule, **time)
+    with pytest.raises(ValueError, match=rf"does not prune in this run.*{advice}.*Received: schedule=\w+\("):
+        clock.require_cuts(clock.end(epochs=2, steps=4), has_cuts=False)
 
 
-def test_check_accepts_a_resumed_run_without_a_cut():
-    schedule = kp.Iterative(rounds=2, epochs_per_round=3)
-    with pytest.warns(UserWarning, match="initial_epoch=2"):
-        clock_at(schedule, epoch=1).check(epochs=2, steps=4, has_cuts=True)
-
-
-PARTLY = [kp.Iterative(rounds=5), kp.Polynomial(0, 2), kp.Polynomial(0, 8, unit="step")]
-
-
-@pytest.mark.parametrize("schedule", PARTLY)
-def test_check_warns_if_full_strength_is_not_reached(schedule):
-    with pytest.warns(UserWarning, match="full strength is not reached unless training continues with initial_epoch=2"):
-        clock_at(schedule).check(epochs=2, steps=4, has_cuts=False)
-
-
-ENTIRELY = [kp.OneShot(start=1), kp.OneShot(start=7, unit="step"), kp.Polynomial(0, 7, unit="step")]
-
-
-@pytest.mark.parametrize("schedule", ENTIRELY)
-def test_check_is_silent_if_the_schedule_ends(schedule):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        clock_at(schedule).check(epochs=2, steps=4, has_cuts=False)
+def test_clock_accepts_a_resumed_run_without_a_cut():
+    clock_at(kp.Iterative(rounds=2, epochs_per_round=3), epoch=1).require_cuts(end=2, has_cuts=True)
 
 
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (kp.OneShot(start=50, unit="step"), "ended before the first cut of the schedule, before step 50: nothing was"),
-        (kp.Polynomial(0, 50, unit="step"), "ends at step 50, but this run ends after step 2.*strength is not reached"),
+        (kp.Iterative(rounds=5), "ends at epoch 4, but this run ends after epoch 1:.*with initial_epoch=2"),
+        (kp.Polynomial(0, 2), "ends at epoch 2, but"),
+        (kp.Polynomial(0, 8, unit="step"), r"ends at step 8, but.*after step 7 \(updates since.*with initial_epoch=2"),
+        (kp.OneShot(start=7, unit="step"), None),
+        (kp.OneShot(start=1), None),
     ],
 )
-def test_check_end_warns_after_a_run_of_unknown_length(schedule, message):
+def test_clock_says_what_a_run_leaves_out(schedule, message):
     clock = clock_at(schedule)
-    clock.check(epochs=1, steps=None, has_cuts=False)
-    clock.due(2)
-    with pytest.warns(UserWarning, match=message):
-        clock.check_end(epochs=1, steps=None)
+    shortfall = clock.shortfall(clock.end(epochs=2, steps=4), epochs=2)
+    assert (shortfall is None) if message is None else re.search(message, shortfall)
+
+
+def test_clock_knows_the_last_step():
+    schedules = [kp.OneShot(start=start, unit=unit) for start, unit in ((7, "step"), (6, "step"), (1, "epoch"))]
+    ends = [(clock_at(schedule), clock_at(schedule).end(epochs=2, steps=4)) for schedule in schedules]
+    assert [clock.is_last_step(end) for clock, end in ends] == [True, False, False]
+
+
+def test_clock_does_not_know_the_end_without_steps():
+    clock = clock_at(kp.OneShot(start=50, unit="step"))
+    assert clock.end(epochs=1, steps=None) is None
+    clock.set(0, batches=3)
+    assert clock.now() == 3

@@ -1,6 +1,7 @@
 """Tests of `PruningCallback`: when it prunes, what it prints and what it logs."""
 
 import csv
+import re
 import warnings
 
 import keras
@@ -110,7 +111,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The run ended before the first cut")
+@pytest.mark.filterwarnings("ignore:The schedule ends at")
 @pytest.mark.parametrize("name", RESUMED)
 def test_resumed_run_ends_as_an_unbroken_one(name, tmp_path):
     schedule, criterion, options = RESUMED[name]
@@ -203,10 +204,50 @@ def test_generator_of_unknown_length_is_pruned_by_step():
     assert_zero_where_cut(model)
 
 
+SHORTFALL = r"The schedule ends at \w+ {}, but this run ends after \w+ {}.*is {}% sparse, and.* ask for 70.00%"
+
+
+def warnings_of(fit_model):
+    """Returns the messages of a run about its schedule."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_model()
+    return [str(one.message) for one in caught if "schedule" in str(one.message)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (kp.Iterative(rounds=5), SHORTFALL.format(4, 1, "27.84")),
+        (kp.Polynomial(0, 16, unit="step"), SHORTFALL.format(16, 7, r"\d\d.\d\d")),
+        (kp.Polynomial(0, 19, unit="step"), "before the last step of this run, 19, .*not retrained"),
+    ],
+)
+def test_callback_warns_once_of_a_run_that_falls_short(schedule, message):
+    (warning,) = warnings_of(lambda: fit(pruned_model(), schedule, StopAfter(2), epochs=5))
+    assert re.search(message, warning)
+
+
+def test_callback_is_silent_where_the_aim_is_reached():
+    model = pruned_model()
+    kp.cut(model)
+    assert warnings_of(lambda: fit(model, kp.Iterative(rounds=5), StopAfter(2), epochs=5)) == []
+
+
 @UNKNOWN_LENGTH
 def test_callback_warns_if_a_generator_ends_too_early():
-    with pytest.warns(UserWarning, match="before step 50: nothing was pruned"):
+    message = SHORTFALL.format(50, 2, "0.00")
+    with pytest.warns(UserWarning, match=message):
         fit_generator(pruned_model(), kp.OneShot(start=50, unit="step"), count=3)
+
+
+def test_step_is_an_update_if_a_scaled_loss_overflows():
+    model = pruned_model(optimizer=optimizers.LossScaleOptimizer(optimizers.SGD(), initial_scale=3e38))
+    schedule, probe = kp.OneShot(start=4, unit="step"), DensityAtEveryStep()
+    fit(model, schedule, probe, epochs=4)
+    skipped = 4 * STEPS - int(array(model.optimizer.inner_optimizer.iterations))
+    assert 0 < skipped < 12
+    assert probe.densities.index(min(probe.densities)) == 4 + skipped
 
 
 class DensityAtEveryStep(keras.callbacks.Callback):
