@@ -5,6 +5,7 @@ attribute of the object. The class and the config of the layer stay plain.
 """
 
 import functools
+import warnings
 from typing import Any
 
 import keras
@@ -53,20 +54,36 @@ def hook(layer, held: dict, below: dict) -> None:
     call = layer.call
 
     def call_masked(*args, **kwargs):
+        for weight in masked_call.read_past.values():
+            weight.keep_at_zero()
         held = [weight for weight in masked_call.held.values() if not is_masked(weight.variable)]
         by_row = [weight for weight in held if _reads_rows(layer, weight, args, kwargs)]
         masked = {id(w.variable): w.unmasked() if w in by_row else w.masked() for w in held}
         with MaskedScope(masked, masked_call.weights) as scope:
             outputs = call(*args, **kwargs)
         scope.hand_on_losses(layer)
+        for key in masked.keys() - scope.read - masked_call.read_past.keys():
+            masked_call.read_past[key] = weight = masked_call.held[key]
+            weight.keep_at_zero()
+            if not (keras.backend.backend() == "torch" or weight.frozen or type(layer).__module__.startswith("keras")):
+                _warn_of_reads(weight)
         for weight in by_row:
             outputs = _mask_rows(outputs, weight, *args, **kwargs)
         return outputs
 
     masked_call: Any = functools.wraps(call)(call_masked)
-    masked_call.held, masked_call.weights = dict(held), {**held, **below}
+    masked_call.held, masked_call.weights, masked_call.read_past = dict(held), {**held, **below}, {}
     override(layer, "call", masked_call)
     _trace_again(layer)
+
+
+def _warn_of_reads(weight) -> None:
+    warnings.warn(
+        f"Layer {weight.layer.name!r} did not read its weight {weight.name!r} as a Keras variable. If it reads "
+        "`_value`, pruned connections grow between steps, and are zeroed only at a cut and at the end of an epoch. "
+        f"Read the variable itself. If this call does not use the weight, ignore this. Received: {weight.path}",
+        stacklevel=2,
+    )
 
 
 def _trace_again(layer) -> None:

@@ -34,6 +34,7 @@ class MaskedScope(keras.StatelessScope):
         super().__init__(collect_losses=True)
         self.masked = masked
         self.weights = weights
+        self.read: set[int] = set()  # The `id` of each variable in `masked` that was read.
 
     def __enter__(self):
         super().__enter__()
@@ -45,8 +46,9 @@ class MaskedScope(keras.StatelessScope):
     def get_current_value(self, variable):
         key = id(variable)
         if key in self.masked:
+            self.read.add(key)
             return self.masked[key]
-        if key in self.weights:
+        if key in self.weights and not is_masked(variable):
             return self.weights[key].masked()
         if self.original_scope is not None:
             return self.original_scope.get_current_value(variable)

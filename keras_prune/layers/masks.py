@@ -2,18 +2,17 @@
 
 import contextlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_prune import _keras
 from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
 from keras_prune.layers.traversal import PruningState
 from keras_prune.rules.budgets import Budget
 from keras_prune.rules.chunks import count, on_host, rows_of
-from keras_prune.rules.criteria import Criterion
+from keras_prune.rules.criteria import Criterion, require_finite
 
 
 class PrunedWeight:
@@ -33,6 +32,7 @@ class PrunedWeight:
         self.mask = mask
         self.threshold = threshold
         self.criterion = criterion
+        self.gradient_hook: Any = None
 
     def __repr__(self):
         return f"<PrunedWeight path={self.path}, density={self.density:.4g}, criterion={self.criterion}>"
@@ -80,12 +80,7 @@ class PrunedWeight:
 
     def require_finite(self) -> None:
         """Raises a `ValueError` if the weight holds NaN or infinity: no threshold could be taken."""
-        if not ops.all(ops.isfinite(self.variable.value)):
-            raise ValueError(
-                "A cut needs finite weights. NaN or infinity usually mean that training has diverged. Lower the "
-                "learning rate. "
-                f"Received: layer={self.layer.name}, weight={self.name}"
-            )
+        require_finite(self.variable.value, f"layer={self.layer.name}, weight={self.name}")
 
     def cut(self, criterion: Criterion, strength: float = 1.0) -> "LayerCut":
         """Prunes the connections that a criterion selects, and zeroes them in the stored weight."""
@@ -103,8 +98,20 @@ class PrunedWeight:
         if regularizer is not None and not isinstance(regularizer, OnSurvivors):
             self.variable.regularizer = OnSurvivors(regularizer, self.mask)
 
+    def keep_at_zero(self) -> None:
+        """Zeroes the entries and gradients of a PyTorch parameter that a layer reads past its Keras variable."""
+        if keras.backend.backend() == "torch":
+            parameter = _keras.stored_value(self.variable)
+            # Through `data`: autograd refuses changes of a parameter between two calls of a layer.
+            parameter.data.masked_fill_(~self.mask.value, 0.0)
+            if self.gradient_hook is None and parameter.requires_grad:
+                self.gradient_hook = parameter.register_hook(lambda grad: grad.masked_fill(~self.mask.value, 0.0))
+
     def show_all(self) -> None:
-        """Gives the weight the regularizer back that it had before pruning."""
+        """Gives the weight the regularizer and the gradient back that it had before pruning."""
+        if self.gradient_hook is not None:
+            self.gradient_hook.remove()
+            self.gradient_hook = None
         if isinstance(self.variable.regularizer, OnSurvivors):
             self.variable.regularizer = self.variable.regularizer.regularizer
 
@@ -149,7 +156,7 @@ class Masks(PruningState):
     def add(self, variable, criterion: Criterion | Budget, mask: np.ndarray | None = None) -> PrunedWeight:
         """Makes the mask of a weight that the layer owns, all ones unless `mask` is given."""
         index = len(self.pruned_weights)  # Not the weight's name, which a pattern of a layout may look for.
-        with _scope_of(variable):
+        with _scope_of(variable, self.owner()):
             mask_variable = keras.Variable(
                 "ones" if mask is None else mask,
                 shape=tuple(variable.shape),
@@ -190,10 +197,11 @@ class Masks(PruningState):
             weight.apply_mask()
 
 
-def _scope_of(variable):
+def _scope_of(variable, layer):
     """The name scope of a variable's mask, which gives each mask its own path."""
     stack = contextlib.ExitStack()
-    for name in [*variable.path.split("/")[:-1], "pruning"]:
+    path = variable.path.rpartition("/")[0] or layer.path or layer.name  # A PyTorch parameter has no path.
+    for name in [*path.split("/"), "pruning"]:
         stack.enter_context(keras.name_scope(name))
     return stack
 

@@ -1,14 +1,11 @@
 """Reasons why pruning leaves a layer out, or leaves a dropout at its rate."""
 
-import keras
-
 from keras_prune import _keras
 
 # Layers with weights.
 FROZEN = "its weights are not trainable"
 NO_CRITERION = "it has no criterion"
 QUANTIZED = "its weights are quantized"
-TORCH_MODULE = "Keras cannot mask the parameters of a PyTorch module"  # It reads them past its variables.
 
 # Dropouts.
 DROPS_INPUTS = "it drops the inputs of the model"
@@ -21,6 +18,4 @@ SOURCE_NOT_PRUNED = "the layer before it is not pruned"
 
 def unmaskable(layer) -> str | None:
     """Returns why no weight of a layer can have a mask, or `None` if it can."""
-    if isinstance(layer, keras.layers.TorchModuleWrapper):
-        return TORCH_MODULE
     return QUANTIZED if _keras.is_quantized(layer) else None

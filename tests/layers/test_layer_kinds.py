@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import TENSORFLOW, array, assert_same, assert_zeros, density, masks, refill
+from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, density, masks, refill
 from keras import layers, ops
 
 import keras_prune as kp
@@ -87,7 +87,7 @@ def train(model, x, epochs=2):
     keras.utils.set_random_seed(1)
     if not model.compiled:
         model.compile(keras.optimizers.Adam(0.01), "mse")
-    targets = np.zeros(model.compute_output_shape(x.shape))
+    targets = np.zeros_like(array(model(x)))
     return model.fit(x, targets, epochs=epochs, batch_size=4, shuffle=False, verbose=0).history["loss"]
 
 
@@ -185,3 +185,88 @@ def test_prune_keeps_outputs_of_non_contiguous_weights():
     x = np.random.default_rng(0).normal(size=(32, 256)).astype("float32")
     plain, pruned = model_of(make, (256,)), kp.prune(model_of(make, (256,)))
     assert_same(pruned(x), plain(x))
+
+
+class ReadsPastItsVariable(layers.Layer):
+    """A layer that computes with the tensor in a variable."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 8), name="kernel")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.kernel._value)
+
+
+class HoldsTorchModule(layers.Layer):
+    """A layer with a PyTorch module as an attribute."""
+
+    def __init__(self, **kwargs):
+        import torch
+
+        super().__init__(**kwargs)
+        self.module = torch.nn.Linear(8, 8)
+
+    def call(self, inputs):
+        return self.module(inputs)
+
+
+def torch_module():
+    import torch
+
+    return layers.TorchModuleWrapper(torch.nn.Linear(8, 8), output_shape=(None, 8))
+
+
+class ZerosAfterEveryBatch(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        assert_zeros(self.model, 0.5)
+
+
+@pytest.mark.skipif(not TORCH, reason="PyTorch")
+@pytest.mark.parametrize("make", [torch_module, HoldsTorchModule, ReadsPastItsVariable])
+def test_prune_masks_parameters_that_pytorch_reads(make, tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
+    inputs, layer = keras.Input((8,)), make()
+    model = keras.Model(inputs, make()(layer(layer(inputs))))  # Two of a kind, one called twice in a step.
+    expected = model(x)
+    assert_same(kp.prune(model, HALF)(x), expected)
+    kp.cut(model)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(x, x, epochs=2, verbose=0, callbacks=[ZerosAfterEveryBatch()])
+    assert_masked(model, x)
+    expected = array(model(x))
+    if make is torch_module:
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=False)
+        assert_same(loaded(x), expected)
+        assert_same(masks(loaded), masks(model))
+    assert_same(kp.strip(model)(x), expected)
+    model.fit(x, x, verbose=0)
+    assert np.count_nonzero(array(model.layers[1].trainable_variables[0])) == 64  # Nothing holds a gradient back.
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="in fit, JAX has no tensors in variables, and PyTorch is masked")
+def test_prune_warns_of_layers_that_read_past_their_variables():
+    model = kp.prune(model_of(ReadsPastItsVariable, (8,)), HALF)
+    with pytest.warns(UserWarning, match=r"did not read its weight 'kernel' as a Keras variable.*Received: .*/kernel"):
+        model(np.ones((2, 8)))
+
+
+def jax_layer():
+    params = {"hidden": np.random.default_rng(0).normal(size=(8, 8)).astype("float32")}
+    return layers.JaxLayer(lambda params, inputs: inputs @ params["hidden"], params=params)
+
+
+def flax_layer():
+    linen = pytest.importorskip("flax.linen")
+    module = linen.Dense(8)
+    return layers.FlaxLayer(module, variables=module.init(keras.random.SeedGenerator(0).next(), np.ones((1, 8))))
+
+
+@pytest.mark.skipif(not JAX, reason="JAX")
+@pytest.mark.parametrize("make", [jax_layer, flax_layer])
+def test_prune_masks_parameters_of_jax_functions(make):
+    x = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
+    model = kp.prune(model_of(make, (8,)), HALF)
+    assert len(kp.layers.pruned_weights(model)) == 1
+    kp.cut(model)
+    assert_masked(model, x)
