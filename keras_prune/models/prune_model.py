@@ -9,10 +9,12 @@ from keras_prune.layers.attachment import Attached, apply_masks, attach
 from keras_prune.layers.prune import Prune, wrapped_layer, wrappers_in
 from keras_prune.layers.skip_reasons import unmaskable
 from keras_prune.layers.traversal import layers_in, models_in, paths_in
+from keras_prune.layers.weights import pruned_weights
 from keras_prune.models.checks import require_model
 from keras_prune.models.rebuild import clone_graph
-from keras_prune.models.record import as_pruned, forget
+from keras_prune.models.record import as_pruned, forget, warn_if_never_cut
 from keras_prune.models.select_criteria import Selection
+from keras_prune.rules.criteria import Criterion
 
 
 def prune(model, criterion=None, keep_zeros: bool = True):
@@ -87,6 +89,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     forget_compiled_functions(model)
     _report_zeros(attached)
     _warn_of_skipped(model)
+    if isinstance(criterion, Criterion):
+        _warn_of_wrappers(model, criterion)
     return model
 
 
@@ -113,6 +117,8 @@ def strip(model):
     (True, 2)
     """
     require_model(model)
+    if weights := pruned_weights(model):
+        warn_if_never_cut(weights, "The stripped model is dense: none of its connections was ever pruned.")
     apply_masks(model)
     forget(model)
     forget_compiled_functions(model)
@@ -156,6 +162,15 @@ def _warn_of_skipped(model) -> None:
     if skipped:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
         warnings.warn(f"`prune` left out {len(skipped)} layers with weights. {reasons}", stacklevel=3)
+
+
+def _warn_of_wrappers(model, criterion) -> None:
+    if kept := [wrapper.name for wrapper in wrappers_in(model) if wrapper.built and wrapper.criterion != criterion]:
+        warnings.warn(
+            f"The layers in `Prune` wrappers keep their own criteria: {kept}. To replace these, pass a mapping that "
+            f"names the layers. Received: criterion={criterion!r}",
+            stacklevel=3,
+        )
 
 
 def _without_wrappers(model):

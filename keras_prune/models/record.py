@@ -6,6 +6,7 @@ weights file, at the layers.
 
 import contextlib
 import functools
+import inspect
 import io
 import os
 import warnings
@@ -19,7 +20,7 @@ from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.hook import refuse_quantization
 from keras_prune.layers.prunable import connection_variables
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
-from keras_prune.layers.weights import masks_of, pruning_of
+from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 
 # `super()` has the methods of a model: the model's own class comes behind the mixin.
 _Base: Any = object
@@ -66,6 +67,19 @@ class PrunedModel(_Base):
         super().set_weights(weights)
         apply_masks(self)
 
+    def fit(self, *args, **kwargs):
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        callbacks = given.get("callbacks") or []
+        callbacks = getattr(callbacks, "callbacks", callbacks)  # Of a `keras.callbacks.CallbackList`.
+        weights = pruned_weights(self)
+        if weights and not any(getattr(callback, "prunes", False) for callback in keras.tree.flatten(callbacks)):
+            warn_if_never_cut(
+                weights,
+                "`fit` has no callback that prunes, and nothing is pruned yet: the dense model is trained. Pass "
+                "callbacks=[keras_prune.PruningCallback()], or call keras_prune.cut(model) first.",
+            )
+        return super().fit(*args, **kwargs)
+
     def save(self, filepath, *args, **kwargs):
         if os.fspath(filepath).endswith((".h5", ".hdf5")):
             self._save_plain("An .h5 file", super().save, filepath, *args, **kwargs)
@@ -109,6 +123,12 @@ def _pruned_class(plain_class) -> type:
     register(pruned_class)
     register(PrunedModel)
     return pruned_class
+
+
+def warn_if_never_cut(weights, message: str) -> None:
+    """Warns with a message if all connections of pruned weights are left."""
+    if all(weight.kept == weight.size for weight in weights):
+        warnings.warn(message, stacklevel=3)
 
 
 def as_pruned(model):

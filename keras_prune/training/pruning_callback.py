@@ -63,6 +63,8 @@ class PruningCallback(keras.callbacks.Callback):
     [0.0, 0.65625, 0.75]
     """
 
+    prunes = True  # By which `fit` of a pruned model knows the callback.
+
     def __init__(
         self,
         schedule: Schedule | None = None,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -493,3 +494,31 @@ def test_tied_weights_have_one_mask_and_exact_zeros(make):
     outputs = model(x)
     refill(model)  # Every read of the weight is masked.
     assert_same(model(x), outputs)
+
+
+def test_prune_warns_if_wrappers_keep_their_criteria():
+    inner = [kp.Prune(layers.Dense(4), HALF), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8,)), *inner])
+    with pytest.warns(UserWarning, match=r"keep their own criteria: \['dense.*Received: criterion=StdThreshold"):
+        kp.prune(model, kp.StdThreshold(2.0))
+    assert list(criteria(model).values()) == [HALF, kp.StdThreshold(2.0)]
+
+
+def test_strip_warns_if_nothing_was_pruned():
+    with pytest.warns(UserWarning, match="none of its connections was ever pruned"):
+        kp.strip(kp.prune(small_model()))
+
+
+def test_fit_warns_if_nothing_prunes_the_model():
+    model = kp.prune(small_model(), HALF)
+    model.compile("sgd", "mse", run_eagerly=not JAX)
+
+    def messages(*callbacks):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(X, Y, verbose=0, callbacks=list(callbacks))
+        return [str(one.message) for one in caught if "no callback that prunes" in str(one.message)]
+
+    assert len(messages()) == len(messages(keras.callbacks.TerminateOnNaN())) == 1
+    assert messages(kp.PruningCallback(kp.OneShot(), verbose=0)) == []
+    assert messages() == []  # Retraining after a cut.
