@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import numbers
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -84,8 +85,10 @@ class Sensitivity:
         Raises:
             ValueError: If `max_drop` is negative.
         """
-        if not max_drop >= 0:
-            raise ValueError(f"`max_drop` is how much worse the metric may be, at least 0. Received: {max_drop=}")
+        if not (isinstance(max_drop, numbers.Real) and max_drop >= 0):
+            raise ValueError(
+                f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
+            )
         required = self.direction * self.reference - max_drop
         chosen: dict[str, Criterion | None] = {}
         for name, points in self.curves.items():

@@ -1,6 +1,8 @@
 """Prune and retrain a model in rounds, as long as its accuracy holds (Han et al. 2015)."""
 
 import contextlib
+import math
+import numbers
 import os
 import time
 import zlib
@@ -80,6 +82,7 @@ def iterative_prune(
     round 1: 2.0x, accuracy 0.0000, within the budget
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
+    _check_numbers(max_drop, fit_arguments)
     sign = _check(model, rounds, monitor, mode, fit_arguments)
     rate = _learning_rate(model, learning_rate_fraction)
     _print_rule(sign, max_drop, monitor, rate, learning_rate_fraction)
@@ -156,6 +159,11 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
             f"{sorted(fit_arguments)}"
         )
     callbacks = _callbacks_of(fit_arguments)
+    if any(isinstance(callback, PruningCallback) for callback in callbacks):
+        raise ValueError(
+            "Each round cuts the model itself, and a second PruningCallback would cut it again. Leave it out. "
+            f"Received: callbacks={callbacks}"
+        )
     if any(isinstance(callback, (PruningBackup, keras.callbacks.BackupAndRestore)) for callback in callbacks):
         raise ValueError(
             "A callback that resumes `fit` would skip the rounds after the first. Pass `directory` instead, which "
@@ -165,12 +173,25 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
     return direction(model, monitor, mode)
 
 
+def _check_numbers(max_drop, fit_arguments) -> None:
+    """Raises a `ValueError` for numbers with which a round would prove nothing."""
+    if not (isinstance(max_drop, numbers.Real) and max_drop >= 0):
+        raise ValueError(
+            f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
+        )
+    epochs = fit_arguments.get("epochs", 1)
+    if not (isinstance(epochs, numbers.Integral) and epochs >= 1):
+        raise ValueError(
+            f"A round retrains the model: `epochs` must be an integer of at least 1. Received: epochs={epochs!r}"
+        )
+
+
 def _learning_rate(model, fraction: float) -> float | None:
     """Returns the learning rate of a model's optimizer, or `None` if it has a schedule."""
-    if not fraction > 0:
+    if not (isinstance(fraction, numbers.Real) and 0 < fraction < math.inf):
         raise ValueError(
-            "`learning_rate_fraction` scales the learning rate for retraining and must be above 0; 0.1 is usual. "
-            f"Received: learning_rate_fraction={fraction}"
+            "`learning_rate_fraction` scales the learning rate for retraining and must be a finite number above 0; 0.1 "
+            f"is usual. Received: learning_rate_fraction={fraction!r}"
         )
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # LossScaleOptimizer
     if not _keras.schedule_of(optimizer):

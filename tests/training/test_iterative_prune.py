@@ -25,6 +25,7 @@ X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 Y = np.argmax(X[:, :3], axis=1)
 FIT = {"x": X, "y": Y, "batch_size": 16, "validation_data": (X, Y)}
 TOTAL = 8 * 16 + 16 * 3
+NAN = float("nan")
 
 
 def compiled(model, learning_rate=0.1, optimizer=keras.optimizers.SGD):
@@ -438,7 +439,13 @@ def test_directory_with_another_run_is_rejected(tmp_path):
         ({"rounds": ["4"]}, r"or a criterion such as StdThreshold.*Received: rounds=\['4'\]"),
         ({"rounds": [2], "monitor": "precision"}, r"does not measure 'precision'.*Received: monitor='precision'"),
         ({"rounds": [2], "mode": "up"}, r"Received: mode='up'"),
-        ({"rounds": [2], "learning_rate_fraction": 0}, r"must be above 0.*learning_rate_fraction=0"),
+        *(({"rounds": [2], "max_drop": drop}, rf"at least 0. Received: max_drop={drop}") for drop in (-1, NAN, None)),
+        *(({"rounds": [2], "epochs": epochs}, rf"at least 1. Received: epochs={epochs}") for epochs in (0, None)),
+        *(
+            ({"rounds": [2], "learning_rate_fraction": value}, rf"number above 0.*learning_rate_fraction={value}")
+            for value in (0, NAN, float("inf"))
+        ),
+        ({"rounds": [2], "callbacks": [kp.PruningCallback()]}, r"cuts the model itself.*Received: callbacks="),
         ({"rounds": [2], "validation_data": None}, r"pass validation_data. Received: model="),
         (
             {"rounds": [2], "callbacks": [kp.PruningBackup("unused")]},
