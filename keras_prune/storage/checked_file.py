@@ -26,8 +26,16 @@ _ABANDONED_SECONDS = 24 * 3600
 _MAGIC, _VERSION = b"KPRUNE\0", 2
 _PREFIX = struct.Struct("<7sBIQ")
 _CHECKSUM_BYTES = 32
-_HEADER_LIMIT = 1 << 26  # zlib can expand a thousandfold, and the config of the largest networks takes a few MB.
+# The configs of large networks take under 1 MB and shrink 50-fold, but zlib can shrink a header a thousandfold, and
+# JSON takes up to 40 times its size in Python.
+_HEADER_LIMIT, _SMALL_HEADER, _HEADER_EXPANSION = 1 << 26, 1 << 20, 200
 _PIECE = 1 << 20
+
+
+def require_path(filepath) -> None:
+    """Raises a `ValueError` that says what was given instead of a path."""
+    if not isinstance(filepath, (str, os.PathLike)):
+        raise ValueError(f"Expected a string or path object. Received: filepath={filepath!r}")
 
 
 def remove_abandoned(folder) -> None:
@@ -61,8 +69,10 @@ def atomic_write(filepath) -> Iterator[str]:
         filepath: String or path object.
 
     Raises:
+        ValueError: If `filepath` is not a path.
         OSError: If the file cannot be written, such as in a folder that does not exist. It names `filepath`.
     """
+    require_path(filepath)
     target = os.path.realpath(filepath)
     folder, name = os.path.split(target)
     unfinished = os.path.join(folder, f"{UNFINISHED}{uuid.uuid4().hex}.{name}")
@@ -92,11 +102,14 @@ def write_checked(filepath, header: dict[str, Any], payload: Iterable, payload_b
 
     Raises:
         ValueError: If the payload has another size, or the header takes more than 64 MiB as JSON.
+        OSError: If the file cannot be written.
     """
     text = json.dumps(header, separators=(",", ":")).encode()
     if len(text) > _HEADER_LIMIT:
         raise ValueError(f"The header must take at most {_HEADER_LIMIT} bytes as JSON. Received: {len(text)} bytes")
     packed = zlib.compress(text, 9)
+    if len(text) > _header_limit(len(packed)):
+        packed = zlib.compress(text, 0)
     checksum, written = hashlib.sha256(), 0
     with atomic_write(filepath) as unfinished, open(unfinished, "wb") as file:
         for piece in (_PREFIX.pack(_MAGIC, _VERSION, len(packed), payload_bytes), packed):
@@ -124,11 +137,13 @@ def open_checked(filepath) -> Iterator[tuple[dict[str, Any], int, BinaryIO]]:
 
     Raises:
         ValueError: If the verification fails.
+        OSError: If the file cannot be opened.
     """
 
     def refusal(reason):
         return ValueError(f"Cannot read the file: {reason}. Received: filepath={os.fspath(filepath)!r}")
 
+    require_path(filepath)
     with open(filepath, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(_PREFIX.size)
@@ -146,13 +161,18 @@ def open_checked(filepath) -> Iterator[tuple[dict[str, Any], int, BinaryIO]]:
         file.seek(_PREFIX.size)
         try:
             inflate = zlib.decompressobj()
-            text = inflate.decompress(file.read(header_bytes), _HEADER_LIMIT)
+            limit = _header_limit(header_bytes)
+            text = inflate.decompress(file.read(header_bytes), limit)
             if not inflate.eof:
-                raise ValueError(f"it is truncated or takes more than {_HEADER_LIMIT} bytes")
+                raise ValueError(f"it is truncated or takes more than {limit} bytes")
             header = json.loads(text)
         except (zlib.error, ValueError, RecursionError) as error:
             raise refusal(f"its header is invalid: {error}") from error
         yield header, payload_bytes, file
+
+
+def _header_limit(packed_bytes):
+    return min(_HEADER_LIMIT, max(_SMALL_HEADER, _HEADER_EXPANSION * packed_bytes))
 
 
 def _matches_checksum(file, end):

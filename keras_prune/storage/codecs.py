@@ -15,8 +15,8 @@ import numpy as np
 from keras_prune.storage import relative_index
 
 _PIECE = 1 << 20
-_DTYPES = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
-_DTYPES += ["float16", "bfloat16", "float32", "float64"]
+DTYPES = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+DTYPES += ["float16", "bfloat16", "float32", "float64"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class WeightStorage:
         numbers = (*row.shape, row.entries, *dict(row.settings).values())
         if not (
             all(type(number) is int and number >= 0 for number in numbers)
-            and row.dtype in _DTYPES
+            and row.dtype in DTYPES
             and (row.stored_dtype == row.dtype or (row.stored_dtype, row.dtype) == ("float16", "float32"))
             and row.entries <= row.size
             and row.encoding in CODECS
@@ -178,8 +178,8 @@ def measure(name: str, array: np.ndarray, index_bits: int | str | None, value_dt
         ValueError: If the array has another dtype, or values that are too large for float16.
     """
     dtype = str(array.dtype)
-    if dtype not in _DTYPES:
-        raise ValueError(f"A weight must be of dtype {', '.join(_DTYPES)}. Received: {name!r} of dtype {dtype}")
+    if dtype not in DTYPES:
+        raise ValueError(f"A weight must be of dtype {', '.join(DTYPES)}. Received: {name!r} of dtype {dtype}")
     stored_dtype = value_dtype if dtype == "float32" and array.ndim >= 2 else dtype
     widths = relative_index.WIDTHS if index_bits == "smallest" else [index_bits or (5 if array.ndim <= 2 else 8)]
     bits = _bits(name, array, stored_dtype)

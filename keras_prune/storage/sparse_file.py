@@ -10,6 +10,8 @@ within 1% of the values and the entropy of a random mask.
 import dataclasses
 import functools
 import json
+import math
+import numbers
 import os
 from itertools import accumulate
 from typing import Any
@@ -22,9 +24,15 @@ from keras_prune.layers.traversal import layers_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.rebuild import plain_model
 from keras_prune.rules.chunks import on_host
-from keras_prune.storage.checked_file import open_checked, write_checked
+from keras_prune.storage.checked_file import open_checked, require_path, write_checked
 from keras_prune.storage.codecs import WeightStorage, decode_weight, encode_weight, measure
+from keras_prune.storage.config_check import require_harmless
 from keras_prune.storage.relative_index import WIDTHS
+
+# Formats of other programs, which would take the file for one of theirs.
+_OTHER_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".onnx", ".pb", ".pt", ".pth", ".safetensors", ".npz", ".json")
+_SMALL_BYTES = 1 << 26
+_EXPANSION = 10_000  # Weights take up to 65,535 times their bytes in the file, if they are zeros.
 
 
 def storage_sizes(model, index_bits: int | str | None = None, value_dtype: str = "float32") -> list[WeightStorage]:
@@ -73,16 +81,19 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
 
     Args:
         model: Built Keras model, plain or pruned. It is not changed.
-        filepath: String or path object, such as `"lenet.kprune"`.
+        filepath: String or path object, such as `"lenet.kprune"`. Not with the suffix of another format, such as
+            `".keras"`.
         index_bits: Integer from 1 to 16, the bits of a relative index, or `"smallest"` for the best width of each
             weight. Defaults to `None`: as in the paper, 5 for matrices and 8 for the kernels of convolutions.
         value_dtype: `"float32"`, which is exact, or `"float16"`, which rounds float32 weights of two or more
             dimensions. Biases, statistics and other dtypes are never rounded. Defaults to `"float32"`.
 
     Raises:
-        ValueError: If `index_bits` or `value_dtype` is invalid. If the model is not built, has state besides its
-            weights (vocabularies, LoRA), or cannot be rebuilt from its config without running code from it (Python
-            lambdas, stateful RNNs). If a weight has another dtype, or is too large for float16.
+        ValueError: If `filepath` has the suffix of another format, or `index_bits` or `value_dtype` is invalid. If the
+            model is not built, has state besides its weights (vocabularies, LoRA), or cannot be rebuilt from its config
+            without running code from it (Python lambdas, stateful RNNs). If a weight has another dtype, or is too large
+            for float16.
+        OSError: If the file cannot be written, such as in a folder that does not exist.
 
     Example:
 
@@ -98,6 +109,12 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
     (True, True)
     """
     require_built(model)
+    require_path(filepath)
+    if str(filepath).lower().endswith(_OTHER_SUFFIXES):
+        raise ValueError(
+            "Only `load_sparse` reads a sparse file, so its suffix must not be that of another format. Use .kprune. "
+            f"Received: filepath={os.fspath(filepath)!r}"
+        )
     with plain_model(model) as plain:
         _require_only_weights(plain)
         rows = _measure(plain.weights, index_bits, value_dtype)
@@ -107,24 +124,28 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
         write_checked(filepath, header, pieces, sum(row.stored_bytes for row in rows))
 
 
-def load_sparse(filepath, custom_objects=None):
+def load_sparse(filepath, custom_objects=None, max_bytes: int | None = None):
     """Loads a model that `save_sparse` saved.
 
-    Length, version and checksum are verified first. No code from the file is run: it holds numbers and a Keras config,
-    which is read in safe mode. Memory is allocated only after the file was checked to hold the weights: 65,535 zeros
-    take at least 16 bits.
+    Length, version and checksum are verified first. No code from the file is run. It holds numbers and a Keras config,
+    in which layers that could run code or read files are rejected before Keras sees them. Memory is allocated only
+    after the file was checked to hold the weights, and only up to `max_bytes`.
 
     Args:
         filepath: String or path object.
         custom_objects: Dict from name to class or function, for those in the model that are not registered with Keras.
             Defaults to `None`.
+        max_bytes: Integer, the most bytes that the weights may take in memory. Zeros take almost nothing in the file,
+            so that a small file may ask for any amount. Defaults to `None`: 64 MiB or 10,000 times the size of the
+            file, whichever is larger.
 
     Returns:
         A plain Keras model that is not compiled.
 
     Raises:
-        ValueError: If the file is truncated, altered, has another version or was not written by `save_sparse`, or if
-            the config cannot be rebuilt.
+        ValueError: If the file is truncated, altered, has another version or was not written by `save_sparse`, if the
+            config cannot be rebuilt, or if the weights take more than `max_bytes`.
+        OSError: If the file cannot be opened, such as one that does not exist.
 
     Example:
 
@@ -137,14 +158,17 @@ def load_sparse(filepath, custom_objects=None):
     >>> loaded.name, np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
     ('small', True)
     """
+    if max_bytes is not None and not (isinstance(max_bytes, numbers.Real) and max_bytes > 0):
+        raise ValueError(f"`max_bytes` must be a positive number or None. Received: max_bytes={max_bytes!r}")
     with open_checked(filepath) as (header, payload_bytes, file):
+        limit = max(_SMALL_BYTES, _EXPANSION * os.fstat(file.fileno()).st_size) if max_bytes is None else max_bytes
         try:
-            return _read_model(header, payload_bytes, file, custom_objects)
+            return _read_model(header, payload_bytes, file, custom_objects, limit)
         except Exception as error:  # A header that is not trusted can make Keras raise anything.
             raise ValueError(
-                "The model cannot be rebuilt without running code from the file. Pass classes and functions that are "
-                "not registered with Keras in `custom_objects`. "
-                f"Received: filepath={os.fspath(filepath)!r}, which failed with: {error}"
+                "The model in the file cannot be rebuilt. If it has classes or functions that are not registered with "
+                f"Keras, pass them in `custom_objects`. Received: filepath={os.fspath(filepath)!r}, which failed with: "
+                f"{error!s:.1000}"
             ) from error
 
 
@@ -165,8 +189,10 @@ def _config(model, rows) -> dict:
     return config
 
 
-def _read_model(header, payload_bytes, file, custom_objects):
+def _read_model(header, payload_bytes, file, custom_objects, max_bytes):
     rows = [WeightStorage.from_header(row) for row in header["weights"]]
+    dense_bytes = sum(row.dense_bytes for row in rows)
+    _require_bytes(dense_bytes, max_bytes)
     stored = sum(row.stored_bytes for row in rows)
     if stored != payload_bytes:
         raise ValueError(f"the weights take {stored} bytes, but the payload has {payload_bytes}")
@@ -177,6 +203,8 @@ def _read_model(header, payload_bytes, file, custom_objects):
         return decode_weight(row, file)
 
     model, declared = _declare(header["model"], rows, custom_objects)
+    # A config can also hide variables that no layer of the model uses.
+    _require_bytes(sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in declared) - dense_bytes, max_bytes)
     _keras.allocate(
         declared,
         {
@@ -192,8 +220,17 @@ def _read_model(header, payload_bytes, file, custom_objects):
     return model
 
 
+def _require_bytes(needed, max_bytes) -> None:
+    if needed > max_bytes:
+        raise ValueError(
+            f"the weights take {needed} bytes in memory, and the limit for this file is {max_bytes}. If you trust the "
+            f"file, pass max_bytes={needed}"
+        )
+
+
 def _declare(config, rows, custom_objects):
     """Returns a model that is built from its config, and its variables, for which no memory is allocated."""
+    require_harmless(config)
     with _keras.declaring() as declared, _keras.safe_mode():
         model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=True)
     if not isinstance(model, keras.Model):

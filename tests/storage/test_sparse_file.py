@@ -1,9 +1,8 @@
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import zlib
+import tracemalloc
 from dataclasses import replace
 
 import keras
@@ -17,7 +16,8 @@ from keras import layers
 import keras_prune as kp
 from keras_prune import _keras
 from keras_prune.analysis.entropy import entropy_bound
-from keras_prune.storage import checked_file, load_sparse, save_sparse, storage_sizes
+from keras_prune.storage import load_sparse, save_sparse, storage_sizes
+from keras_prune.storage.checked_file import open_checked, write_checked
 
 
 def bits(array):
@@ -285,9 +285,9 @@ def test_storage_sizes_are_the_sizes_in_the_file(tmp_path):
     model = fill(convolutional(), 0.1)
     for arguments in [(), ("smallest",), (3, "float16")]:
         save_sparse(model, tmp_path / "model.kprune", *arguments)
-        header, payload_bytes = unpacked(tmp_path / "model.kprune")[:2]
+        header, payload = unpacked(tmp_path / "model.kprune")
         rows = storage_sizes(model, *arguments)
-        assert sum(row.stored_bytes for row in rows) == payload_bytes
+        assert sum(row.stored_bytes for row in rows) == len(payload)
         assert [row["name"] for row in header["weights"]] == [row.name for row in rows]
     assert sum(row.dense_bytes for row in rows) == sum(value.nbytes for value in values(model))
 
@@ -329,17 +329,13 @@ def test_load_sparse_needs_custom_objects(tmp_path):
 
 
 def unpacked(path):
-    content = path.read_bytes()
-    _, _, header_bytes, payload_bytes = checked_file._PREFIX.unpack_from(content)
-    header, payload = content[20 : 20 + header_bytes], content[20 + header_bytes : -32]
-    return json.loads(zlib.decompress(header)), payload_bytes, payload
+    with open_checked(path) as (header, payload_bytes, file):
+        return header, file.read(payload_bytes)
 
 
 def forge(path, header, payload):
     """Writes a file whose checksum is right."""
-    packed = zlib.compress(json.dumps(header).encode())
-    content = checked_file._PREFIX.pack(b"KPRUNE\0", 2, len(packed), len(payload)) + packed + payload
-    path.write_bytes(content + hashlib.sha256(content).digest())
+    write_checked(path, header, [payload], len(payload))
 
 
 @pytest.fixture
@@ -391,7 +387,7 @@ def allocations(monkeypatch):
     ],
 )
 def test_load_sparse_allocates_nothing_for_false_headers(file, lie, monkeypatch):
-    header, _, payload = unpacked(file)
+    header, payload = unpacked(file)
     forge(file, header, payload)
     assert_same_weights(load_sparse(file), small())
     header["weights"][0] |= lie
@@ -404,7 +400,7 @@ def test_load_sparse_allocates_nothing_for_false_headers(file, lie, monkeypatch)
 
 def test_load_sparse_allocates_nothing_for_false_configs(file, monkeypatch):
     sound = file.read_bytes()
-    header, _, payload = unpacked(file)
+    header, payload = unpacked(file)
     header["model"]["config"]["layers"][1]["config"]["units"] = 10**12
     forge(file, header, payload)
     initialised = allocations(monkeypatch)
@@ -418,7 +414,7 @@ def test_load_sparse_allocates_nothing_for_false_configs(file, monkeypatch):
 
 
 def test_load_sparse_rejects_indices_of_another_span(file):
-    header, _, payload = unpacked(file)
+    header, payload = unpacked(file)
     for position in range(3):
         for bit in range(8):
             altered = bytearray(payload)
@@ -439,7 +435,7 @@ def test_load_sparse_rejects_headers_of_another_structure(file, header):
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_load_sparse_of_altered_configs_is_valid_or_raises(file, data):
     save_sparse(small(), file)
-    header, _, payload = unpacked(file)
+    header, payload = unpacked(file)
     node, key = {"model": header["model"]}, "model"
     while isinstance(node[key], (dict, list)) and node[key] and data.draw(st.integers(0, 9)):
         node = node[key]
@@ -460,7 +456,7 @@ def test_lambdas_are_rejected_even_if_keras_allows_them(tmp_path, file):
         with pytest.raises(ValueError, match="replace Lambda layers"):
             save_sparse(safe, tmp_path / "lambda.kprune")
         assert not (tmp_path / "lambda.kprune").exists()
-        header, _, payload = unpacked(file)
+        header, payload = unpacked(file)
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(safe.layers[-1])))
         header["model"]["config"]["layers"].append(config)
         forge(file, header, payload)
@@ -472,11 +468,90 @@ def test_lambdas_are_rejected_even_if_keras_allows_them(tmp_path, file):
 
 @pytest.mark.parametrize("module", ["os", "subprocess", "keras_prune.storage", "keras.src.saving.saving_lib"])
 def test_load_sparse_rejects_configs_of_other_classes(file, module):
-    header, _, payload = unpacked(file)
+    header, payload = unpacked(file)
     header["model"]["config"]["layers"][1] |= {"module": module, "class_name": "system"}
     forge(file, header, payload)
     with pytest.raises(ValueError, match=r"model\.kprune"):
         load_sparse(file)
+
+
+def test_load_sparse_rejects_harmful_layers_before_keras_reads(file, monkeypatch):
+    def read(*args, **kwargs):
+        raise AssertionError("Keras has read the config.")
+
+    header, payload = unpacked(file)
+    header["model"]["config"]["layers"][1] |= {"class_name": "TorchModuleWrapper"}
+    forge(file, header, payload)
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", read)
+    with pytest.raises(ValueError, match=r"model\.kprune.* must not hold keras.layers.TorchModuleWrapper"):
+        load_sparse(file)
+
+
+# A few bytes can stand for any number of zeros.
+
+
+@pytest.fixture
+def zeros(tmp_path):
+    """A file of a few hundred bytes for a weight of 200 MB."""
+    path, model = tmp_path / "zeros.kprune", keras.Sequential([keras.Input((3,)), layers.Embedding(50_000, 1000)])
+    model.set_weights([np.zeros((50_000, 1000), "float32")])
+    save_sparse(model, path, "smallest")
+    return path
+
+
+def test_load_sparse_limits_the_memory_unless_told_otherwise(zeros, monkeypatch):
+    initialised = allocations(monkeypatch)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"zeros\.kprune.*200000000 bytes .*67108864.*pass max_bytes=200000000"):
+        load_sparse(zeros)
+    with pytest.raises(ValueError, match="the limit for this file is 1000"):
+        load_sparse(zeros, max_bytes=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    assert initialised == []
+    assert load_sparse(zeros, max_bytes=200_000_000).count_params() == 50_000_000
+
+
+def test_load_sparse_limits_memory_for_hidden_variables(file, monkeypatch):
+    header, payload = unpacked(file)
+    hidden = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 10**6}}
+    hidden["build_config"] = {"input_shape": [None, 10**6]}
+    constant = {"module": "keras.initializers", "class_name": "Constant", "config": {"value": hidden}}
+    header["model"]["config"]["layers"][1]["config"]["kernel_initializer"] = constant
+    forge(file, header, payload)
+    initialised = allocations(monkeypatch)
+    with pytest.raises(ValueError, match=r"model\.kprune.* 4000004000000 bytes"):
+        load_sparse(file)
+    assert initialised == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, "1 GB", float("nan")])
+def test_load_sparse_rejects_other_limits(file, limit):
+    with pytest.raises(ValueError, match=f"positive number or None. Received: max_bytes={limit!r}"):
+        load_sparse(file, max_bytes=limit)
+
+
+@pytest.mark.parametrize("name", ["none.kprune", "."])
+def test_load_sparse_of_what_is_not_a_file_names_its_path(name, tmp_path):
+    with pytest.raises(FileNotFoundError if name == "none.kprune" else IsADirectoryError) as error:
+        load_sparse(tmp_path / name)
+    assert error.value.filename == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("call", [load_sparse, lambda path: save_sparse(small(), path)])
+@pytest.mark.parametrize("path", [None, 0, 1.5])  # open(0) would read the standard input.
+def test_sparse_files_reject_what_is_not_a_path(call, path):
+    with pytest.raises(ValueError, match=f"string or path object. Received: filepath={path}"):
+        call(path)
+
+
+@pytest.mark.parametrize("name", ["plain.keras", "model.weights.h5", "model.TFLITE"])
+def test_save_sparse_does_not_write_over_other_formats(name, tmp_path):
+    (tmp_path / name).write_text("before")
+    with pytest.raises(ValueError, match=rf"Use \.kprune\. Received: filepath='.*{name}'"):
+        save_sparse(small(), tmp_path / name)
+    assert (tmp_path / name).read_text() == "before"
 
 
 # Models that cannot be saved are rejected before the previous file is replaced.
