@@ -36,6 +36,7 @@ __all__, __getattr__, __dir__ = _lazy.lazy_attributes(
         "keras_prune.storage": [""],
         "keras_prune.storage.sparse_file": ["load_sparse", "save_sparse"],
         "keras_prune.training.backup": ["PruningBackup"],
+        "keras_prune.training.batch_norm": ["reestimate_batch_norm"],
         "keras_prune.training.cut": ["cut"],
         "keras_prune.training.iterative_prune": ["iterative_prune"],
         "keras_prune.training.pruning_callback": ["PruningCallback"],

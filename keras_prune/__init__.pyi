@@ -18,6 +18,7 @@ from keras_prune.rules.schedules import Iterative, OneShot, Polynomial, Schedule
 from keras_prune.sparse.conversion import to_sparse
 from keras_prune.storage.sparse_file import load_sparse, save_sparse
 from keras_prune.training.backup import PruningBackup
+from keras_prune.training.batch_norm import reestimate_batch_norm
 from keras_prune.training.cut import cut
 from keras_prune.training.iterative_prune import iterative_prune
 from keras_prune.training.pruning_callback import PruningCallback
@@ -52,6 +53,7 @@ __all__ = [
     "neurons",
     "plots",
     "prune",
+    "reestimate_batch_norm",
     "regularize",
     "remove_dead_neurons",
     "report",

@@ -1,12 +1,10 @@
 """Share of a layer's outputs that are not zero, measured on data."""
 
-import itertools
-
 import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.analysis.evaluate import require_end
+from keras_prune.analysis.batches import input_batches
 from keras_prune.layers.hook import override, restore
 
 
@@ -26,9 +24,7 @@ def nonzero_shares(model, layers, x, steps: int | None = None, batch_size: int =
     Raises:
         ValueError: If `x` is empty or endless, or `steps` is less than 1.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"`steps` is a number of batches and must be at least 1. Received: steps={steps}")
-    require_end(x, steps)
+    batches = input_batches(x, steps, batch_size)
     counts = {id(layer): np.zeros(2, np.int64) for layer in layers}
 
     def watched(layer):
@@ -46,7 +42,7 @@ def nonzero_shares(model, layers, x, steps: int | None = None, batch_size: int =
     for layer, watching_call in watches.values():
         override(layer, "call", watching_call)
     try:
-        for batch in itertools.islice(_batches(x, batch_size), steps):
+        for batch in batches:
             model(batch, training=False)
     finally:
         for layer, _ in watches.values():
@@ -54,13 +50,3 @@ def nonzero_shares(model, layers, x, steps: int | None = None, batch_size: int =
     if any(total == 0 for _, total in counts.values()):
         raise ValueError(f"Activations are measured on at least one input. Received: x={x!r}")
     return {key: float(nonzero / total) for key, (nonzero, total) in counts.items()}
-
-
-def _batches(x, batch_size):
-    if isinstance(x, (list, tuple, dict)) or hasattr(x, "shape"):
-        size = min((len(array) for array in keras.tree.flatten(x)), default=0)
-        for start in range(0, size, batch_size):
-            yield keras.tree.map_structure(lambda array: array[start : start + batch_size], x)  # noqa: B023
-    else:
-        for batch in x:
-            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
