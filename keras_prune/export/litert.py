@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_prune.export.sample import Sample, flat_inputs, input_name, pack_inputs
+from keras_prune.export.sample import CALIBRATED, Sample, input_name, pack_inputs
 from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.verification import VerificationError, cause
 
 
-def write(model, path: str, sparse: bool, quantization: str | None, x, batch_size: int | None) -> None:
+def write(model, path: str, sparse: bool, quantization: str | None, sample: Sample, batch_size: int | None) -> None:
     """Writes a TFLite file with `model.export`.
 
     Args:
@@ -22,11 +22,11 @@ def write(model, path: str, sparse: bool, quantization: str | None, x, batch_siz
         path: String.
         sparse: Boolean, whether to leave zeros out.
         quantization: String or `None`, as for `export_tflite`.
-        x: Inputs on which `"full_int8"` is calibrated.
+        sample: `Sample` on whose inputs 8-bit activations are calibrated.
         batch_size: Integer, or `None` for any.
 
     Raises:
-        ValueError: If the converter fails.
+        VerificationError: If the converter fails.
     """
     import tensorflow as tf
 
@@ -36,8 +36,11 @@ def write(model, path: str, sparse: bool, quantization: str | None, x, batch_siz
     options: dict = {"optimizations": optimizations}
     if quantization == "float16":
         options["target_spec"] = {"supported_types": [tf.float16]}
-    if quantization == "full_int8":
-        options["representative_dataset"] = lambda: _batches(model, x, batch_size or 1)
+    if quantization in CALIBRATED:
+        options["representative_dataset"] = lambda: _batches(sample, batch_size or 1)
+    if quantization == "int8_only":
+        options["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
+        options |= {"inference_input_type": tf.int8, "inference_output_type": tf.int8}
     specs = [
         keras.InputSpec(shape=(batch_size, *tensor.shape[1:]), dtype=tensor.dtype, name=input_name(tensor))
         for tensor in model.inputs
@@ -46,16 +49,12 @@ def write(model, path: str, sparse: bool, quantization: str | None, x, batch_siz
     try:
         model.export(path, format="litert", verbose=False, **options)
     except Exception as error:  # The passes of the converter raise any error.
-        raise ValueError(
-            f"TensorFlow's converter failed with: {cause(error)}. "
-            f"Received: model={model.name!r}, quantization={quantization!r}"
-        ) from error
+        raise VerificationError(f"TensorFlow's converter fails with: {cause(error)}") from error
 
 
-def _batches(model, x, size):
-    inputs, names = flat_inputs(model, x), [input_name(tensor) for tensor in model.inputs]
-    for start in range(0, len(inputs[0]) - size + 1, size):
-        yield dict(zip(names, [array[start : start + size] for array in inputs], strict=True))
+def _batches(sample, size):
+    for start in range(0, len(sample.inputs[0]) - size + 1, size):
+        yield dict(zip(sample.names, [array[start : start + size] for array in sample.inputs], strict=True))
 
 
 def run(path: str, sample: Sample) -> dict[str, np.ndarray]:

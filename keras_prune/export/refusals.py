@@ -3,6 +3,7 @@
 import keras
 
 from keras_prune import _keras
+from keras_prune.export.sample import CALIBRATED
 from keras_prune.layers.traversal import layers_in
 from keras_prune.sparse.sparse_dense import SparseDense
 
@@ -49,14 +50,14 @@ def refuse_tflite_layers(model, quantization: str | None) -> None:
         "TensorFlow's converter cannot read layers that Keras has quantized. Export the model as it was before, with "
         "quantization='dynamic_int8'",
     )
-    if quantization == "full_int8":
+    if quantization in CALIBRATED:
         _refuse(
             model,
             "recurrent",
             # The calibrator reads values inside the loop that do not exist, which crashes the process.
             lambda layer: isinstance(layer, keras.layers.RNN) and not layer.unroll,
-            "quantization='full_int8' requires recurrent layers to be unrolled. Build the model with unroll=True in "
-            "them, and copy the weights with set_weights(model.get_weights()), or use quantization='dynamic_int8'",
+            f"quantization={quantization!r} requires recurrent layers to be unrolled. Build the model with unroll=True "
+            "in them, and copy the weights with set_weights(model.get_weights()), or use quantization='dynamic_int8'",
         )
 
 

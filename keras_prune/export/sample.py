@@ -7,9 +7,16 @@ import keras
 import numpy as np
 
 from keras_prune import _keras
-from keras_prune.models.graph import is_graph
+from keras_prune.models.graph import has_graph, is_graph
 
+CALIBRATED = ("full_int8", "int8_only")  # Formats of TFLite whose activations are stored in ranges seen on inputs.
 _SAMPLES = 8
+_GATHERED = 1000  # Some hundred inputs calibrate a file, and a dataset may be endless.
+_TAKEN = (
+    "`x` must hold inputs as `model.predict` takes them: an array of shape (n, ...) for each input, alone, in a list "
+    "or in a dict by the names of the inputs; or a generator, a function that returns one, or a tf.data.Dataset, of "
+    "such batches"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +25,13 @@ class Sample:
 
     Attributes:
         names: List of the names of the inputs in the file, in the order of `model.inputs`.
-        runs: List of runs, each a list of one array `(batch_size, ...)` for each input.
+        inputs: List of one array `(n, ...)` for each input.
+        runs: List of runs on the first of them, each a list of one array `(batch_size, ...)` for each input.
         outputs: Dict from the name of each output to an array `(runs, batch_size, ...)`.
     """
 
     names: list[str]
+    inputs: list[np.ndarray]
     runs: list[list[np.ndarray]]
     outputs: dict[str, np.ndarray]
 
@@ -57,7 +66,37 @@ def take_sample(model, x, batch_size: int) -> Sample:
         )
     count = max(1, min(_SAMPLES, len(arrays[0])) // batch_size)
     runs = [[array[run * batch_size :][:batch_size] for array in arrays] for run in range(count)]
-    return Sample([input_name(tensor) for tensor in model.inputs], runs, _outputs(model, runs))
+    return Sample([input_name(tensor) for tensor in model.inputs], arrays, runs, _outputs(model, runs))
+
+
+def gather(model, x):
+    """Returns the first 1,000 inputs of an iterable of batches as a structure of arrays, and any other `x` unchanged.
+
+    Args:
+        model: Keras model.
+        x: Inputs as `export_tflite` takes them. Targets and sample weights beside the inputs are left out.
+
+    Raises:
+        ValueError: If there is no batch, or the arrays of the batches do not go together.
+    """
+    batches = x() if callable(x) else x
+    if isinstance(batches, (str, list, tuple, dict)) or hasattr(batches, "shape") or not hasattr(batches, "__iter__"):
+        return x
+    count = len(model.inputs) if has_graph(model) else None
+    gathered, size = [], 0
+    for batch in batches:
+        # TensorFlow's converter takes a list of inputs, and Keras a tuple of inputs, targets and sample weights.
+        whole = len(keras.tree.flatten(batch)) == count
+        inputs = batch if whole else keras.utils.unpack_x_y_sample_weight(batch)[0]
+        gathered.append(keras.tree.map_structure(np.asarray, inputs))
+        size += max((len(array) for array in keras.tree.flatten(gathered[-1]) if array.ndim), default=0)
+        if size >= _GATHERED:
+            break
+    try:
+        return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays)[:_GATHERED], *gathered)
+    except (TypeError, ValueError) as error:
+        shapes = [[array.shape for array in keras.tree.flatten(inputs)] for inputs in gathered[:3]]
+        raise ValueError(f"{_TAKEN}. Received: x={x!r} with {len(gathered)} batches, shapes {shapes}") from error
 
 
 def _random_inputs(model, batch_size):
@@ -121,8 +160,8 @@ def flat_inputs(model, x) -> list[np.ndarray]:
     of_one_length = len(lengths) == 1 and not lengths <= {(), (0,)}
     if len(arrays) != len(names) or not of_one_length or not all(map(_fits, arrays, model.inputs)):
         raise ValueError(
-            "`x` must hold inputs as `model.predict` takes them, the same number for each input, of the shapes "
-            f"{[tensor.shape for tensor in model.inputs]}. Received: x={[array.shape for array in arrays]} (shapes)"
+            f"{_TAKEN}. The shapes here are {[tensor.shape for tensor in model.inputs]}. "
+            f"Received: x={[array.shape for array in arrays]} (shapes, in a {type(x).__name__})"
         )
     return [array.astype(tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]
 

@@ -4,6 +4,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import warnings
 import zlib
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 from keras_prune.analysis.measured_gains import measured
 from keras_prune.export import litert
 from keras_prune.export.refusals import refuse_tflite_layers
+from keras_prune.export.sample import CALIBRATED
 from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.tflite_report import TFLiteReport, exported_weights
 from keras_prune.export.verification import (
@@ -25,7 +27,9 @@ from keras_prune.export.verification import (
 )
 
 # Of the largest output. Eight bits round a weight by up to 0.4% of the largest of its channel, and activations too.
-_TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1}
+_TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1, "int8_only": 0.1}
+# With fewer inputs, the outputs of a network for digits differed by up to 0.6 of the largest, with 32 by 0.12.
+_FEW = 32
 # Sparse encoding does not change weights. It can change the kernel, and with it the rounding of activations.
 _SPARSE_TOLERANCE = 0.02
 # The converter leaves weights with a smaller share of zeros dense.
@@ -44,22 +48,25 @@ def export_tflite(
     """Export a model to a TFLite file and verify its outputs in LiteRT.
 
     The file is written under another name and run by `ai-edge-litert` with its default delegate in its own process. It
-    replaces what is at `filepath` after it was compared with the Keras model. Inputs and outputs keep their names and
-    dtypes. Nested outputs are named by their places, `"a_0"` is the first of the list under `"a"`. A pruned model is
-    exported without its masks, and stays pruned.
+    replaces what is at `filepath` after it was compared with the Keras model. Inputs and outputs keep their names, and
+    their dtypes except for `"int8_only"`. Nested outputs are named by their places, `"a_0"` is the first of the list
+    under `"a"`. A pruned model is exported without its masks, and stays pruned.
 
     Args:
         model: Built Keras model, plain or pruned. A subclassed model requires `x`. It is not changed.
         filepath: String or path object that ends in `.tflite`. Folders around it are created.
-        quantization: How weights are stored: `"float16"`; `"dynamic_int8"`, 8-bit weights and float activations; or
-            `"full_int8"`, 8 bits for both where LiteRT has such an operator. `"full_int8"` requires `x`, and
-            `unroll=True` in recurrent layers. Defaults to `None`, float32.
+        quantization: How weights are stored: `"float16"`; `"dynamic_int8"`, 8-bit weights and float activations;
+            `"full_int8"`, 8 bits for both where LiteRT has such an operator, with float inputs and outputs; or
+            `"int8_only"`, 8 bits for all operators and for float inputs and outputs, as microcontrollers and
+            accelerators require. The last two require `x`, and `unroll=True` in recurrent layers. Defaults to `None`,
+            float32.
         sparse: `True` or `False`, whether zeros are left out of the file, or `"auto"`. `True` fails if that does not
             work. With `"auto"` zeros are left out if the file works and becomes smaller, and `dense_because` in the
             report says why not. Defaults to `"auto"`.
-        x: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it. The outputs are compared on
-            the first 8, and `"full_int8"` is calibrated on all of them. Defaults to `None`, random numbers from 0 to 1,
-            and integers 0 and 1.
+        x: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it. Or a `tf.data.Dataset`, a
+            generator, or a function that returns one, of batches, of which the first 1,000 inputs are used. The outputs
+            are compared on the first 8, and 8-bit activations are calibrated on all of them. Defaults to `None`, random
+            numbers from 0 to 1, and integers 0 and 1.
         tolerance: Float, the largest difference allowed, relative to the largest magnitude in the same output.
             Defaults to `None`: 0.001 for float32, 0.01 for float16, 0.1 for 8 bits.
         batch_size: Integer, the only batch size of the file. Defaults to `None`, any.
@@ -90,20 +97,26 @@ def export_tflite(
     check_limits(tolerance, 1 if batch_size is None else batch_size)
     with exporting(model, filepath, x, batch_size) as (plain, sample, folder):
         refuse_tflite_layers(plain, quantization)
+        if quantization in CALIBRATED and len(sample.inputs[0]) < _FEW:
+            warnings.warn(
+                "8-bit activations beyond the ranges seen while calibrating are cut off. Pass some hundred inputs as "
+                f"`x`. Received: x={len(sample.inputs[0])} inputs",
+                stacklevel=2,
+            )
         fixed = batch_size or plain.inputs[0].shape[0]
-        write = functools.partial(litert.write, plain, quantization=quantization, x=x, batch_size=fixed)
+        write = functools.partial(litert.write, plain, quantization=quantization, sample=sample, batch_size=fixed)
         received = f"Received: quantization={quantization!r}, sparse={sparse!r}, tolerance={tolerance:g}"
 
         def verified(path):
             return verify(path, litert.run(path, sample), sample.outputs, tolerance)
 
         path = os.path.join(folder, "dense.tflite")
-        write(path, sparse=False)
         try:
+            write(path, sparse=False)
             dense = verified(path)
         except VerificationError as error:
             raise ValueError(
-                f"The file does not work in LiteRT, even without sparse encoding: {error}. {_advice(error)} {received}"
+                f"The export does not work, even without sparse encoding: {error}. {_advice(error)} {received}"
             ) from error
         encoded, dense_because = _try_sparse(plain, sparse, dense, write, verified)
         if sparse is True and encoded is None:
@@ -142,7 +155,7 @@ def _check_arguments(filepath, quantization, sparse, x):
         raise ValueError(f"`quantization` must be one of {list(_TOLERANCES)}. Received: quantization={quantization!r}")
     if sparse != "auto" and not isinstance(sparse, bool):
         raise ValueError(f"`sparse` must be True, False or 'auto'. Received: sparse={sparse!r}")
-    if quantization == "full_int8" and x is None:
+    if quantization in CALIBRATED and x is None:
         raise ValueError(
             "The ranges of 8-bit activations are measured on real inputs. Pass some hundred of them as `x`. "
             f"Received: quantization={quantization!r}, x=None"
@@ -164,10 +177,10 @@ def _try_sparse(model, sparse, dense, write, verified) -> tuple[Candidate | None
     if sparse == "auto" and not _has_zeros(model):
         return None, f"no weight has {_LEAST_SPARSITY:.0%} zeros or more"
     path = os.path.join(os.path.dirname(dense.path), "sparse.tflite")
-    write(path, sparse=True)
-    if sparse == "auto" and os.path.getsize(path) >= dense.bytes:
-        return None, f"sparse encoding would take {os.path.getsize(path):,} bytes"
     try:
+        write(path, sparse=True)
+        if sparse == "auto" and os.path.getsize(path) >= dense.bytes:
+            return None, f"sparse encoding would take {os.path.getsize(path):,} bytes"
         litert.check_blocks(path)
         encoded = verified(path)
         differences(encoded.outputs, dense.outputs, _SPARSE_TOLERANCE)
@@ -186,6 +199,11 @@ def _advice(error) -> str:
         return (
             "LiteRT lacks that operator. Recurrent layers do not need it with a `batch_size`, and layers with the "
             "policy mixed_float16 do not if you build them with float32."
+        )
+    if "converter" in str(error):
+        return (
+            "Change or leave out what the converter names. With quantization='int8_only' each operator must have an "
+            "8-bit version, and 'full_int8' leaves others in float."
         )
     return "Choose another `quantization`, a larger `tolerance`, or inputs `x` that the model is made for."
 

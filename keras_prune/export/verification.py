@@ -6,6 +6,7 @@ import numbers
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -13,12 +14,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_prune.export.refusals import refuse_layers
-from keras_prune.export.sample import take_sample, with_graph
+from keras_prune.export.sample import gather, take_sample, with_graph
 from keras_prune.models.rebuild import plain_model
+from keras_prune.storage.checked_file import UNFINISHED, remove_abandoned
+
+# It does not begin like the unfinished files that are deleted, since it may be the only copy.
+_PREVIOUS = ".keras_prune_previous"
 
 
 class VerificationError(ValueError):
-    """An exported file does not load, does not run, or has other outputs than the model."""
+    """A file cannot be written, does not load, does not run, or has other outputs than the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,8 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
     """Context to write files for a model.
 
     Yields the plain model with a graph, a `Sample`, and a temporary folder on the disk of `filepath`. `replace` moves
-    a verified file from there to `filepath`, everything else is deleted.
+    a verified file from there to `filepath`, everything else is deleted. What killed exports left a day ago is deleted
+    too, and a folder that they were replacing is moved back to `filepath`.
 
     Args:
         model: Built Keras model, plain or pruned.
@@ -71,12 +77,16 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
     Raises:
         ValueError: If no file can hold the model, or `x` does not fit it.
     """
+    target = os.path.realpath(filepath)
     with plain_model(model) as plain:
         refuse_layers(plain)
+        x = gather(plain, x)
         graph = with_graph(plain, x)
         sample = take_sample(graph, x, batch_size or graph.inputs[0].shape[0] or 1)
-        existing = next(folder for folder in pathlib.Path(os.path.realpath(filepath)).parents if folder.exists())
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".keras_prune_export_") as folder:
+        existing = next(folder for folder in pathlib.Path(target).parents if folder.exists())
+        remove_abandoned(existing)
+        _restore_previous(target)
+        with tempfile.TemporaryDirectory(dir=existing, prefix=f"{UNFINISHED}export_") as folder:
             yield graph, sample, folder
 
 
@@ -127,12 +137,13 @@ def differences(outputs, expected, tolerance: float) -> tuple[float, float]:
 def replace(candidate: Candidate, filepath) -> None:
     """Moves a verified file or folder to its place, and creates the folders around it.
 
-    If `filepath` is a link, it stays a link. An older folder is replaced as a whole.
+    If `filepath` is a link, it stays a link. An older folder is replaced as a whole. In between it has the ending
+    `.keras_prune_previous`. A process that is killed there leaves it, and the next export moves it back.
 
     Raises:
         ValueError: If the folder at `filepath` holds something that is not in the new one.
     """
-    target, previous = os.path.realpath(filepath), f"{candidate.path}.previous"
+    target = os.path.realpath(filepath)
     for written in _files(candidate.path):
         with open(written, "rb+") as file:
             os.fsync(file.fileno())
@@ -145,12 +156,20 @@ def replace(candidate: Candidate, filepath) -> None:
             f"The folder at `filepath` would be replaced, but it holds more than an earlier export: {others}. Choose "
             f"a new path. Received: filepath={os.fspath(filepath)!r}"
         )
-    os.rename(target, previous)  # A folder with files cannot be replaced in one step.
+    os.rename(target, target + _PREVIOUS)  # A folder with files cannot be replaced in one step.
     try:
         os.rename(candidate.path, target)
-    except BaseException:
-        os.rename(previous, target)
-        raise
+    finally:
+        _restore_previous(target)
+
+
+def _restore_previous(target) -> None:
+    """Moves the folder that an export was replacing back to `target`, or deletes it if the new one is there."""
+    if os.path.isdir(target + _PREVIOUS):
+        if os.path.lexists(target):
+            shutil.rmtree(target + _PREVIOUS)
+        else:
+            os.rename(target + _PREVIOUS, target)
 
 
 def cause(error) -> str:

@@ -7,7 +7,7 @@ from helpers import array
 
 import keras_prune as kp
 from keras_prune import _keras
-from keras_prune.export.sample import take_sample, with_graph
+from keras_prune.export.sample import gather, take_sample, with_graph
 
 layers = keras.layers
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels need TensorFlow")
@@ -105,3 +105,67 @@ def test_take_sample_rejects_text():
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
     with pytest.raises(ValueError, match=r"Neither LiteRT nor XLA takes text\. .*of dtypes \['string'\]"):
         take_sample(model, np.array([["a"]]), 1)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def two_inputs():
+    inputs = [keras.Input((2,), name="left"), keras.Input((3,), name="right")]
+    return keras.Model(inputs, layers.Concatenate()(inputs))
+
+
+LEFT, RIGHT = np.arange(12.0).reshape(6, 2), np.arange(18.0).reshape(6, 3)
+SLICES = [slice(0, 4), slice(4, 6)]  # The last batch is smaller.
+AS_BATCHES = {
+    "a generator": lambda batches: (batch for batch in batches),
+    "a function": lambda batches: lambda: iter(batches),
+    "a PyDataset": Batches,
+}
+
+
+@pytest.mark.parametrize("wrap", AS_BATCHES.values(), ids=AS_BATCHES)
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda left, right: [left, right],
+        lambda left, right: {"left": left, "right": right},
+        lambda left, right: ((left, right), left),
+        lambda left, right: ({"left": left, "right": right}, left, left),
+    ],
+    ids=["inputs", "names", "targets", "weights"],
+)
+def test_gather_takes_batches_of_inputs(wrap, batch):
+    gathered = gather(two_inputs(), wrap([batch(LEFT[part], RIGHT[part]) for part in SLICES]))
+    left, right = (gathered[name] for name in (("left", "right") if isinstance(gathered, dict) else (0, 1)))
+    np.testing.assert_array_equal(left, LEFT)
+    np.testing.assert_array_equal(right, RIGHT)
+
+
+@needs_tensorflow
+def test_gather_takes_the_first_inputs_of_an_endless_dataset():
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices((LEFT, RIGHT)).repeat().batch(64)
+    gathered = gather(keras.Sequential([keras.Input((2,)), layers.Dense(1)]), dataset)
+    np.testing.assert_array_equal(gathered, np.resize(LEFT, (1000, 2)))
+
+
+@pytest.mark.parametrize("x", [LEFT, [LEFT, RIGHT], (LEFT, RIGHT), {"left": LEFT}, None, "left", 1.0])
+def test_gather_keeps_what_is_not_batches(x):
+    assert gather(two_inputs(), x) is x
+
+
+@pytest.mark.parametrize("batches", [[], [[LEFT, RIGHT], {"left": LEFT, "right": RIGHT}], [[1.0, 2.0]]])
+def test_gather_says_what_it_takes(batches):
+    with pytest.raises(ValueError, match=r"a function that returns one, or a tf.data.Dataset.*Received: x=.*batches"):
+        gather(two_inputs(), iter(batches))

@@ -100,7 +100,11 @@ def test_pruned_model_is_exported_plain_and_stays_pruned(model, path, wrap):
 @needs_tensorflow
 @pytest.mark.parametrize(
     ("quantization", "dtype"),
-    [(None, "float32"), ("float16", "float16"), ("dynamic_int8", "int8"), ("full_int8", "int8")],
+    [
+        (None, "float32"),
+        ("float16", "float16"),
+        *((name, "int8") for name in ("dynamic_int8", "full_int8", "int8_only")),
+    ],
 )
 def test_quantization_keeps_zeros(quantization, dtype, path):
     mask = random_mask(128, 64)
@@ -192,15 +196,40 @@ def test_failure_of_the_converter_is_an_error(model, path, monkeypatch):
         raise RuntimeError("no such operator\nsecond line")
 
     monkeypatch.setattr(keras.Sequential, "export", fail)
-    with pytest.raises(ValueError, match=r"failed with: no such operator second line\. Received"):
+    with pytest.raises(ValueError, match=r"converter fails with: no such operator second line\. .*Received"):
         kp.export_tflite(model, path)
     assert not list(path.parent.iterdir())
+
+
+@pytest.fixture
+def no_sparse_conversion(monkeypatch):
+    def export(self, *args, optimizations, **kwargs):
+        import tensorflow as tf
+
+        if tf.lite.Optimize.EXPERIMENTAL_SPARSITY in optimizations:
+            raise RuntimeError("no sparse version")
+        original(self, *args, optimizations=optimizations, **kwargs)
+
+    original = keras.Sequential.export
+    monkeypatch.setattr(keras.Sequential, "export", export)
+
+
+@needs_tensorflow
+def test_sparse_auto_is_dense_if_the_sparse_conversion_fails(model, path, no_sparse_conversion):
+    report = kp.export_tflite(model, path)
+    assert "does not work here: TensorFlow's converter fails with: no sparse version" in report.dense_because
+    assert report.bytes == report.dense_bytes == path.stat().st_size
+    with pytest.raises(ValueError, match=r"with sparse=False, but .*no sparse version.*Received: .*sparse=True"):
+        kp.export_tflite(model, path, sparse=True)
+    assert only(path)
 
 
 @needs_tensorflow
 def test_error_has_the_reason_on_later_lines_of_keras(path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="fc 1")])
-    with pytest.raises(ValueError, match=r"failed with: .*'fc 1' is not a valid (root )?scope name.* Received: model="):
+    with pytest.raises(
+        ValueError, match=r"fails with: .*'fc 1' is not a valid (root )?scope name.* Received: quantization=None"
+    ):
         kp.export_tflite(model, path)
 
 
@@ -347,6 +376,7 @@ def test_model_quantized_by_keras_is_rejected(model, path):
         ({"quantization": "int4"}, "`quantization` must be one of .*'full_int8'.*quantization='int4'"),
         ({"quantization": ["float16"]}, "`quantization` must be one of"),
         ({"quantization": "full_int8"}, "Pass some hundred of them as `x`.*x=None"),
+        ({"quantization": "int8_only"}, "Pass some hundred of them as `x`.*x=None"),
         ({"sparse": None}, "`sparse` must be True, False or 'auto'. Received: sparse=None"),
         ({"sparse": 1}, "`sparse` must be .*sparse=1"),
     ],

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 
 import keras
 import numpy as np
@@ -95,18 +96,52 @@ def test_replace_keeps_folder_with_other_files(tmp_path):
     assert (place / "a").read_text() == str(place)
 
 
-def test_replace_restores_older_folder_after_an_error(tmp_path, monkeypatch):
+def stop_between_renames(new, place, monkeypatch):
     def rename(source, target):
         if source == str(new):
             raise KeyboardInterrupt
         original(source, target)
 
     original = os.rename
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            replace(Candidate(str(new)), place)
+
+
+def test_replace_restores_older_folder_after_an_error(tmp_path, monkeypatch):
     new, place = folder(tmp_path / "new", "a"), folder(tmp_path / "place", "a")
-    monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        replace(Candidate(str(new)), place)
+    stop_between_renames(new, place, monkeypatch)
     assert (place / "a").read_text() == str(place)
+
+
+def test_replace_survives_a_kill_between_its_renames(model, tmp_path, monkeypatch):
+    new, place = folder(tmp_path / "new", "a"), folder(tmp_path / "place", "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(verification, "_restore_previous", lambda target: None)  # A killed process restores nothing.
+        stop_between_renames(new, place, monkeypatch)
+    assert not place.exists()
+    long_ago = time.time() - 10 * 24 * 3600
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    kp.save_sparse(model, tmp_path / "other.kprune")  # It removes what killed processes left.
+    with pytest.raises(ValueError, match="tolerance"), exporting(model, place, None, 1):
+        raise ValueError("tolerance")  # An export that fails.
+    assert (place / "a").read_text() == str(place)
+    replace(Candidate(str(new)), place)
+    assert (place / "a").read_text() == str(new)
+    assert sorted(os.listdir(tmp_path)) == ["other.kprune", "place"]
+
+
+def test_exporting_removes_what_killed_exports_left(model, tmp_path):
+    for name in (".keras_prune_export_killed", ".keras_prune_export_running", "photos"):
+        path = folder(tmp_path / name, "dense.tflite")
+        if "running" not in name:
+            for part in (path / "dense.tflite", path):
+                os.utime(part, (0, 0))
+    with exporting(model, tmp_path / "model", None, 1):
+        pass
+    assert sorted(os.listdir(tmp_path)) == [".keras_prune_export_running", "photos"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
