@@ -97,12 +97,8 @@ def export_tflite(
     check_limits(tolerance, 1 if batch_size is None else batch_size)
     with exporting(model, filepath, x, batch_size) as (plain, sample, folder):
         refuse_tflite_layers(plain, quantization)
-        if quantization in CALIBRATED and len(sample.inputs[0]) < _FEW:
-            warnings.warn(
-                "8-bit activations beyond the ranges seen while calibrating are cut off. Pass some hundred inputs as "
-                f"`x`. Received: x={len(sample.inputs[0])} inputs",
-                stacklevel=2,
-            )
+        if quantization in CALIBRATED:
+            _warn_of_few_inputs(len(sample.inputs[0]))
         fixed = batch_size or plain.inputs[0].shape[0]
         write = functools.partial(litert.write, plain, quantization=quantization, sample=sample, batch_size=fixed)
         received = f"Received: quantization={quantization!r}, sparse={sparse!r}, tolerance={tolerance:g}"
@@ -168,6 +164,15 @@ def _check_arguments(filepath, quantization, sparse, x):
         )
     if importlib.util.find_spec("ai_edge_litert") is None:
         raise ImportError("The runtime that verifies the file is missing: pip install ai-edge-litert")
+
+
+def _warn_of_few_inputs(count):
+    if count < _FEW:
+        warnings.warn(
+            "8-bit activations beyond the ranges seen while calibrating are cut off. Pass some hundred inputs as `x`. "
+            f"Received: x={count} inputs",
+            stacklevel=3,
+        )
 
 
 def _try_sparse(model, sparse, dense, write, verified) -> tuple[Candidate | None, str]:
