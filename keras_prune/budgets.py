@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-from keras_prune.layers.weights import labels, prunable_weights, weights_by_layer
-from keras_prune.models.checks import require_model
+from keras_prune.layers.weights import labels, weights_by_layer
+from keras_prune.models.checks import require_connections
 from keras_prune.rules.budgets import Budget, Candidate, CommonQuality, ErdosRenyiKernel, GlobalMagnitude, Uniform
 from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import TargetSparsity
@@ -36,8 +36,7 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
     >>> kp.budgets.shares(model, kp.budgets.ErdosRenyiKernel(compression=2))
     {'a': TargetSparsity(sparsity=0.59375), 'b': TargetSparsity(sparsity=0.125)}
     """
-    require_model(model)
-    weights = prunable_weights(model)
+    weights = require_connections(model)
     counts = Counter(id(weight.layer) for weight in weights)
     weights = [weight for weight in weights if weight.pruned] or [w for w in weights if w.variable.trainable]
     if not weights:
@@ -48,7 +47,7 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
     for weight in weights:
         weight.require_finite()
     candidates = [Candidate(on_host(w.variable.value), on_host(w.mask()), not w.variable.trainable) for w in weights]
-    chosen = budget if isinstance(budget, Budget) else budget_of(float(budget))
+    chosen = budget if isinstance(budget, Budget) else budget_of(budget)
     found = dict(zip((id(w.variable) for w in weights), chosen.criteria(candidates, strength), strict=True))
     layers = weights_by_layer(weights)
     names = labels(model, [layer for layer, _ in layers])

@@ -36,7 +36,7 @@ def uses_private_name(node):
         own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
         return is_private(node.attr) and not own
     if isinstance(node, ast.ImportFrom):
-        names = [alias.name for alias in node.names if alias.name not in ("_keras", "_lazy")]
+        names = [alias.name for alias in node.names if alias.name not in ("_arguments", "_keras", "_lazy")]
         return any(map(is_private, names)) or node.module.startswith(("keras.src", "tensorflow.python"))
     if isinstance(node, ast.Import):
         return any(alias.name.startswith(("keras.src", "tensorflow.python")) for alias in node.names)
@@ -73,7 +73,7 @@ def test_functions_have_at_most_seven_parameters():
 
 def test_root_holds_public_modules_only():
     modules = {file.stem for file in PACKAGE.glob("*.py")}
-    assert modules - {"__init__", "_keras", "_lazy"} <= set(kp.__all__)
+    assert modules - {"__init__", "_arguments", "_keras", "_lazy"} <= set(kp.__all__)
     assert len(modules) <= 9
 
 

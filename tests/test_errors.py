@@ -1,5 +1,7 @@
 """Errors of public functions say what is wrong, what is expected, and what was received."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from keras_prune.sparse.sparse_dense import SparseDense
 
 HALF = kp.TargetSparsity(0.5)
 ONES = np.ones((2, 2), "float32")
+DATA = np.ones((4, 8), "float32"), np.ones((4, 3), "float32")
 NAN = float("nan")
 SPARSE = {"units": 3, "connections": 4}
 
@@ -28,6 +31,22 @@ def keras_2_model():
     return type("Sequential", (), module)()
 
 
+def compiled():
+    made = model()
+    made.compile("sgd", "mse", metrics=["accuracy"], run_eagerly=not JAX)
+    return made
+
+
+class NoBatches(keras.utils.PyDataset):
+    """A dataset without batches."""
+
+    def __len__(self):
+        return 0
+
+    def __getitem__(self, index):
+        raise IndexError
+
+
 def build(layer, shape=(2, 5, 8)):
     kp.Prune(layer).build(shape)
 
@@ -38,9 +57,15 @@ def shares(compression, frozen=False):
     return budgets.Uniform(compression).shares(candidates)
 
 
-def cut_not_finite():
+def not_finite():
+    """Returns a pruned model with NaN in its head."""
     pruned = kp.prune(model(), HALF)
     pruned.layers[-1].kernel.assign(ops.full((4, 3), NAN))
+    return pruned
+
+
+def cut_not_finite():
+    pruned = not_finite()
     try:
         kp.cut(pruned)
     finally:
@@ -86,21 +111,44 @@ ERRORS = [
             ]
         )
     ),
-    ("schedule-no-times", lambda: kp.Schedule([]), "must be increasing"),
-    ("schedule-falling-times", lambda: kp.Schedule([2, 1]), "must be increasing"),
-    ("schedule-equal-times", lambda: kp.Schedule([1, 1]), "must be increasing"),
+    *(
+        (f"schedule-times-{times}", lambda times=times: kp.Schedule(times), "increasing integers.*Received: times=")
+        for times in ([], [2, 1], [1, 1], [4, 0, 2], [-1, 2], [0.5], [True, 2], "abc", None, 3)
+    ),
     # Criteria and patterns.
     *(
         (
             f"criterion-strength-{value}",
             lambda value=value: HALF(ONES, strength=value),
-            "`strength` must be above 0.*: strength=",
+            "`strength` must be a number above 0.*: strength=",
         )
-        for value in (0.0, -0.1, 1.1, NAN)
+        for value in (0.0, -0.1, 1.1, NAN, "0", None, True)
     ),
     *(
+        (f"criterion-of-{number}", lambda value=value: HALF(value), f"{message}.*Received: ")
+        for number, (value, message) in enumerate(
+            [
+                (np.array([[NAN, 1]]), "needs finite weights"),
+                (np.array([[float("inf"), 1]]), "needs finite weights"),
+                (None, "array of numbers"),
+                ("kernel", "array of numbers"),
+                ([[1.0, 2.0]], "array of numbers"),
+                (np.zeros((0, 3)), "at least one entry"),
+            ]
+        )
+    ),
+    *(
+        (
+            f"criterion-mask-{number}",
+            lambda mask=mask: HALF(ONES, mask),
+            r"boolean array of the shape \(2, 2\).*: mask=",
+        )
+        for number, mask in enumerate(["mask", ONES, np.ones((3, 2), "bool")])
+    ),
+    ("criterion-seed", lambda: kp.RandomSparsity(0.5, seed="a"), "Received: seed='a'"),
+    *(
         (f"quality-{value}", lambda value=value: kp.StdThreshold(value), "finite number above 0.*Received: quality=")
-        for value in (0, -1.0, NAN, float("inf"), "1", None, [0.5])
+        for value in (0, -1.0, NAN, float("inf"), "1", None, True, [0.5])
     ),
     *(
         (f"sparsity-{value}", lambda value=value: kp.TargetSparsity(value), "at least 0 and below 1.*: sparsity=")
@@ -120,7 +168,23 @@ ERRORS = [
         for n, m in [(4, 4), (0, 4), (4, 2), (1.5, 4), (2, None), ("2", 4)]
     ),
     # Budgets.
-    ("budget-compression", lambda: budgets.Uniform(1), "must be above 1.*Received: compression=1"),
+    *(
+        (
+            f"budget-{value}",
+            lambda value=value: budgets.Uniform(value),
+            f"finite number above 1.*: compression={value!r}",
+        )
+        for value in (1, NAN, float("inf"), "4", None, True)
+    ),
+    (
+        "budget-not-finite",
+        lambda: budgets.shares(not_finite(), 0.5),
+        "needs finite.*Received: layer=head, weight=kernel",
+    ),
+    *(
+        (f"budget-of-{value!r}", lambda value=value: budgets.shares(model(), value), "above 0 and below 1.*Received: ")
+        for value in (None, "0.9", 2, NAN, HALF)
+    ),
     ("budget-empties-weights", lambda: shares(400), r"500 connections in 2 weights can be compressed 250.0x at most"),
     (
         "budget-frozen",
@@ -138,16 +202,6 @@ ERRORS = [
     ("wrapper-norm", lambda: build(layers.LayerNormalization(axis=(1, 2))), "not a bias.*Received: layer="),
     ("wrapper-quantize", lambda: kp.prune(model()).layers[0].quantize("int8"), r"keras_prune.strip\(model\) first"),
     # prune, strip and cut.
-    (
-        "prune-keras-2",
-        lambda: kp.prune(keras_2_model()),
-        "TF_USE_LEGACY_KERAS.*Received: model of class tf_keras",
-    ),
-    (
-        "strip-keras-2",
-        lambda: kp.strip(keras_2_model()),
-        "TF_USE_LEGACY_KERAS.*Received: model of class tf_keras",
-    ),
     ("prune-layer", lambda: kp.prune(layers.Dense(3)), "For a single layer, use keras_prune.Prune.*Received: model="),
     ("prune-nothing", lambda: kp.prune(model(layers.ReLU())), "nothing to prune"),
     ("prune-none-chosen", lambda: kp.prune(model(), lambda layer: None), "nothing to prune.*Received: model=.*'drop'"),
@@ -156,7 +210,7 @@ ERRORS = [
     ("prune-callable", lambda: kp.prune(model(), lambda one: "half"), "or None. .*criterion='half' for layer 'hidden'"),
     ("prune-integer", lambda: kp.prune(model(), {"head": 1}), "below 1; .*Received: sparsity=1"),
     ("prune-sparsity", lambda: kp.prune(model(), {"head": 1.5}), "below 1; .*Received: sparsity=1.5"),
-    ("prune-model-sparsity", lambda: kp.prune(model(), 1.5), "above 0 and below 1.*Received: criterion=1.5"),
+    ("prune-model-sparsity", lambda: kp.prune(model(), 1.5), "above 0 and below 1.*Received: 1.5"),
     ("prune-pattern", lambda: kp.prune(model(), {"fc[": HALF}), "is not a regular expression"),
     ("prune-key", lambda: kp.prune(model(), {3: HALF}), "is not a regular expression"),
     (
@@ -168,12 +222,69 @@ ERRORS = [
     ("cut-path", lambda: kp.cut("model.keras"), r"Expected a Keras 3 model.*Received: model="),
     ("cut-plain", lambda: kp.cut(model()), r"no trainable weights.*keras_prune.prune\(model.*Received: model="),
     ("cut-not-finite", cut_not_finite, "NaN or infinity.*Received: layer=head"),
+    *(
+        (
+            f"cut-strength-{value}",
+            lambda value=value: kp.cut(kp.prune(model(), HALF), value),
+            "number above 0.*strength=",
+        )
+        for value in ("0", -1, 2, NAN)
+    ),
+    ("cut-optimizer-name", lambda: kp.cut(kp.prune(model(), HALF), optimizer="adam"), "Received: optimizer='adam'"),
     ("cut-optimizer", cut_with_an_optimizer_that_cannot_be_rebuilt, r"created from its `get_config\(\)`.*of class Own"),
     # regularize.
-    ("regularize-factor", lambda: kp.regularize(model(), l1=-1), "Received: l1=-1"),
+    *(
+        (
+            f"regularize-{value}",
+            lambda value=value: kp.regularize(model(), l1=value),
+            f"at least 0.*Received: l1={value!r}",
+        )
+        for value in (-1, NAN, float("inf"), None, "0.1")
+    ),
     ("regularize-nothing", lambda: kp.regularize(model(layers.ReLU()), l2=0.1), "has no connections"),
     # Training and analysis.
     ("callback-schedule", lambda: kp.PruningCallback(3), r"OneShot\(\).*Received: schedule=3"),
+    ("callback-dropout", lambda: kp.PruningCallback(adjust_dropout="fc6"), "Received: adjust_dropout='fc6'"),
+    ("sensitivity-not-finite", lambda: kp.sensitivity(not_finite(), DATA), "Received: layer=head, weight=kernel"),
+    *(
+        (
+            f"sensitivity-{name}-{value!r}",
+            lambda name=name, value=value: kp.sensitivity(compiled(), **{"validation_data": DATA, name: value}),
+            message,
+        )
+        for name, value, message in [
+            ("criteria", 3, "sequence of criteria.*Received: criteria=3"),
+            ("criteria", [], "sequence of criteria"),
+            ("criteria", [0.5], "sequence of criteria"),
+            ("mode", "up", "'auto', 'min' or 'max'. Received: mode='up'"),
+            ("monitor", None, "does not measure None"),
+            ("steps", 0, "integer of at least 1. Received: steps=0"),
+            ("steps", "all", "Received: steps='all'"),
+            ("validation_data", None, "at least one sample.*Received: data=None"),
+            ("validation_data", "data.csv", "at least one sample.*Received: data='data.csv'"),
+            ("validation_data", (), "at least one sample"),
+            ("validation_data", ([], []), "at least one sample"),
+            ("validation_data", (DATA[0][:0], DATA[1][:0]), "at least one sample"),
+            ("validation_data", NoBatches(), "at least one sample"),
+        ]
+    ),
+    *(
+        (
+            f"report-{name}-{number}",
+            lambda name=name, value=value: kp.report(model(), **{"x": DATA[0], name: value}),
+            text,
+        )
+        for number, (name, value, text) in enumerate(
+            [
+                ("x", "data.csv", "Received: x='data.csv'"),
+                ("x", 3, "Received: x=3"),
+                ("x", [], "Received: x="),
+                ("x", DATA[0][:0], "Received: x="),
+                ("steps", 0, "Received: steps=0"),
+                ("steps", 1.5, "Received: steps=1.5"),
+            ]
+        )
+    ),
     ("sensitivity-uncompiled", lambda: kp.sensitivity(model(), (ONES, ONES)), "compiled=False"),
     ("sensitivity-drop", lambda: results.Sensitivity({}, 0.9, "accuracy", 1).criteria(-1), "Received: max_drop=-1"),
     # Deployment.
@@ -206,6 +317,7 @@ def test_errors_say_what_was_received(call, message):
 TAKE_A_MODEL = {
     "prune": kp.prune,
     "strip": kp.strip,
+    "cut": kp.cut,
     "report": kp.report,
     "regularize": kp.regularize,
     "shares": lambda model: budgets.shares(model, budgets.Uniform(2)),
@@ -226,6 +338,45 @@ if TENSORFLOW or JAX:
 
 @pytest.mark.parametrize("name", TAKE_A_MODEL)
 def test_functions_reject_what_is_not_a_model(name):
-    for wrong in ("model.keras", layers.Dense(3)):
-        with pytest.raises(ValueError, match=r"Expected a Keras 3 model.*Received: model="):
-            TAKE_A_MODEL[name](wrong)
+    for wrong in ("model.keras", None, layers.Dense(3)):
+        if (name, type(wrong)) != ("cut", layers.Dense):  # A layer with masks can be cut alone.
+            with pytest.raises(ValueError, match=r"Expected a Keras 3 model.*Received: model="):
+                TAKE_A_MODEL[name](wrong)
+    with pytest.raises(ValueError, match=r"TF_USE_LEGACY_KERAS.*Received: model of class tf_keras"):
+        TAKE_A_MODEL[name](keras_2_model())
+
+
+class Unbuilt(keras.Model):
+    """A model whose layers are built at its first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+@pytest.mark.parametrize("name", sorted(set(TAKE_A_MODEL) - {"prune", "strip"}))
+def test_functions_reject_models_that_are_not_built(name):
+    for unbuilt in (keras.Sequential([layers.Dense(3)]), Unbuilt()):
+        unbuilt.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=r"(on a batch of data first|keras.Input).*Received: "):
+            TAKE_A_MODEL[name](unbuilt)
+
+
+def test_prune_and_strip_take_models_that_are_not_built():
+    for unbuilt in (keras.Sequential([layers.Dense(3)]), Unbuilt()):
+        assert kp.strip(kp.prune(unbuilt)) is unbuilt
+
+
+@pytest.mark.parametrize("wrong", ["model.keras", None])
+def test_pruned_weights_rejects_what_is_not_a_layer(wrong):
+    with pytest.raises(ValueError, match=r"Expected a Keras 3 model or layer. Received: root="):
+        kp.layers.pruned_weights(wrong)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="Matplotlib is installed")
+def test_figures_without_matplotlib_name_the_command():
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        _ = kp.plots

@@ -3,6 +3,7 @@
 import keras
 
 from keras_prune import _keras
+from keras_prune._arguments import require_integer
 
 
 def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = None, steps: int | None = None) -> float:
@@ -24,16 +25,38 @@ def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = No
             f"Received: model={model.name!r} with model.compiled=False"
         )
     require_end(data, steps)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    values = model.evaluate(
-        x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, verbose=0, return_dict=True
-    )
+    values = {} if _is_empty(data) else _evaluate(model, data, batch_size, steps)
+    if not values:
+        raise ValueError(
+            "The model is measured on validation data with at least one sample: (x, y), (x, y, sample_weight), or a "
+            f"dataset of batches. Received: data={data!r}"
+        )
     if monitor not in values:
         raise ValueError(
             f"The model does not measure {monitor!r}. `monitor` must be one of {sorted(values)}; compile the model "
             f"with the metrics that you need. Received: monitor={monitor!r}"
         )
     return float(values[monitor])
+
+
+def _evaluate(model, data, batch_size, steps) -> dict[str, float]:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    try:
+        return model.evaluate(
+            x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, verbose=0, return_dict=True
+        )
+    except StopIteration:  # By which Keras ends at a dataset without batches.
+        return {}
+
+
+def _is_empty(data) -> bool:
+    """Whether data is nothing that a model can be measured on. Of a dataset it is not known before it is read."""
+    if data is None or isinstance(data, str):
+        return True
+    if not isinstance(data, (tuple, list, dict)) and not hasattr(data, "shape"):
+        return False
+    arrays = [array for array in keras.tree.flatten(data) if array is not None]
+    return not arrays or any(0 in tuple(getattr(array, "shape", ()))[:1] for array in arrays)
 
 
 def direction(model, monitor: str, mode: str = "auto") -> int:
@@ -71,10 +94,12 @@ def direction(model, monitor: str, mode: str = "auto") -> int:
 
 
 def require_end(data, steps: int | None) -> None:
-    """Raises a `ValueError` if a dataset is known to be endless and `steps` is `None`.
+    """Raises a `ValueError` if `steps` is no number of batches, or is `None` and a dataset is known to be endless.
 
     A `tf.data.Dataset` and a `keras.utils.PyDataset` know it. A Python generator does not.
     """
+    if steps is not None:
+        require_integer("steps", steps, 1)
     if steps is None and _is_endless(data):
         raise ValueError(
             f"The dataset is endless. Pass `steps`, the number of batches to take. Received: data={data!r}, steps=None"

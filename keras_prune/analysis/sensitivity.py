@@ -4,7 +4,6 @@ import contextlib
 import copy
 import dataclasses
 import math
-import numbers
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_prune._arguments import is_number
 from keras_prune.analysis.evaluate import direction, evaluate
 from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.layers.weights import labels, weights_by_layer
@@ -85,7 +85,7 @@ class Sensitivity:
         Raises:
             ValueError: If `max_drop` is negative.
         """
-        if not (isinstance(max_drop, numbers.Real) and max_drop >= 0):
+        if not (is_number(max_drop) and max_drop >= 0):
             raise ValueError(
                 f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
             )
@@ -164,11 +164,12 @@ def sensitivity(
     >>> scan.criteria(max_drop=1.0)
     {'fc': TargetSparsity(sparsity=0.25)}
     """
-    criteria = [StdThreshold(quality) for quality in _QUALITIES] if criteria is None else list(criteria)
-    if not isinstance(next(iter(criteria), None), Criterion) or len({type(criterion) for criterion in criteria}) > 1:
+    criteria = [StdThreshold(quality) for quality in _QUALITIES] if criteria is None else criteria
+    kinds = {type(criterion) for criterion in criteria} if isinstance(criteria, Sequence) else set()
+    if len(kinds) != 1 or not issubclass(*kinds, Criterion):
         raise ValueError(
             "`criteria` must be a sequence of criteria of one class, such as [StdThreshold(0.5), StdThreshold(1.0)]. "
-            f"Received: criteria={criteria}"
+            f"Received: criteria={criteria!r}"
         )
     weights = [weight for weight in require_connections(model) if weight.variable.trainable]
     if not weights:

@@ -8,9 +8,10 @@ from keras import ops
 
 from keras_prune import _keras
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
-from keras_prune.layers.prunable import owned_connections
+from keras_prune.layers.prunable import connection_variables, owned_connections, stored_connections
 from keras_prune.layers.traversal import layers_in, paths_in
 from keras_prune.rules.budgets import Budget
+from keras_prune.rules.chunks import count
 from keras_prune.rules.criteria import Criterion, require_finite
 
 
@@ -23,6 +24,9 @@ def pruned_weights(root) -> list[PrunedWeight]:
     Returns:
         A list of `PrunedWeight`, each with `path`, `variable`, `mask`, `threshold` and `criterion`.
 
+    Raises:
+        ValueError: If `root` is not a Keras 3 model or layer.
+
     Example:
 
     >>> import keras_prune as kp
@@ -32,6 +36,8 @@ def pruned_weights(root) -> list[PrunedWeight]:
     >>> [(weight.name, weight.density, weight.criterion) for weight in kp.layers.pruned_weights(model)]
     [('kernel', 0.25, TargetSparsity(sparsity=0.75))]
     """
+    if not isinstance(root, keras.layers.Layer):
+        raise ValueError(f"Expected a Keras 3 model or layer. Received: root={root!r} of class {type(root).__name__}")
     return [weight for layer in layers_in(root) for weight in masks_of(layer)]
 
 
@@ -68,6 +74,15 @@ class PrunableWeight(NamedTuple):
         """Raises a `ValueError` if the weight holds NaN or infinity."""
         require_finite(self.variable.value, f"layer={self.layer.name}, weight={self.variable.name}")
 
+    @property
+    def kept(self) -> int:
+        """How many connections survive: those in the mask, or the nonzero entries of a plain weight."""
+        if self.pruned:
+            return self.pruned.kept
+        # With LoRA, the attribute of the layer is the sum of the weight and its update.
+        has_update = getattr(self.layer, "lora_enabled", False)
+        return count(getattr(self.layer, self.variable.name) if has_update else self.variable.value)
+
     def mask(self):
         """Returns which connections survive, a boolean array. The zeros of a plain weight count as pruned."""
         if self.pruned:
@@ -76,12 +91,17 @@ class PrunableWeight(NamedTuple):
         return ops.ones(self.variable.shape, "bool") if mask is None else ops.convert_to_tensor(mask)
 
 
-def prunable_weights(root) -> list[PrunableWeight]:
-    """Returns the weights in a model or layer whose entries are connections, frozen ones included."""
+def prunable_weights(root, stored: bool = False) -> list[PrunableWeight]:
+    """Returns the weights in a model or layer whose entries are connections, frozen ones included.
+
+    Args:
+        root: Model or layer.
+        stored: Whether those of layers that cannot have masks are returned, too. Defaults to `False`.
+    """
     pruned = {id(weight.variable): weight for weight in pruned_weights(root)}
     return [
         PrunableWeight(layer, variable, pruned.get(id(variable)))
-        for layer, variables in owned_connections(root)
+        for layer, variables in owned_connections(root, of_layer=stored_connections if stored else connection_variables)
         for variable in variables
     ]
 

@@ -1,7 +1,10 @@
 """L1 or L2 penalties on all connections of a model."""
 
+import math
+
 import keras
 
+from keras_prune._arguments import is_number
 from keras_prune.models.checks import require_connections
 from keras_prune.models.prune_model import forget_compiled_functions
 
@@ -19,7 +22,7 @@ def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
         l2: Float of at least 0. Defaults to `0.0`. If both are 0, the penalties are removed.
 
     Raises:
-        ValueError: If `l1` or `l2` is negative, or the model has no connections.
+        ValueError: If `l1` or `l2` is not a finite number of at least 0, or the model has no connections.
 
     Example:
 
@@ -32,8 +35,8 @@ def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
     >>> model.losses
     []
     """
-    if not (l1 >= 0 and l2 >= 0):
-        raise ValueError(f"The factors of a penalty must be at least 0. Received: l1={l1}, l2={l2}")
+    if not all(is_number(factor) and 0 <= factor < math.inf for factor in (l1, l2)):
+        raise ValueError(f"The factors of a penalty must be finite and at least 0. Received: l1={l1!r}, l2={l2!r}")
     penalty = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
     for weight in require_connections(model):
         weight.variable.regularizer = penalty

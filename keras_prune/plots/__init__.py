@@ -10,7 +10,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 from keras import ops
-from matplotlib.colors import LinearSegmentedColormap
+
+try:
+    from matplotlib.colors import LinearSegmentedColormap
+except ImportError as error:
+    raise ImportError("Figures are drawn with Matplotlib, which is missing: pip install matplotlib") from error
 
 from keras_prune.layers.weights import prunable_weights
 from keras_prune.plots.style import COLORS, REFERENCE, STYLE, add_legend, axes_or_new, curve_style

@@ -5,13 +5,13 @@ strength.
 """
 
 import math
-import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_prune._arguments import is_number
 from keras_prune.rules.chunks import count, rows_of
 from keras_prune.rules.configured import Configured
 from keras_prune.rules.criteria import TargetSparsity, require_finite, require_strength, surviving_std
@@ -46,13 +46,13 @@ class Budget(Configured):
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
 
     Raises:
-        ValueError: If `compression` is not above 1.
+        ValueError: If `compression` is not a finite number above 1.
     """
 
     def __init__(self, compression: float, pattern: Pattern | None = None):
-        if not (isinstance(compression, numbers.Real) and compression > 1):
+        if not (is_number(compression) and 1 < compression < math.inf):
             raise ValueError(
-                "`compression` is the number of all connections over those kept and must be above 1; 12 keeps a "
+                "`compression` is the number of all connections over those kept, a finite number above 1; 12 keeps a "
                 f"twelfth. Received: compression={compression!r}"
             )
         super().__init__(pattern)

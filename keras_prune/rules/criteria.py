@@ -5,13 +5,13 @@ schedule decides when it is used, and at which strength.
 """
 
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_prune._arguments import is_number, require_integer
 from keras_prune.rules.chunks import count, on_host, rows_of
 from keras_prune.rules.configured import Configured
 from keras_prune.rules.patterns import Pattern
@@ -64,9 +64,11 @@ class Criterion(Configured):
             A `Cut`. Its mask is never larger than `mask` and never empty.
 
         Raises:
-            ValueError: If `strength` lies outside (0, 1], or `weight` holds NaN or infinity.
+            ValueError: If `strength` lies outside (0, 1], `weight` is no array of numbers or holds NaN or infinity, or
+                `mask` is not a boolean array of its shape.
         """
         require_strength(strength)
+        _require_array(weight, mask)
         require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
@@ -116,7 +118,7 @@ class StdThreshold(Criterion):
 
     def __init__(self, quality: float = 1.0, pattern: Pattern | None = None):
         super().__init__(pattern)
-        if not (isinstance(quality, numbers.Real) and np.isfinite(quality) and quality > 0):
+        if not (is_number(quality) and 0 < quality < math.inf):
             raise ValueError(
                 "`quality` is multiplied by the standard deviation of the weights and must be a finite number above 0, "
                 f"usually 0.5 to 2. Received: quality={quality!r}"
@@ -159,7 +161,7 @@ class TargetSparsity(Criterion):
 
     def __init__(self, sparsity: float = 0.9, pattern: Pattern | None = None):
         super().__init__(pattern)
-        if not (isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1):
+        if not (is_number(sparsity) and 0 <= sparsity < 1):
             raise ValueError(
                 "`sparsity` is the share of a layer's connections to prune and must be at least 0 and below 1; 0.9 "
                 f"keeps one connection in ten. Received: sparsity={sparsity!r}"
@@ -200,7 +202,7 @@ class RandomSparsity(TargetSparsity):
     Args:
         sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
         pattern: A `Pattern`. Blocks are drawn as a whole. Defaults to `None`, single connections.
-        seed: Integer. Defaults to `0`.
+        seed: Integer of at least 0. Defaults to `0`.
 
     Example:
 
@@ -211,7 +213,8 @@ class RandomSparsity(TargetSparsity):
 
     def __init__(self, sparsity: float = 0.9, pattern: Pattern | None = None, seed: int = 0):
         super().__init__(sparsity, pattern)
-        self.seed = seed
+        require_integer("seed", seed, 0)
+        self.seed = int(seed)
 
     def select(self, weight, mask, strength):
         return super().select(weight, mask, strength)[0], 0.0  # No magnitude separates kept and pruned connections.
@@ -226,9 +229,21 @@ class RandomSparsity(TargetSparsity):
         return {**super().get_config(), "seed": self.seed}
 
 
+def _require_array(weight, mask) -> None:
+    # A list has no shape, and a mask of numbers would select by index.
+    if not all(hasattr(weight, name) for name in ("shape", "dtype")) or not math.prod(weight.shape):
+        raise ValueError(f"A criterion needs an array of numbers with at least one entry. Received: weight={weight!r}")
+    if mask is not None and (
+        tuple(getattr(mask, "shape", ())) != tuple(weight.shape) or "bool" not in str(getattr(mask, "dtype", ""))
+    ):
+        raise ValueError(
+            f"`mask` must be a boolean array of the shape {tuple(weight.shape)} of the weight. Received: mask={mask!r}"
+        )
+
+
 def require_strength(strength: float) -> None:
     """Raises a `ValueError` if a strength is not in (0, 1]."""
-    if not (isinstance(strength, numbers.Real) and not isinstance(strength, bool) and 0 < strength <= 1):
+    if not (is_number(strength) and 0 < strength <= 1):
         raise ValueError(
             "`strength` must be a number above 0 and at most 1. At 1 the criterion applies in full. "
             f"Received: strength={strength!r}"

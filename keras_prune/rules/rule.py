@@ -2,6 +2,7 @@
 
 import numbers
 
+from keras_prune._arguments import is_number
 from keras_prune.rules.budgets import Budget, GlobalMagnitude
 from keras_prune.rules.criteria import Criterion, TargetSparsity
 
@@ -36,10 +37,10 @@ def budget_of(sparsity: float) -> GlobalMagnitude:
     >>> budget_of(0.9)
     GlobalMagnitude(compression=10.0)
     """
-    if not 0 < sparsity < 1:
+    if not (is_number(sparsity) and 0 < sparsity < 1):
         raise ValueError(
             "The sparsity of a model is the share of its connections to prune and must be above 0 and below 1; 0.9 "
             "keeps one connection in ten. For a compression such as 12, pass keras_prune.budgets.GlobalMagnitude(12). "
-            f"Received: criterion={sparsity!r}"
+            f"Received: {sparsity!r}"
         )
     return GlobalMagnitude(float(f"{1 / (1 - sparsity):.12g}"))  # 10, not 10.000000000000002.

@@ -7,11 +7,12 @@ It keeps no state. A run that resumes from a saved model therefore only needs th
 import bisect
 import itertools
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 from keras.saving import register_keras_serializable
+
+from keras_prune._arguments import is_integer, is_number, require_integer
 
 _TWO_THIRDS = 2 / 3
 
@@ -42,9 +43,9 @@ class Schedule:
     def __init__(self, times: Sequence[int], unit: str = "epoch"):
         if unit not in ("epoch", "step"):
             raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}')
-        if not (
-            isinstance(times, Sequence) and times and all(_is_integer(time) and time >= 0 for time in times)
-        ) or any(second <= first for first, second in itertools.pairwise(times)):
+        if not (isinstance(times, Sequence) and times and all(is_integer(time) and time >= 0 for time in times)) or any(
+            second <= first for first, second in itertools.pairwise(times)
+        ):
             raise ValueError(
                 "`times` must be a sequence of increasing integers of at least 0, such as [0, 4, 8]. "
                 f"Received: times={times!r}"
@@ -96,7 +97,7 @@ class OneShot(Schedule):
     """
 
     def __init__(self, start: int = 0, unit: str = "epoch"):
-        _require_integer("start", start, minimum=0)
+        require_integer("start", start, minimum=0)
         super().__init__(range(start, start + 1), unit)
         self.start = start
 
@@ -129,9 +130,9 @@ class Iterative(Schedule):
     """
 
     def __init__(self, rounds: int, epochs_per_round: int = 1, start: int = 0, power: float = 1.0):
-        _require_integer("rounds", rounds, minimum=1)
-        _require_integer("epochs_per_round", epochs_per_round, minimum=1)
-        _require_integer("start", start, minimum=0)
+        require_integer("rounds", rounds, minimum=1)
+        require_integer("epochs_per_round", epochs_per_round, minimum=1)
+        require_integer("start", start, minimum=0)
         _require_positive("power", power)
         super().__init__(range(start, start + rounds * epochs_per_round, epochs_per_round))
         self.rounds, self.epochs_per_round, self.start, self.power = rounds, epochs_per_round, start, power
@@ -167,9 +168,9 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, start: int, end: int, frequency: int = 1, power: float = 3.0, unit: str = "epoch"):
-        _require_integer("start", start, minimum=0)
-        _require_integer("end", end, minimum=start + 1)
-        _require_integer("frequency", frequency, minimum=1)
+        require_integer("start", start, minimum=0)
+        require_integer("end", end, minimum=start + 1)
+        require_integer("frequency", frequency, minimum=1)
         _require_positive("power", power)
         super().__init__([*range(start + frequency, end, frequency), end], unit)
         self.start, self.end, self.frequency, self.power = start, end, frequency, power
@@ -191,15 +192,6 @@ def default_schedule(epochs: int) -> Schedule:
     return Polynomial(start=0, end=max(1, round(_TWO_THIRDS * epochs))) if epochs > 1 else OneShot()
 
 
-def _is_integer(value) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _require_integer(name, value, minimum):
-    if not _is_integer(value) or value < minimum:
-        raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}")
-
-
 def _require_positive(name, value):
-    if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+    if not (is_number(value) and 0 < value < math.inf):
         raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")

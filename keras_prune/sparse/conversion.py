@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune._arguments import require_integer
 from keras_prune.layers.kinds import CONVOLUTIONS
 from keras_prune.models.checks import require_built
 from keras_prune.models.graph import is_weight_layer, leaf_layers
@@ -50,8 +51,7 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     """
     require_built(model)
     require_format("csr" if format == "auto" else format)
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}")
+    require_integer("batch_size", batch_size, 1)
     with plain_model(model) as plain:
         sparse_model, lines = _converted(plain, format, batch_size)
     if verbose:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_prune._arguments import require_integer
 from keras_prune.rules.chunks import on_host
 from keras_prune.sparse.matrices import MATRICES, Connections, SparseMatrix
 
@@ -50,9 +51,8 @@ class SparseDense(keras.Layer):
 
     def __init__(self, units, connections, activation=None, use_bias=True, format="csr", most=None, **kwargs):
         super().__init__(**kwargs)
-        for name, number, least in (("units", units, 1), ("connections", connections, 0)):
-            if type(number) is not int or number < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={number!r}")
+        require_integer("units", units, 1)
+        require_integer("connections", connections, 0)
         require_format(format)
         self.units = units
         self.connections = connections

@@ -59,6 +59,12 @@ def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
         for weight in weights:
             weight.apply_mask()
         return []
+    if not isinstance(optimizer, (keras.optimizers.Optimizer, type(None))):
+        raise ValueError(
+            "`optimizer` is the Keras optimizer whose slots are reset. Leave it out if the loop has one of another "
+            "library. "
+            f"Received: optimizer={optimizer!r}"
+        )
     optimizers = optimizers_of(model) if optimizer is None else [optimizer]
     dropouts = pruned_dropouts(model) if isinstance(model, keras.Model) else []
     return cut_weights(weights, strength, optimizers, dropouts)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import numbers
 import os
 import time
 import zlib
@@ -12,15 +11,17 @@ import keras
 from keras import ops
 
 from keras_prune import _keras
+from keras_prune._arguments import is_number, require_integer, require_path
 from keras_prune.analysis.evaluate import direction, evaluate
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
-from keras_prune.models.checks import require_model
+from keras_prune.models.checks import require_connections
 from keras_prune.models.prune_model import prune
 from keras_prune.models.rebuild import recompile
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.schedules import OneShot
 from keras_prune.training.backup import PruningBackup
+from keras_prune.training.data_fingerprint import fingerprints
 from keras_prune.training.pruning_callback import PruningCallback
 from keras_prune.training.round_criteria import budget_of_round, criteria_of_round, require_rounds
 from keras_prune.training.round_store import Round, RoundSettings, RoundStore, state_of
@@ -82,7 +83,7 @@ def iterative_prune(
     round 1: 2.0x, accuracy 0.0000, within the budget
     round 2: 3.0x, accuracy 0.0000, within the budget
     """
-    _check_numbers(max_drop, fit_arguments)
+    _check_values(max_drop, directory, fit_arguments)
     sign = _check(model, rounds, monitor, mode, fit_arguments)
     rate = _learning_rate(model, learning_rate_fraction)
     _print_rule(sign, max_drop, monitor, rate, learning_rate_fraction)
@@ -100,6 +101,7 @@ def iterative_prune(
         learning_rate_fraction=float(learning_rate_fraction),
         epochs=int(fit_arguments.get("epochs", 1)),
         batch_size=fit_arguments.get("batch_size"),
+        data={} if directory is None else fingerprints(fit_arguments),
     )
     store = RoundStore(directory, settings)
     done = store.load(model)
@@ -150,11 +152,11 @@ def run_round(model, aim, retrain, is_good) -> Round:
 
 def _check(model, rounds, monitor, mode, fit_arguments) -> int:
     """Raises a `ValueError` if a model cannot be pruned in rounds; returns 1 if more of the metric is better, or -1."""
-    require_model(model)
+    require_connections(model)
     require_rounds(rounds)
-    if not model.compiled or fit_arguments.get("validation_data") is None:
+    if not model.compiled or any(fit_arguments.get(name) is None for name in ("x", "validation_data")):
         raise ValueError(
-            "The model is retrained, and evaluated on validation data. Call model.compile(...), and pass "
+            "The model is retrained, and evaluated on validation data. Call model.compile(...), and pass x and "
             f"validation_data. Received: model={model.name!r}, compiled={model.compiled}, arguments for fit: "
             f"{sorted(fit_arguments)}"
         )
@@ -173,22 +175,20 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
     return direction(model, monitor, mode)
 
 
-def _check_numbers(max_drop, fit_arguments) -> None:
-    """Raises a `ValueError` for numbers with which a round would prove nothing."""
-    if not (isinstance(max_drop, numbers.Real) and max_drop >= 0):
+def _check_values(max_drop, directory, fit_arguments) -> None:
+    """Raises an error for values with which a round would prove nothing."""
+    if not (is_number(max_drop) and max_drop >= 0):
         raise ValueError(
             f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
         )
-    epochs = fit_arguments.get("epochs", 1)
-    if not (isinstance(epochs, numbers.Integral) and epochs >= 1):
-        raise ValueError(
-            f"A round retrains the model: `epochs` must be an integer of at least 1. Received: epochs={epochs!r}"
-        )
+    require_integer("epochs", fit_arguments.get("epochs", 1), 1)
+    if directory is not None:
+        require_path("directory", directory)
 
 
 def _learning_rate(model, fraction: float) -> float | None:
     """Returns the learning rate of a model's optimizer, or `None` if it has a schedule."""
-    if not (isinstance(fraction, numbers.Real) and 0 < fraction < math.inf):
+    if not (is_number(fraction) and 0 < fraction < math.inf):
         raise ValueError(
             "`learning_rate_fraction` scales the learning rate for retraining and must be a finite number above 0; 0.1 "
             f"is usual. Received: learning_rate_fraction={fraction!r}"

@@ -44,8 +44,9 @@ class PruningCallback(keras.callbacks.Callback):
         verbose: 1 prints one line for each cut, 0 prints nothing. Defaults to `1`.
 
     Raises:
-        ValueError: If `schedule` is not a `Schedule`. At the start of `fit`, if the model has nothing to prune, if
-            `adjust_dropout` matches nothing, or if the schedule does not prune in this run.
+        ValueError: If `schedule` is not a `Schedule`, or `adjust_dropout` is neither a boolean nor a dict. At the start
+            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, or if the schedule does
+            not prune in this run.
 
     Example:
 
@@ -77,6 +78,11 @@ class PruningCallback(keras.callbacks.Callback):
             raise ValueError(
                 "`schedule` must be a Schedule, such as OneShot(), Iterative(rounds=5, epochs_per_round=4) or "
                 f"Polynomial(start=0, end=10), or None. Received: schedule={schedule!r}"
+            )
+        if not isinstance(adjust_dropout, (bool, dict)):
+            raise ValueError(
+                "`adjust_dropout` must be True, False, or a dict from a pattern for dropouts to the layer that they "
+                f'follow, such as {{"drop.*": "fc6"}}. Received: adjust_dropout={adjust_dropout!r}'
             )
         self.schedule = schedule
         self.adjust_dropout = adjust_dropout
