@@ -1,7 +1,7 @@
 """Plan of what a runtime gains from pruning, layer by layer, made before training.
 
 What it says of LiteRT was measured with `experiments/litert_layers.py`, see docs/patterns.md. What it says of XNNPACK's
-sparse convolutions is what XNNPACK documents.
+sparse convolutions is what XNNPACK documents, and what LiteRT 2.3 did on an emulated ARM processor.
 """
 
 import copy
@@ -14,14 +14,13 @@ import keras
 
 from keras_prune.analysis.measured_gains import measured
 from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
-from keras_prune.deployment.xnnpack_subgraph import convolutions_of, sparse_subgraph
+from keras_prune.analysis.xnnpack_subgraph import convolutions_of, sparse_subgraph
 from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
-from keras_prune.layers.traversal import models_in, paths_in
-from keras_prune.layers.weights import labels, prunable_weights
+from keras_prune.layers.traversal import layers_around, models_in, parents_of, paths_in
+from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
 from keras_prune.models.flops import connections
-from keras_prune.models.graph import is_weight_layer, leaf_layers
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.patterns import Blocks, Pattern
 from keras_prune.rules.rule import rule_of
@@ -57,7 +56,7 @@ class DeploymentPlan:
 
     Attributes:
         runtime: String.
-        rows: List of `LayerPlan`, one for each layer with connections.
+        rows: List of `LayerPlan`, one for each layer that owns connections, also inside other layers.
         blockers: Mapping from the path of a layer or the name of a model to why XNNPACK cannot skip zeros there. Empty
             for other runtimes. Nested models are followed each on its own.
     """
@@ -126,7 +125,7 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     Args:
         model: Built Keras model, plain or pruned. Its weights do not matter.
         runtime: `"litert"`, the interpreter of a `.tflite` file with its default delegate; or `"xnnpack"`, the sparse
-            inference of convolutional networks that this delegate documents, for float32. On x86 it was never seen.
+            inference of convolutional networks in this delegate, for float32. It is off on x86 processors with AVX.
             Defaults to `"litert"`.
 
     Returns:
@@ -160,12 +159,12 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     """
     if runtime not in _RUNTIMES:
         raise ValueError(f"`runtime` must be one of {sorted(_RUNTIMES)}. Received: runtime={runtime!r}")
-    require_connections(model)
     return DeploymentPlan(runtime, *_RUNTIMES[runtime](model))
 
 
 def _litert(model) -> tuple[list[LayerPlan], dict[str, str]]:
-    return [_on_litert(layer, plan) for layer, plan in _layers(model)], {}
+    parents = parents_of(model)
+    return [_on_litert(layer, layers_around(layer, parents), plan) for layer, plan in _layers(model)], {}
 
 
 def _xnnpack(model) -> tuple[list[LayerPlan], dict[str, str]]:
@@ -188,13 +187,11 @@ _RUNTIMES = {"litert": _litert, "xnnpack": _xnnpack}
 
 
 def _layers(model) -> list[tuple]:
-    """Returns each layer with connections, without wrapper, and a plan that promises nothing yet."""
-    nodes = [layer for layer in leaf_layers(model) if is_weight_layer(layer)]
-    names = labels(model, nodes)
-    layers = [(node, wrapped_layer(node)) for node in nodes]
+    """Returns each layer that owns connections, and a plan that promises nothing yet."""
+    groups = weights_by_layer(require_connections(model))
+    names = labels(model, [layer for layer, _ in groups])
     return [
-        (layer, LayerPlan(names[id(node)], type(layer).__name__, connections(prunable_weights(layer))[1]))
-        for node, layer in layers
+        (layer, LayerPlan(names[id(layer)], type(layer).__name__, connections(weights)[1])) for layer, weights in groups
     ]
 
 
@@ -203,29 +200,32 @@ def _smaller_from(layer) -> float | None:
     return measured("smaller") if isinstance(layer, kinds.SPARSE_IN_TFLITE) else None
 
 
-def _on_litert(layer, plan: LayerPlan) -> LayerPlan:
-    reason = _why_not_in_blocks(layer)
+def _on_litert(layer, around, plan: LayerPlan) -> LayerPlan:
+    reason = _why_not_in_blocks(layer, around)
     if reason:
         return plan._replace(smaller_from=_smaller_from(layer), reason=reason)
     smaller, faster = measured("smaller in blocks"), measured("faster in blocks")
     return plan._replace(pattern=_BLOCKS, smaller_from=smaller, faster_from=faster)
 
 
-def _why_not_in_blocks(layer) -> str:
-    """Returns why LiteRT's sparse kernel does not make a layer faster; nothing if it does."""
+def _why_not_in_blocks(layer, around) -> str:
+    """Returns why LiteRT's sparse kernel does not make a layer inside others faster; nothing if it does."""
     if isinstance(layer, keras.layers.Embedding):
         return "a table that is looked up is stored with its zeros"
     if not isinstance(layer, kinds.SPARSE_IN_TFLITE):
         return "what LiteRT makes of it was not measured"
     if not isinstance(layer, (keras.layers.Dense, *kinds.GATED)):
         return "the file leaves its zeros out, but LiteRT makes it dense when it loads the file"
-    recurrent = isinstance(layer, kinds.GATED)
-    kernels = [layer.cell.kernel, layer.cell.recurrent_kernel] if recurrent else [layer.kernel]
+    kernels = [layer.kernel, layer.recurrent_kernel] if isinstance(layer, kinds.GATED) else [layer.kernel]
     odd = [kernel.shape[0] for kernel in kernels if kernel.shape[0] % 4]
     if odd:
         return f"LiteRT misreads blocks of 4 where the number of inputs, {odd[0]}, is not a multiple of 4"
-    shape = (layer.get_build_config() or {}).get("input_shape") or ()
-    if not recurrent and len(shape) > 2:
-        rows = math.prod(size or 1 for size in shape[1:-1])
-        return f"the sparse kernel gains little on many rows at once, and one input has {rows}"
-    return ""
+    rows = [*_input_shape(layer)[1:-1]]
+    rows += [_input_shape(outer)[1] for outer in around if isinstance(outer, keras.layers.TimeDistributed)]
+    count = "any number" if None in rows else math.prod(rows)
+    return "" if count == 1 else f"the sparse kernel gains little on many rows at once, and one input has {count}"
+
+
+def _input_shape(layer) -> tuple:
+    """Returns the shape that a layer was built with, such as `(None, 8)`, or nothing if it was built with several."""
+    return (layer.get_build_config() or {}).get("input_shape") or ()

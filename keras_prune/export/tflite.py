@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_prune.analysis.measured_gains import measured
+from keras_prune.analysis.xnnpack_subgraph import is_misread
 from keras_prune.export import litert
 from keras_prune.export.refusals import refuse_tflite_layers
 from keras_prune.export.sample import CALIBRATED
@@ -25,6 +26,7 @@ from keras_prune.export.verification import (
     replace,
     verify,
 )
+from keras_prune.layers.traversal import models_in
 
 # Of the largest output. Eight bits round a weight by up to 0.4% of the largest of its channel, and activations too.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1, "int8_only": 0.1}
@@ -187,6 +189,11 @@ def _try_sparse(model, sparse, dense, write, verified) -> tuple[Candidate | None
         if sparse == "auto" and os.path.getsize(path) >= dense.bytes:
             return None, f"sparse encoding would take {os.path.getsize(path):,} bytes"
         litert.check_blocks(path)
+        if any(map(is_misread, models_in(model))):
+            raise VerificationError(
+                "on processors other than x86 with AVX, LiteRT 2.3 misreads a sparse subgraph that ends in a mean with "
+                "keepdims=True"
+            )
         encoded = verified(path)
         differences(encoded.outputs, dense.outputs, _SPARSE_TOLERANCE)
     except VerificationError as error:

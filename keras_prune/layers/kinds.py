@@ -15,8 +15,8 @@ DEPTHWISE_CONVOLUTIONS = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE_CONVOLUTIONS = (layers.SeparableConv1D, layers.SeparableConv2D)
 # Convolutions that upsample. They compute once for each position of the input, all others for each of the output.
 TRANSPOSED_CONVOLUTIONS = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-# Recurrent layers with gates, of two kernels each. LiteRT has dense and sparse products for them.
-GATED = (layers.LSTM, layers.GRU)
+# Cells of recurrent layers with gates, of two kernels each. LiteRT has dense and sparse products for them.
+GATED = (layers.LSTMCell, layers.GRUCell)
 # Layers whose zeros TensorFlow's converter was seen to leave out of a `.tflite` file.
 SPARSE_IN_TFLITE = (
     *DENSE,
@@ -27,7 +27,6 @@ SPARSE_IN_TFLITE = (
     *SEPARABLE_CONVOLUTIONS,
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
-    layers.MultiHeadAttention,
 )
 # Layers that use their kernels once for each time step.
 RECURRENT = (layers.RNN, layers.Bidirectional)

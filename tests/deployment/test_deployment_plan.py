@@ -63,7 +63,11 @@ def test_plan_without_a_sparse_kernel_is_smaller_only():
     x = layers.Dense(8, name="sequence")(x)
     x = layers.LSTM(8, name="lstm")(x)
     found = rows(keras.Model(inputs, x))
-    assert {name: row.faster_from for name, row in found.items()} == {"conv": None, "sequence": None, "lstm": 0.85}
+    assert {name: row.faster_from for name, row in found.items()} == {
+        "conv": None,
+        "sequence": None,
+        "lstm/lstm_cell": 0.85,
+    }
     assert found["sequence"].pattern == SINGLE
     assert "one input has 36" in found["sequence"].reason
     assert all(0.3 <= row.smaller_from <= 0.35 for row in found.values())
@@ -75,7 +79,84 @@ def test_plan_ignores_initial_states(kind):
     states = [state, state] if kind is layers.LSTM else [state]
     given = rows(keras.Model([inputs, state], kind(8, name="rnn")(inputs, initial_state=states)))
     assert given == rows(keras.Model(inputs, kind(8, name="rnn")(inputs)))
-    assert given["rnn"].pattern == BLOCKS
+    assert [row.pattern for row in given.values()] == [BLOCKS]
+
+
+class Composite(layers.Layer):
+    """A layer that holds another one, and says nothing else about itself."""
+
+    def __init__(self, inside, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = inside
+
+    def build(self, input_shape):
+        self.inside.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return self.inside.compute_output_shape(input_shape)
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def dense(name="fc"):
+    return layers.Dense(8, name=name)
+
+
+COMPOSITES = {
+    "own": (lambda: Composite(dense(), name="own"), (8,), {"own/fc": True}),
+    "own, many rows": (lambda: Composite(dense(), name="own"), (6, 8), {"own/fc": "has 6"}),
+    "own, any rows": (lambda: Composite(dense(), name="own"), (None, 8), {"own/fc": "has any number"}),
+    "own, one row": (lambda: Composite(dense(), name="own"), (1, 8), {"own/fc": True}),
+    "nested": (lambda: Composite(Composite(dense(), name="in"), name="own"), (8,), {"own/in/fc": True}),
+    "time": (lambda: layers.TimeDistributed(dense(), name="time"), (6, 8), {"time/fc": "has 6"}),
+    "own in time": (
+        lambda: layers.TimeDistributed(Composite(dense(), name="own"), name="time"),
+        (6, 5, 8),
+        {"time/own/fc": "has 30"},
+    ),
+    "LSTM in time": (
+        lambda: layers.TimeDistributed(layers.LSTM(8, name="lstm"), name="time"),
+        (6, 5, 8),
+        {"time/lstm/lstm_cell": "has 6"},
+    ),
+    "norm": (lambda: layers.SpectralNormalization(dense(), name="norm"), (8,), {"norm/fc": True}),
+    "bidirectional": (
+        lambda: layers.Bidirectional(layers.GRU(8, name="gru"), name="bi"),
+        (5, 8),
+        {"bi/forward_gru/gru_cell": True, "bi/backward_gru/gru_cell": True},
+    ),
+    "cells": (
+        lambda: layers.RNN([layers.LSTMCell(8, name="a"), layers.GRUCell(8, name="b")], name="rnn"),
+        (5, 8),
+        {"rnn/stacked_rnn_cells/a": True, "rnn/stacked_rnn_cells/b": True},
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "shape", "expected"), COMPOSITES.values(), ids=COMPOSITES)
+def test_plan_looks_into_layers_that_hold_others(make, shape, expected):
+    model = keras.Sequential([keras.Input(shape), make()])
+    plan = kp.deployment_plan(model)
+    found = {row.name: row for row in plan.rows}
+    assert list(found) == list(expected)
+    for name, reason in expected.items():
+        assert (found[name].faster_from == 0.85) is (reason is True)
+        assert reason is True or found[name].reason.endswith(reason)
+        assert found[name].smaller_from
+    kp.prune(model, plan.criteria(0.5))
+    patterns = [weight.criterion.pattern for weight in kp.layers.pruned_weights(model)]
+    assert set(patterns) == {row.pattern for row in plan.rows}
+
+
+def test_plan_looks_into_a_transformer_encoder():
+    keras_hub = pytest.importorskip("keras_hub")
+    inputs = keras.Input((6, 8))
+    encoder = keras_hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2, name="encoder")
+    found = rows(keras.Model(inputs, encoder(inputs)))
+    assert sum(row.weights for row in found.values()) == 4 * 8 * 8 + 2 * 8 * 12
+    assert all(row.smaller_from and row.faster_from is None for row in found.values())
+    assert "one input has 6" in found["encoder/feedforward_output_dense"].reason
 
 
 def test_plan_promises_nothing_for_unmeasured_layers():
@@ -133,6 +214,39 @@ def test_xnnpack_names_the_blocking_layer(changes, stopped, reason):
     assert list(plan.blockers) == [stopped]
     assert reason in plan.blockers[stopped]
     assert not any(row.faster_from for row in plan.rows)
+
+
+MEANS = {
+    "as it is": (False, lambda x: x, True),
+    "Dense": (False, layers.Dense(4), True),
+    "kept": (True, lambda x: x, False),
+    "kept, Conv2D": (True, layers.Conv2D(4, 1), False),
+    "kept, Dense": (True, lambda x: layers.Flatten()(layers.Dense(4)(x)), False),
+    "kept, Flatten": (True, lambda x: layers.Dense(4)(layers.Flatten()(x)), True),
+}
+
+
+def ending_in(keepdims, behind):
+    flat = mobile(mean=lambda: layers.GlobalAveragePooling2D(keepdims=keepdims))
+    return keras.Model(flat.inputs, behind(flat.get_layer("mean").output))
+
+
+@pytest.mark.parametrize(("keepdims", "behind", "runs"), MEANS.values(), ids=MEANS)
+def test_xnnpack_is_misread_behind_a_mean_that_keeps_dimensions(keepdims, behind, runs):
+    plan = kp.deployment_plan(ending_in(keepdims, behind), "xnnpack")
+    assert (plan.blockers == {}) is runs
+    assert runs or "leave it False, or put a Flatten right behind" in plan.blockers["mean"]
+
+
+@needs_litert
+def test_export_keeps_convolutions_dense_that_litert_misreads(tmp_path):
+    def because(name):
+        model = ending_in(*MEANS[name][:2])
+        kp.cut(kp.prune(model, {"pointwise.*": 0.9}))
+        return kp.export_tflite(model, tmp_path / "model.tflite", batch_size=1).dense_because
+
+    assert "misreads a sparse subgraph" in because("kept, Conv2D")
+    assert because("Dense") == ""
 
 
 def test_xnnpack_follows_a_nested_model_with_its_mean():

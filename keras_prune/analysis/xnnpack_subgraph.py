@@ -1,8 +1,8 @@
 """Part of a convolutional network that XNNPACK can run sparsely.
 
-The rules are those of XNNPACK: "Sparse inference" in the README of TensorFlow Lite's XNNPACK delegate, and the checks
-in its `subgraph.c`. A 3x3 convolution of stride 2 with 3 input channels starts the subgraph, and a mean over space ends
-it. Between them are pointwise and depthwise convolutions, additions and multiplications of feature maps, and some
+The rules are those of XNNPACK: "Sparse inference" in the README of LiteRT's XNNPACK delegate, and the checks in its
+`subgraph.c`. A 3x3 convolution of stride 2 with 3 input channels starts the subgraph, and a mean over space ends it.
+Between them are pointwise and depthwise convolutions, additions and multiplications of feature maps, and some
 activations. Convolutions of stride 2 take their padding from a `ZeroPadding2D` before them.
 """
 
@@ -19,6 +19,12 @@ _NESTED = "nested models are followed each on its own, not from one into another
 _ENDS = (
     "the model ends here, without a GlobalAveragePooling2D before its end; what stands behind a nested model is not "
     "followed"
+)
+# Seen on an emulated ARM processor: a convolution or Dense layer behind such a mean fails to load, and as an output of
+# the model it has wrong values. TFLite 2.14 ran both.
+_MISREAD_MEAN = (
+    "LiteRT 2.3 misreads a sparse subgraph that ends in a mean with keepdims=True, so leave it False, or put a Flatten "
+    "right behind the mean"
 )
 
 
@@ -44,6 +50,12 @@ def sparse_subgraph(model) -> tuple[list, list[tuple]]:
     return ([] if blockers else pointwise), blockers
 
 
+def is_misread(model) -> bool:
+    """Whether nothing but LiteRT itself stops a sparse subgraph, which it enters and then misreads."""
+    _, blockers = sparse_subgraph(model)
+    return bool(blockers) and all(reason == _MISREAD_MEAN for _, reason in blockers)
+
+
 def _reached(starts, graph) -> dict[int, tuple]:
     """Returns, by `id`, each operation of a subgraph and next to it, with the reason if it blocks the subgraph."""
     reached = {id(layer): (layer, _why_no_start(layer, graph)) for layer in starts}
@@ -65,6 +77,9 @@ def _reached(starts, graph) -> dict[int, tuple]:
     backward = [layer for layer in forward if layer not in starts]
     for layer in backward:
         backward += enter(graph.producers.get(id(layer), []))
+    for layer in forward:
+        if _is_mean(layer, graph) and _is_misread(layer, graph, reached):
+            reached[id(layer)] = layer, _MISREAD_MEAN
     return reached
 
 
@@ -132,6 +147,13 @@ def _is_pointwise(layer) -> bool:
 def _is_mean(operation, graph) -> bool:
     mean = type(operation).__name__ == "Mean" and len(graph.shapes[id(operation)]) == 2
     return mean or isinstance(operation, keras.layers.GlobalAveragePooling2D)
+
+
+def _is_misread(mean, graph, reached) -> bool:
+    consumers = graph.consumers.get(id(mean), [])
+    inside = any(id(one) in reached for one in consumers)  # As in squeeze-and-excitation.
+    flat = consumers and all(isinstance(one, (keras.layers.Flatten, keras.layers.Reshape)) for one in consumers)
+    return len(graph.shapes[id(mean)]) == 4 and not inside and not flat
 
 
 def _is_activation(name) -> bool:
