@@ -143,8 +143,8 @@ def set_keras_mask(tensor, mask) -> None:
 
 
 def unpickle(model_class, buffer):
-    """Returns the function that unpickles a model, and its arguments. It has no public name (Keras 3.15)."""
-    return model_class._unpickle_model, (buffer,)
+    """Returns the model in a buffer of `save_to_buffer`, which no public function reads (Keras 3.15)."""
+    return model_class._unpickle_model(buffer)
 
 
 def save_to_buffer(model, buffer) -> None:

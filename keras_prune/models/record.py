@@ -104,7 +104,8 @@ class PrunedModel(_Base):
     def __reduce__(self):
         buffer = io.BytesIO()
         _keras.save_to_buffer(self, buffer)
-        return _keras.unpickle(self.plain_class, buffer)
+        # A function of this package: a process that reads it imports the package, and so its classes.
+        return _keras.unpickle, (self.plain_class, buffer)
 
 
 def _save_to_preset(self, *args, **kwargs):
