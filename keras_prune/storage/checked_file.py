@@ -156,7 +156,7 @@ def open_checked(filepath) -> Iterator[tuple[dict[str, Any], int, BinaryIO]]:
         expected = least + header_bytes + payload_bytes
         if size != expected:
             raise refusal(f"it has {size} bytes instead of {expected}, so it was truncated or extended")
-        if not _matches_checksum(file, size - _CHECKSUM_BYTES):
+        if _checksum(file, size - _CHECKSUM_BYTES) != file.read():
             raise refusal("its content does not match its checksum, so it was altered or damaged")
         file.seek(_PREFIX.size)
         try:
@@ -175,9 +175,26 @@ def _header_limit(packed_bytes):
     return min(_HEADER_LIMIT, max(_SMALL_HEADER, _HEADER_EXPANSION * packed_bytes))
 
 
-def _matches_checksum(file, end):
+def add_checksum(filepath) -> None:
+    """Appends its SHA-256 to a file. Readers of HDF5 and zip files, which have no such check, ignore what follows."""
+    with open(filepath, "rb+") as file:
+        checksum = _checksum(file, os.fstat(file.fileno()).st_size)
+        file.seek(0, os.SEEK_END)
+        file.write(checksum)
+
+
+def verify_checksum(filepath) -> None:
+    """Raises a `ValueError` if a file was altered after `add_checksum`."""
+    with open(filepath, "rb") as file:
+        end = max(0, os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES)
+        if _checksum(file, end) != file.read():
+            raise ValueError("its content does not match its checksum, so it was altered or damaged")
+
+
+def _checksum(file, end):
+    """Returns the checksum of the bytes before `end`, where the file is then."""
     file.seek(0)
     checksum = hashlib.sha256()
     for start in range(0, end, _PIECE):
         checksum.update(file.read(min(_PIECE, end - start)))
-    return checksum.digest() == file.read(_CHECKSUM_BYTES)
+    return checksum.digest()

@@ -7,6 +7,7 @@ import re
 import keras
 
 from keras_prune import _keras
+from keras_prune.storage.checked_file import add_checksum, atomic_write, verify_checksum
 from keras_prune.training.seeds import reseed
 
 
@@ -28,7 +29,7 @@ class PruningBackup(keras.callbacks.Callback):
         seed: Integer. Before each epoch all seeds are set to `seed` + epoch. Defaults to `0`.
 
     Raises:
-        ValueError: At the start of `fit`, if there is a backup and the model is not built.
+        ValueError: At the start of `fit`, if the model is not built, or the backup is damaged or of another model.
 
     Example:
 
@@ -54,19 +55,27 @@ class PruningBackup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
-        backups = self._backups()
-        if not backups:
-            return
         model = self.model
-        if not model.built:
+        if not model.built:  # Without a backup too, so that a run that could not be resumed ends before it begins.
             raise ValueError(
                 "A backup can only be restored into a model that is built. Call the model on a batch of data before "
                 f"`fit`. Received: unbuilt model {model.name!r}, backup_dir={str(self.backup_dir)!r}"
             )
+        backups = self._backups()
+        if not backups:
+            return
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         epoch = max(backups)
-        model.load_weights(backups[epoch])
+        try:
+            verify_checksum(backups[epoch])
+            model.load_weights(backups[epoch])
+        except Exception as error:  # Keras and h5py raise anything.
+            raise ValueError(
+                "The backup cannot be restored, because it is damaged or of another model. Delete it to train from the "
+                f"start. Received: backup_dir={str(self.backup_dir)!r}, whose {backups[epoch].name} failed with: "
+                f"{error!s:.1000}"
+            ) from error
         _keras.set_initial_epoch(model, epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -74,12 +83,13 @@ class PruningBackup(keras.callbacks.Callback):
         reseed(self.model, self.seed + epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        partial = self.backup_dir / "partial.weights.h5"
-        self.model.save_weights(partial, overwrite=True)
-        older = self._backups().values()
-        os.replace(partial, self.backup_dir / f"after_epoch_{epoch + 1}.weights.h5")
-        for file in older:
-            file.unlink()
+        backup = self.backup_dir / f"after_epoch_{epoch + 1}.weights.h5"
+        with atomic_write(backup) as unfinished:
+            self.model.save_weights(unfinished)
+            add_checksum(unfinished)
+        for file in self._backups().values():
+            if file != backup:
+                file.unlink()
 
     def on_train_end(self, logs=None):
         _keras.set_initial_epoch(self.model, None)  # A finished run has begun no epoch.

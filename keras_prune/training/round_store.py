@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import random
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from keras import ops
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruning_of
+from keras_prune.storage.checked_file import add_checksum, atomic_write, verify_checksum
 
 
 class Round(NamedTuple):
@@ -49,6 +50,8 @@ class RoundSettings:
         rounds: List of the rounds, as strings.
         max_drop, monitor, mode, learning_rate_fraction: Arguments of `iterative_prune`.
         epochs, batch_size: Arguments of `fit`.
+        data: Dict with the fingerprint of each other argument of `fit`, such as `x`, `y` and `validation_data`: dtype,
+            shape and checksum of arrays, class, length and `element_spec` of datasets.
     """
 
     start: int
@@ -60,6 +63,7 @@ class RoundSettings:
     learning_rate_fraction: float
     epochs: int
     batch_size: int | None
+    data: dict[str, str]
 
 
 class RoundStore:
@@ -81,7 +85,7 @@ class RoundStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not self._table.exists():
             return []
-        saved = json.loads(self._table.read_text())
+        saved = self._read_table()
         if saved["settings"] != self.settings:
             raise ValueError(
                 "The directory holds a run with another start or other settings. Choose an empty directory, or start "
@@ -90,10 +94,14 @@ class RoundStore:
             )
         self.seed = saved["seed"]
         rounds = [Round(**fields) for fields in saved["rounds"]]
+        file = self._file(max(i for i, one in enumerate(rounds) if one.within_budget))
         # Each round begins with a fresh optimizer, which has no variables for the state in the file.
         optimizer, model.optimizer = model.optimizer, None
         try:
-            model.load_weights(self._file(max(i for i, one in enumerate(rounds) if one.within_budget)))
+            verify_checksum(file)
+            model.load_weights(file)
+        except Exception as error:  # Keras and h5py raise anything.
+            raise self._damage(file, error) from error
         finally:
             model.optimizer = optimizer
         return rounds
@@ -102,13 +110,27 @@ class RoundStore:
         """Saves the model of the last round, and then the table, which therefore never lists a missing file."""
         if self.directory is None:
             return
-        file = self._file(len(rounds) - 1)
-        model.save(file.with_name(f"partial_{file.name}"))
-        os.replace(file.with_name(f"partial_{file.name}"), file)
-        partial = self._table.with_suffix(".partial")
+        with atomic_write(self._file(len(rounds) - 1)) as unfinished:
+            model.save(pathlib.Path(unfinished))
+            add_checksum(unfinished)
         table = {"settings": self.settings, "seed": self.seed, "rounds": [one.to_dict() for one in rounds]}
-        partial.write_text(json.dumps(table, indent=2))
-        os.replace(partial, self._table)
+        with atomic_write(self._table) as unfinished:
+            pathlib.Path(unfinished).write_text(json.dumps({**table, "checksum": _checksum(table)}, indent=2))
+
+    def _read_table(self):
+        try:
+            table = json.loads(self._table.read_bytes())
+            if table.pop("checksum") != _checksum(table):
+                raise ValueError("its content does not match its checksum")
+        except Exception as error:  # A damaged file can hold anything.
+            raise self._damage(self._table, error) from error
+        return table
+
+    def _damage(self, file, error):
+        return ValueError(
+            "The run cannot be resumed, because its directory is damaged. Delete it, or restore the file. "
+            f"Received: directory={str(self.directory)!r}, whose {file.name} failed with: {error!s:.1000}"
+        )
 
     @property
     def _table(self):
@@ -116,6 +138,10 @@ class RoundStore:
 
     def _file(self, index):
         return self.directory / f"round_{index:02d}.keras"
+
+
+def _checksum(table) -> int:
+    return zlib.crc32(json.dumps(table, sort_keys=True).encode())
 
 
 def state_of(model) -> Callable[[], None]:

@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from helpers import arrays, kept
 
 import keras_prune as kp
 from keras_prune.layers.masks import PrunedWeight
@@ -99,17 +100,77 @@ def test_finished_run_does_not_train_again(tmp_path):
     assert count.epochs == 0
 
 
+class Subclassed(keras.Model):
+    """Makes its layers in the constructor, and has no `build`."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = keras.layers.Dense(6, "relu"), keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+def fit_subclassed(backup, epochs, kill=None):
+    keras.utils.set_random_seed(0)
+    model = Subclassed()
+    model(X[:1])
+    kp.prune(model, kp.TargetSparsity(0.5))
+    model.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow", jit_compile=False)
+    callbacks = [kp.PruningCallback(kp.OneShot(start=1), verbose=0), backup, *([kill] if kill else [])]
+    history = model.fit(X, Y, batch_size=32, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return history.epoch, arrays([weight.value for weight in model.weights]), kept(model)
+
+
+class KillAfterTwo(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KilledError
+
+
+@pytest.mark.parametrize("backup", [kp.PruningBackup, keras.callbacks.BackupAndRestore])
+def test_subclassed_model_resumes_from_its_backup(backup, tmp_path):
+    with pytest.raises(KilledError):
+        fit_subclassed(backup(tmp_path / "killed"), 4, KillAfterTwo())
+    epochs, *resumed = fit_subclassed(backup(tmp_path / "killed"), 4)
+    _, *whole = fit_subclassed(backup(tmp_path / "whole"), 4)
+    assert epochs == [2, 3]
+    for one, other in zip(resumed[0], whole[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert resumed[1] == whole[1] == [24, 9]
+
+
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the other backends build a model before fit begins"
 )
 def test_backup_rejects_unbuilt_models(tmp_path):
-    run(tmp_path)
-    model = keras.Sequential([kp.Prune(keras.layers.Dense(3))])
+    model = Subclassed()
     model.compile("sgd", "mse")
     with pytest.raises(
-        ValueError, match=r"Call the model on a batch.*Received: unbuilt model 'sequential.*backup_dir="
+        ValueError, match=r"Call the model on a batch.*Received: unbuilt model 'subclassed.*backup_dir="
     ):
         model.fit(X, Y, verbose=0, callbacks=[kp.PruningBackup(tmp_path)])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "of another kind", "of another model"])
+def test_backup_that_is_damaged_is_rejected(damage, tmp_path):
+    def small(units):
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(units)])
+        model.compile("sgd", "mse", run_eagerly=keras.backend.backend() == "tensorflow")
+        return model
+
+    small(3).fit(X, Y, epochs=1, verbose=0, callbacks=[kp.PruningBackup(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    if damage != "of another model":
+        damaged = {"truncated": content[:-1], "of another kind": b"content", "altered": bytearray(content)}
+        damaged["altered"][len(content) // 2] ^= 1
+        file.write_bytes(damaged[damage])
+    model, targets = (small(4), Y[:, [0, 1, 2, 2]]) if damage == "of another model" else (small(3), Y)
+    with pytest.raises(
+        ValueError, match=r"damaged or of another model.* Received: backup_dir='.*', whose after_epoch_1\.weights\.h5"
+    ):
+        model.fit(X, targets, epochs=2, verbose=0, callbacks=[kp.PruningBackup(tmp_path)])
 
 
 def test_later_fits_of_a_restored_model_train_all_epochs(tmp_path):
