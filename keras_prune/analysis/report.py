@@ -145,7 +145,8 @@ class Report:
 def report(model, x=None, steps: int | None = None) -> Report:
     """Measures what is left of a model, layer by layer.
 
-    Works before and after `strip`. In a pruned weight the mask counts, in a plain one the nonzero entries.
+    Works before and after `strip`. In a pruned weight the mask counts, in a plain one the nonzero entries. In a layer
+    with LoRA the sum of the weight and its update counts, and in an int8 layer the integers.
 
     Args:
         model: Built Keras model.
@@ -179,7 +180,7 @@ def report(model, x=None, steps: int | None = None) -> Report:
     └───────┴─────────┴──────┴────────┴──────┴──────────┴───────┴─────────┘
     storage: 31,360 bytes dense, 3,769 sparse, 633 of them indices; values and mask entropy: 3,596
     """
-    groups = weights_by_layer(require_connections(model))
+    groups = weights_by_layer(require_connections(model, stored=True))
     names = labels(model, [layer for layer, _ in groups])
     nodes = _nodes(model, [layer for layer, _ in groups])
     graphs = [Graph(submodel) for submodel in models_in(model) if has_graph(submodel)]
@@ -243,22 +244,22 @@ def _ends(model) -> set[int]:
 
 def _skipped(model, groups) -> dict[str, str]:
     """Returns, by path, the reason for each layer that has weights but no masks, and each dropout whose rate stays."""
-    if not pruned_weights(model):
-        return {}  # Nobody asked for pruning.
-    reasons = {}
-    for layer, weights in groups:
-        if not any(weight.pruned for weight in weights):
-            trainable = any(weight.variable.trainable for weight in weights)
-            reasons[id(layer)] = skip_reasons.NO_CRITERION if trainable else skip_reasons.FROZEN
-    sources = dropout_sources(model)
-    tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
-    for layer in layers_in(model):
-        if reason := skip_reasons.unmaskable(layer):
-            reasons[id(layer)] = reason
-        elif isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
-            reasons[id(layer)] = _why_rate_stays(sources.get(id(layer)))
-    skipped = [layer for layer in layers_in(model) if id(layer) in reasons]
-    return {name: reasons[key] for key, name in labels(model, skipped).items()}
+    layers = layers_in(model)
+    reasons = {id(layer): reason for layer in layers if (reason := skip_reasons.unmaskable(layer))}
+    if pruned_weights(model):
+        for layer, weights in groups:
+            if not any(weight.pruned for weight in weights):
+                trainable = any(weight.variable.trainable for weight in weights)
+                reasons.setdefault(id(layer), skip_reasons.NO_CRITERION if trainable else skip_reasons.FROZEN)
+        sources = dropout_sources(model)
+        tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
+        for layer in layers:
+            if isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
+                reasons[id(layer)] = _why_rate_stays(sources.get(id(layer)))
+    else:  # Nobody asked for pruning.
+        for layer, _ in groups:
+            reasons.pop(id(layer), None)
+    return {name: reasons[key] for key, name in labels(model, [one for one in layers if id(one) in reasons]).items()}
 
 
 def _why_rate_stays(source: Source | None) -> str:

@@ -7,7 +7,7 @@ import keras
 
 from keras_prune import _keras
 from keras_prune.layers.dropout import DropoutRate
-from keras_prune.layers.hook import hook, hook_dropout, hook_tree, override, refuse_quantization, restore, unhook
+from keras_prune.layers.hook import hook, hook_dropout, hook_tree, override, refuse_other_weights, restore, unhook
 from keras_prune.layers.masked_scope import behind_masks
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.prunable import owned_connections
@@ -46,7 +46,7 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=(), chec
     unbuilt = [layer for layer in layers_in(root) if not layer.built]
     present = {id(weight.variable): weight for weight in pruned_weights(root)}
     chosen, renewed = [], []
-    for layer, variables in owned_connections(root):
+    for layer, variables in owned_connections(root, around):
         outer = [*layers_around(layer, parents), *around]
         for variable in variables:
             is_named, criterion = select(layer, variable, outer)
@@ -90,7 +90,8 @@ def _require_free(layer) -> None:
 def _masks(layer) -> Masks:
     if pruning_of(layer) is None:
         _keras.add_layer(layer, "pruning", Masks(layer))
-        refuse_quantization(layer)
+        refuse_other_weights(layer)
+        refuse_other_weights(layer.pruning, owner=layer)  # `Model.quantize` asks the innermost layers alone.
     return layer.pruning
 
 

@@ -123,7 +123,7 @@ def _reads_rows(layer, weight, args, kwargs) -> bool:
 def _mask_rows(outputs, weight, inputs, reverse=False):
     rows = ops.take(weight.mask.value, ops.cast(inputs, "int32"), axis=0)
     masked = ops.where(rows, outputs, ops.zeros_like(outputs))
-    _keras.set_keras_mask(masked, _keras.get_keras_mask(outputs))
+    _keras.copy_keras_mask(outputs, masked)
     return masked
 
 
@@ -156,7 +156,7 @@ def hook_tree(root, weights: dict) -> dict:
 
 def unhook(layer) -> None:
     """Removes all hooks of a layer."""
-    for name in ("call", "rematerialized_call", "build", "quantize"):
+    for name in ("call", "rematerialized_call", "build", "quantize", "enable_lora"):
         restore(layer, name)
 
 
@@ -170,13 +170,19 @@ def hook_dropout(layer, rate) -> None:
     override(layer, "call", dropping_call)
 
 
-def refuse_quantization(layer) -> None:
-    """Lets `quantize` raise an error. Keras would skip a pruned layer silently."""
+def refuse_other_weights(layer, owner=None) -> None:
+    """Lets `quantize` and `enable_lora` raise an error. Keras would skip a pruned layer, or give it a dense update."""
 
-    def quantize(*args, **kwargs):
-        raise ValueError(
-            "Quantizing replaces the weights that the masks belong to. Call keras_prune.strip(model) first; the zeros "
-            f"stay. Received: {type(layer).__name__} {layer.name!r}"
-        )
+    def refuse(name):
+        def refused(*args, **kwargs):
+            named = layer if owner is None else owner
+            raise ValueError(
+                f"`{name}` replaces or fills pruned weights. Call keras_prune.strip(model) first; their zeros stay. "
+                f"Received: {type(named).__name__} {named.name!r}"
+            )
 
-    override(layer, "quantize", quantize)
+        override(layer, name, refused)
+
+    for name in ("quantize", "enable_lora"):
+        if hasattr(layer, name):
+            refuse(name)

@@ -5,6 +5,7 @@ import functools
 import keras
 
 from keras_prune.layers.attachment import apply_masks, attach
+from keras_prune.layers.skip_reasons import unmaskable
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruned_weights
 from keras_prune.rules.criteria import StdThreshold
@@ -88,7 +89,7 @@ class Prune(keras.layers.Wrapper):
         if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros, frozen=True).weights:
             raise ValueError(
                 "Prune needs a layer with connections: a trainable weight of two or more dimensions that is not a "
-                "bias. Leave this layer unwrapped. "
+                f"bias. Leave this layer unwrapped{f', since {reason}' if (reason := unmaskable(self.layer)) else ''}. "
                 f"Received: layer={self.layer!r} with weights {[weight.name for weight in self.layer.weights]}"
             )
 

@@ -3,6 +3,7 @@
 from keras_prune import _keras
 
 # Layers with weights.
+ADAPTED = "LoRA adds an update without zeros to its frozen weights"
 FROZEN = "its weights are not trainable"
 NO_CRITERION = "it has no criterion"
 QUANTIZED = "its weights are quantized"
@@ -18,4 +19,6 @@ SOURCE_NOT_PRUNED = "the layer before it is not pruned"
 
 def unmaskable(layer) -> str | None:
     """Returns why no weight of a layer can have a mask, or `None` if it can."""
+    if getattr(layer, "lora_enabled", False):
+        return ADAPTED
     return QUANTIZED if _keras.is_quantized(layer) else None

@@ -36,10 +36,10 @@ def require_built(model) -> None:
             )
 
 
-def require_connections(model) -> list[PrunableWeight]:
-    """Returns the prunable weights of a model, and raises a `ValueError` if there is none."""
+def require_connections(model, stored: bool = False) -> list[PrunableWeight]:
+    """Returns the weights of a model as `prunable_weights` does, and raises a `ValueError` if there is none."""
     require_model(model)
-    weights = prunable_weights(model)
+    weights = prunable_weights(model, stored)
     if not weights:
         raise ValueError(
             "The model has no connections, since no layer has a trainable weight of two or more dimensions. If the "

@@ -12,13 +12,11 @@ from keras_prune.layers.kinds import (
     SEPARABLE_CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
 )
-from keras_prune.rules.chunks import count
 
 
 def connections(weights) -> tuple[int, int]:
     """Returns how many connections of prunable weights survive, and how many there are: `(kept, total)`."""
-    kept = sum(weight.pruned.kept if weight.pruned else count(weight.variable.value) for weight in weights)
-    return kept, sum(math.prod(weight.variable.shape) for weight in weights)
+    return sum(weight.kept for weight in weights), sum(math.prod(weight.variable.shape) for weight in weights)
 
 
 def flop(layer, weights: int) -> int | None:

@@ -80,7 +80,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         if not found:
             raise ValueError(
                 "The model has nothing to prune: no trainable layer with a weight of two or more dimensions has a "
-                f"criterion. Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
+                f"criterion. {_skipped(model)}"
+                f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
             )
 
     with _keras.strategy_scope(model):
@@ -156,12 +157,15 @@ def _report_zeros(attached: Attached) -> None:
         print(f"prune: the zeros of {path} do not count as pruned, since {reason}.", flush=True)
 
 
+def _skipped(model) -> str:
+    """Returns a sentence about each layer whose weights cannot have masks."""
+    reasons = {layer.path or layer.name: unmaskable(layer) for layer in layers_in(model)}
+    return "".join(f"{path}: {reason}. " for path, reason in reasons.items() if reason)
+
+
 def _warn_of_skipped(model) -> None:
-    skipped = {layer.path or layer.name: unmaskable(layer) for layer in layers_in(model)}
-    skipped = {path: reason for path, reason in skipped.items() if reason}
-    if skipped:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
-        warnings.warn(f"`prune` left out {len(skipped)} layers with weights. {reasons}", stacklevel=3)
+    if skipped := _skipped(model):
+        warnings.warn(f"`prune` left out layers with weights. {skipped}".rstrip(), stacklevel=3)
 
 
 def _warn_of_wrappers(model, criterion) -> None:

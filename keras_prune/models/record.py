@@ -17,8 +17,7 @@ import keras
 from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks, attach, put_back, take_off
 from keras_prune.layers.dropout import DropoutRate
-from keras_prune.layers.hook import refuse_quantization
-from keras_prune.layers.prunable import connection_variables
+from keras_prune.layers.hook import refuse_other_weights
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 
@@ -47,6 +46,7 @@ class PrunedModel(_Base):
     def from_config(cls, config, custom_objects=None):
         """Makes the plain model and prunes the weights of the record."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        _keras.mark_frozen(models_in(model))
         _attach_recorded(model, config["pruned"], custom_objects)
         return as_pruned(model)
 
@@ -137,7 +137,7 @@ def as_pruned(model):
     if not isinstance(model, PrunedModel):
         model.__class__ = _pruned_class(type(model))
         if pruning_of(model) is None:
-            refuse_quantization(model)
+            refuse_other_weights(model)
     return model
 
 
@@ -191,7 +191,7 @@ def _record(model) -> dict:
             {
                 "layer": position,
                 "class": type(layer).__name__,
-                "weight": [id(v) for v in connection_variables(layer)].index(id(weight.variable)),
+                "weight": [id(v) for v in _keras.variables_made_trainable(layer)].index(id(weight.variable)),
                 "criterion": index[id(weight.criterion)],
             }
             for position, layer in enumerate(layers)
@@ -216,7 +216,7 @@ def _attach_recorded(model, record, custom_objects) -> None:
         criteria[id(layer), entry["weight"]] = rules[entry["criterion"]]
 
     def select(layer, variable, around):
-        index = [id(v) for v in connection_variables(layer)].index(id(variable))
+        index = [id(v) for v in _keras.variables_made_trainable(layer)].index(id(variable))
         return True, criteria.get((id(layer), index))
 
     attach(model, select, keep_zeros=False, frozen=True)

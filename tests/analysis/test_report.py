@@ -342,3 +342,31 @@ def test_rows_are_named_by_their_path_in_the_model():
     cut_out = keras.Sequential([keras.Input((4,)), *base.layers, layers.Dense(2, name="head")])
     assert [row.name for row in kp.report(nested).rows] == ["base/fc", "head"]
     assert [row.name for row in kp.report(cut_out).rows] == ["fc", "head"]
+
+
+def stripped_model():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="fc"), layers.Dense(4, name="head")])
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.75)))
+    return kp.strip(model)
+
+
+def test_report_counts_the_update_of_lora():
+    model = stripped_model()
+    model.layers[0].enable_lora(2)
+    assert [row.density for row in kp.report(model).rows] == [0.25, 0.25]  # The update is zero at first.
+    model.layers[0].lora_kernel_b.assign(np.ones((2, 8)))
+    assert [row.density for row in kp.report(model).rows] == [1, 0.25]
+    with pytest.warns(UserWarning, match=r"left out layers with weights. .*/fc: LoRA adds an update"):
+        kp.prune(model)
+    report = kp.report(model)
+    assert [row.density for row in report.rows] == [1, 0.25]
+    assert report.skipped == {"fc": skip_reasons.ADAPTED}
+
+
+@pytest.mark.parametrize(("mode", "density"), [("int8", 0.25), ("float8", 0.25), ("int4", None)])
+def test_report_counts_quantized_weights_if_they_are_readable(mode, density):
+    model = stripped_model()
+    model.layers[0].quantize(mode)
+    report = kp.report(model)
+    assert {row.name: row.density for row in report.rows}.get("fc") == (density and pytest.approx(density, abs=0.02))
+    assert report.skipped == ({} if density else {"fc": skip_reasons.QUANTIZED})

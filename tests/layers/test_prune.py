@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import TORCH, arrays, assert_same, assert_zeros, criteria, density, kept, refill
+from helpers import TENSORFLOW, TORCH, array, arrays, assert_same, assert_zeros, criteria, density, kept, refill
 from keras import layers, ops
 
 import keras_prune as kp
@@ -315,3 +315,70 @@ def test_strip_rebuilds_graphs_around_wrapped_layers():
     assert (plain.layers[0], plain.layers[1], plain.optimizer) == (inner, head, model.optimizer)
     assert not kp.layers.pruned_weights(plain)
     assert_same(plain(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")  # By Keras.
+@pytest.mark.parametrize("name", ["quantize", "enable_lora"])
+def test_pruned_layers_refuse_other_weights(name):
+    pruned = kp.prune(keras.Sequential([keras.Input((8,)), layers.Dense(4, name="fc")], name="net"))
+    wrapped = keras.Sequential([keras.Input((8,)), kp.Prune(layers.Dense(4, name="fc"))])
+    for layer in (pruned.layers[0], wrapped.layers[0].layer):
+        with pytest.raises(ValueError, match=rf"`{name}` replaces or fills pruned weights.*Received: Dense 'fc'"):
+            getattr(layer, name)(2)
+    if name == "quantize":
+        with pytest.raises(ValueError, match="Received: Sequential 'net'"):
+            pruned.quantize("int8")
+        with pytest.raises(ValueError, match="Received: Dense 'fc'"):
+            wrapped.quantize("int8")
+    kp.strip(pruned).layers[0].enable_lora(2)
+
+
+@pytest.mark.parametrize("layer", [layers.Dense(4, dtype="float8_from_float32"), layers.Dense(4, lora_rank=2)])
+def test_wrapper_rejects_layers_that_cannot_have_masks(layer):
+    with pytest.raises(ValueError, match=r"Leave this layer unwrapped, since (its weights are quantized|LoRA adds)"):
+        kp.Prune(layer).build((None, 8))
+
+
+STATEFUL = np.random.default_rng(3).normal(size=(4, 5, 3)).astype("float32")
+
+
+class ResetsStates(keras.callbacks.Callback):
+    """As users write it for stateful layers."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for layer in self.model.layers:
+            if getattr(layer, "stateful", False):
+                layer.reset_state()
+
+
+@pytest.mark.parametrize("prune", [kp.prune, None])
+def test_stateful_layers_are_reset_as_plain_ones(prune):
+    def model(wrap):
+        keras.utils.set_random_seed(0)
+        rnn = wrap(layers.SimpleRNN(4, stateful=True, name="rnn"))  # PyTorch cannot train a stateful LSTM.
+        return keras.Sequential([keras.Input(batch_shape=STATEFUL.shape), rnn, layers.Dense(2)])
+
+    def train(model):
+        model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=TENSORFLOW)
+        targets, callbacks = np.zeros((4, 2)), [ResetsStates()]
+        return model.fit(STATEFUL, targets, epochs=2, batch_size=4, verbose=0, callbacks=callbacks).history["loss"]
+
+    plain, pruned = model(lambda layer: layer), prune(model(lambda layer: layer)) if prune else model(kp.Prune)
+    assert train(pruned) == pytest.approx(train(plain))
+    first = array(pruned(STATEFUL))
+    assert np.abs(array(pruned(STATEFUL)) - first).max() > 0
+    pruned.layers[0].reset_states()
+    plain.layers[0].reset_states()
+    np.testing.assert_allclose(array(pruned(STATEFUL)), array(plain(STATEFUL)), rtol=1e-5)
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        pruned.layers[0](keras.Input((3,)))
+
+
+def test_wrapper_has_the_input_spec_and_mask_of_its_layer():
+    dense = kp.Prune(layers.Dense(4))
+    dense(keras.Input((8,)))
+    with pytest.raises(ValueError, match=r"expected axis -1 of input shape to have value 8"):
+        dense(keras.Input((9,)))
+    embedding = kp.Prune(layers.Embedding(10, 4, mask_zero=True))
+    embedding.build((None, 3))
+    np.testing.assert_array_equal(array(embedding.compute_mask(np.array([[1, 0, 2]]))), [[True, False, True]])
