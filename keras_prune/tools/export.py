@@ -35,7 +35,7 @@ _FILE_NAMES = {"stablehlo": "model.stablehlo"}
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the tool."""
     own: dict[str, Any] = {"flag_values": values}
-    quantizations = ["float16", "dynamic_int8", "full_int8"]
+    quantizations = ["float16", "dynamic_int8", "full_int8", "int8_only"]
     flags.DEFINE_enum("quantization", None, quantizations, "How a .tflite file stores weights, else float32.", **own)
     flags.DEFINE_bool("sparse", None, "Whether zeros are left out of a .tflite file. Default: if it helps.", **own)
     text = "For XLA: saved_model, stablehlo, ahead_of_time. Default: saved_model."

@@ -43,8 +43,8 @@ def test_export_writes_tflite_files(pruned, run):
     assert values["bytes"] == (pruned / "model.tflite").stat().st_size
     assert values["relative_difference"] < 1e-5
     assert [row["name"] for row in values["rows"]] == ["fc1", "fc2"]
-    np.save("inputs.npy", np.random.default_rng(0).random((20, 16)).astype("float32"))
-    text = run(export, "pruned.keras", "int8.tflite", "--quantization=full_int8", "--data=inputs.npy")
+    np.save("inputs.npy", np.random.default_rng(0).random((32, 16)).astype("float32"))
+    text = run(export, "pruned.keras", "int8.tflite", "--quantization=int8_only", "--data=inputs.npy")
     assert text.lstrip().startswith("int8.tflite")
 
 
