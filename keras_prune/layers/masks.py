@@ -127,7 +127,7 @@ class LayerCut(NamedTuple):
         weight: The `PrunedWeight`.
         cut: How many connections were pruned.
         kept: How many are left.
-        rescued: Whether the criterion would have left none, so that the largest was kept. A budget always leaves one.
+        rescued: Whether the criterion would have left none, so that the largest was kept, or a budget left one.
     """
 
     weight: PrunedWeight

@@ -1,6 +1,6 @@
 """Prune a model now, with its optimizer slots and dropout rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -102,7 +102,12 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
     for optimizer in optimizers:
         reset_slots(optimizer, [])  # Without connections: an optimizer that fails does so before anything changes.
     rules = _budgeted(weights, strength)
-    cuts = [weight.cut(*rules.get(id(weight), (weight.criterion, strength))) for weight in weights if not weight.frozen]
+    cuts = []
+    for weight in weights:
+        if not weight.frozen:
+            criterion, at, least = rules.get(id(weight), (weight.criterion, strength, 0))
+            one = weight.cut(criterion, at)
+            cuts.append(one._replace(rescued=one.rescued or (0 < one.kept <= least and one.cut > 0)))
     for optimizer in optimizers:
         reset_slots(optimizer, [(one.weight.variable, one.weight.mask) for one in cuts])
     follow_connections(dropouts)
@@ -110,18 +115,30 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
 
 
 def _budgeted(weights, strength: float) -> dict[int, tuple]:
-    """Returns, by the `id` of each weight that shares a budget, the criterion and strength that the budget gives it."""
+    """Returns, by the `id` of each weight that shares a budget, its criterion, strength and least connections."""
+    rules = {}
+    for budget, group, candidates in _budgets(weights):
+        criteria = budget.criteria(candidates, strength)
+        for weight, criterion, candidate in zip(group, criteria, candidates, strict=True):
+            rules[id(weight)] = (criterion, 1.0, budget.least(candidate))
+    return rules
+
+
+def _budgets(weights) -> Iterator[tuple[Any, list[PrunedWeight], list[Candidate]]]:
+    """Yields each budget with the weights that share it."""
     sharing: dict[int, list[PrunedWeight]] = {}
     for weight in weights:
         if isinstance(weight.criterion, Budget):
             sharing.setdefault(id(weight.criterion), []).append(weight)
-    rules = {}
     for group in sharing.values():
-        budget: Any = group[0].criterion
         candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in group]
-        for weight, criterion in zip(group, budget.criteria(candidates, strength), strict=True):
-            rules[id(weight)] = (criterion, 1.0)
-    return rules
+        yield group[0].criterion, group, candidates
+
+
+def require_reachable(weights: Sequence[PrunedWeight]) -> None:
+    """Raises a `ValueError` if weights cannot be compressed as much as a budget that they share asks for."""
+    for budget, _, candidates in _budgets(weights):
+        budget.require_reachable(candidates)
 
 
 def asked_sparsity(weights: Sequence[PrunedWeight]) -> float | None:

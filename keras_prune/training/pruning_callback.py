@@ -14,7 +14,7 @@ from keras_prune.models.graph import pruned_dropouts
 from keras_prune.models.prune_model import forget_compiled_functions
 from keras_prune.rules.schedules import OneShot, Schedule, default_schedule
 from keras_prune.training.clock import Clock
-from keras_prune.training.cut import asked_sparsity, cut_weights, weights_to_cut
+from keras_prune.training.cut import asked_sparsity, cut_weights, require_reachable, weights_to_cut
 from keras_prune.training.density_watch import DensityWatch
 from keras_prune.training.optimizer_slots import optimizers_of
 
@@ -45,8 +45,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `schedule` is not a `Schedule`, or `adjust_dropout` is neither a boolean nor a dict. At the start
-            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, or if the schedule does
-            not prune in this run.
+            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, if the schedule does not
+            prune in this run, or if a budget cannot be reached.
 
     Example:
 
@@ -146,6 +146,7 @@ class PruningCallback(keras.callbacks.Callback):
         if end is not None:
             kept, total = connections_of(self._watch.weights)
             self._clock.require_cuts(end, has_cuts=kept < total)
+            require_reachable(self._watch.weights)
             self._warn(end, epochs)
 
     def _check_end(self):

@@ -446,7 +446,7 @@ def test_directory_with_another_run_is_rejected(tmp_path):
             for value in (0, NAN, float("inf"))
         ),
         ({"rounds": [2], "callbacks": [kp.PruningCallback()]}, r"cuts the model itself.*Received: callbacks="),
-        ({"rounds": [2], "validation_data": None}, r"pass validation_data. Received: model="),
+        ({"rounds": [2], "validation_data": None}, r"pass x and validation_data. Received: model="),
         (
             {"rounds": [2], "callbacks": [kp.PruningBackup("unused")]},
             r"skip the rounds after the first. Pass `directory`",

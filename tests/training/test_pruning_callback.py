@@ -140,6 +140,21 @@ def test_cut_that_would_empty_a_layer_keeps_a_connection(capsys):
     assert rescued in capsys.readouterr().out
 
 
+def test_budget_that_leaves_one_connection_says_so(capsys):
+    model = pruned_model(kp.budgets.GlobalMagnitude(3))
+    model.get_layer("head").kernel.assign(1e-6 * array(model.get_layer("head").kernel))
+    fit(model, kp.OneShot(), epochs=1, verbose=1)
+    assert kept(model) == [58, 1]
+    assert "kept in each of head/kernel, which the cut" in capsys.readouterr().out
+
+
+def test_budget_out_of_reach_is_refused_before_training():
+    model = pruned_model(kp.budgets.GlobalMagnitude(1000))
+    with pytest.raises(ValueError, match=r"can be compressed 88.0x at most.*Received: compression=1000"):
+        fit(model, kp.OneShot(start=2))
+    assert int(model.optimizer.iterations) == 0
+
+
 def test_callback_prints_a_line_for_each_cut(capsys):
     fit(pruned_model(kp.TargetSparsity(0.75)), kp.Iterative(rounds=2), epochs=2, verbose=1)
     lines = capsys.readouterr().out.splitlines()
