@@ -19,7 +19,7 @@ from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import layers_around, models_in, parents_of, paths_in
 from keras_prune.layers.weights import labels, weights_by_layer
-from keras_prune.models.checks import require_connections
+from keras_prune.models.checks import require_built, require_connections
 from keras_prune.models.flops import connections
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.patterns import Blocks, Pattern
@@ -88,8 +88,14 @@ class DeploymentPlan:
         chosen = {}
         # Patterns match the ends of paths too, and the first that matches holds: the longest paths come first.
         for row in sorted(self.rows, key=lambda row: -row.name.count("/")):
-            chosen[re.escape(row.name)] = copy.copy(rule_of(criterion, row.name))
-            chosen[re.escape(row.name)].pattern = row.pattern
+            rule = copy.copy(rule_of(criterion, row.name))
+            if not isinstance(rule, Criterion):
+                raise ValueError(
+                    "The pattern of each layer goes into a Criterion such as StdThreshold(1.0), or a sparsity such as "
+                    f"0.9. Received: criterion={criterion!r}"
+                )
+            rule.pattern = row.pattern
+            chosen[re.escape(row.name)] = rule
         return chosen
 
     def to_dict(self) -> dict:
@@ -157,8 +163,9 @@ def deployment_plan(model, runtime: str = "litert") -> DeploymentPlan:
     not faster: conv - the file leaves its zeros out, but LiteRT makes it dense when it loads the file
     >>> model = kp.prune(model, plan.criteria(0.9))
     """
-    if runtime not in _RUNTIMES:
+    if runtime not in list(_RUNTIMES):
         raise ValueError(f"`runtime` must be one of {sorted(_RUNTIMES)}. Received: runtime={runtime!r}")
+    require_built(model)
     return DeploymentPlan(runtime, *_RUNTIMES[runtime](model))
 
 

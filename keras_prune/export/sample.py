@@ -161,14 +161,18 @@ def flat_inputs(model, x) -> list[np.ndarray]:
     if len(arrays) != len(names) or not of_one_length or not all(map(_fits, arrays, model.inputs)):
         raise ValueError(
             f"{_TAKEN}. The shapes here are {[tensor.shape for tensor in model.inputs]}. "
-            f"Received: x={[array.shape for array in arrays]} (shapes, in a {type(x).__name__})"
+            f"Received: x={[(array.shape, array.dtype.name) for array in arrays]} in a {type(x).__name__}"
         )
     return [array.astype(tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]
 
 
 def _fits(array, tensor) -> bool:
     sizes, wanted = array.shape[1:], tensor.shape[1:]
-    return len(sizes) == len(wanted) and all(w in (None, size) for size, w in zip(sizes, wanted, strict=True))
+    return (
+        array.dtype.kind not in "OSU"
+        and len(sizes) == len(wanted)
+        and all(w in (None, size) for size, w in zip(sizes, wanted, strict=True))
+    )
 
 
 def with_graph(model, x):

@@ -10,6 +10,7 @@ import zlib
 import keras
 import numpy as np
 
+from keras_prune._arguments import require_path
 from keras_prune.analysis.measured_gains import measured
 from keras_prune.analysis.xnnpack_subgraph import is_misread
 from keras_prune.export import litert
@@ -147,6 +148,7 @@ def export_tflite(
 
 
 def _check_arguments(filepath, quantization, sparse, x):
+    require_path("filepath", filepath)
     if not os.fspath(filepath).endswith(".tflite"):
         raise ValueError(f"`filepath` must end in .tflite. Received: filepath={os.fspath(filepath)!r}")
     if quantization not in list(_TOLERANCES):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import numbers
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from keras_prune._arguments import is_number, require_integer
 from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.sample import gather, take_sample, with_graph
 from keras_prune.models.rebuild import plain_model
@@ -54,10 +54,9 @@ def check_limits(tolerance, batch_size) -> None:
     Raises:
         ValueError: If `tolerance` is not a number of at least 0, or `batch_size` not an integer of at least 1.
     """
-    if not (isinstance(tolerance, numbers.Real) and float(tolerance) >= 0):
+    if not (is_number(tolerance) and tolerance >= 0):
         raise ValueError(f"`tolerance` must be a number of at least 0. Received: tolerance={tolerance!r}")
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}")
+    require_integer("batch_size", batch_size, 1)
 
 
 @contextlib.contextmanager
@@ -76,6 +75,7 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
 
     Raises:
         ValueError: If no file can hold the model, or `x` does not fit it.
+        OSError: If nothing can be written at `filepath`.
     """
     target = os.path.realpath(filepath)
     with plain_model(model) as plain:
@@ -86,7 +86,11 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
         existing = next(folder for folder in pathlib.Path(target).parents if folder.exists())
         remove_abandoned(existing)
         _restore_previous(target)
-        with tempfile.TemporaryDirectory(dir=existing, prefix=f"{UNFINISHED}export_") as folder:
+        try:
+            temporary = tempfile.TemporaryDirectory(dir=existing, prefix=f"{UNFINISHED}export_")
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, os.fspath(filepath)) from error
+        with temporary as folder:
             yield graph, sample, folder
 
 
@@ -141,9 +145,16 @@ def replace(candidate: Candidate, filepath) -> None:
     `.keras_prune_previous`. A process that is killed there leaves it, and the next export moves it back.
 
     Raises:
-        ValueError: If the folder at `filepath` holds something that is not in the new one.
+        ValueError: If the folder at `filepath` holds something that is not in the new one, or if there is a folder
+            where a file is exported, or the reverse.
     """
     target = os.path.realpath(filepath)
+    kinds = [("folder" if os.path.isdir(path) else "file") for path in (target, candidate.path)]
+    if os.path.lexists(target) and kinds[0] != kinds[1]:
+        raise ValueError(
+            f"There is a {kinds[0]} at `filepath`, and the export is a {kinds[1]}. Choose a new path. "
+            f"Received: filepath={os.fspath(filepath)!r}"
+        )
     for written in _files(candidate.path):
         with open(written, "rb+") as file:
             os.fsync(file.fileno())

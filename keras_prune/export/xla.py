@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_prune._arguments import require_path
 from keras_prune.export import ahead_of_time, saved_model, stablehlo
 from keras_prune.export.verification import cause, check_limits, exporting, replace, verify
 
@@ -104,6 +105,7 @@ def export_xla(
             f"`format` must be one of {list(formats)} with the Keras backend {backend!r}. Save the model, and load it "
             f"with KERAS_BACKEND=tensorflow for {list(FORMATS['tensorflow'])}. Received: format={format!r}"
         )
+    require_path("filepath", filepath)
     check_limits(tolerance, batch_size)
     with exporting(model, filepath, x, batch_size) as (plain, sample, folder):
         path = os.path.join(folder, "export")

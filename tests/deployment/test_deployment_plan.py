@@ -388,6 +388,9 @@ def test_plan_criteria_take_a_sparsity():
     assert plan.criteria(0.75) == {r"a\+b": kp.TargetSparsity(0.75, BLOCKS)}
     with pytest.raises(ValueError, match=r"Received: criterion='most' for layer 'a\+b'"):
         plan.criteria("most")
+    for rule in (None, kp.budgets.GlobalMagnitude(4)):
+        with pytest.raises(ValueError, match=r"goes into a Criterion .*Received: criterion=(None|GlobalMagnitude)"):
+            plan.criteria(rule)
 
 
 def test_plan_is_written_as_json():

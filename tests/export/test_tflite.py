@@ -292,7 +292,8 @@ def test_x_can_be_a_dict_or_a_list(path):
 
 @needs_tensorflow
 @pytest.mark.parametrize(
-    "x", [np.ones((4, 63)), np.ones((0, 64)), np.ones(64), [np.ones((4, 64))] * 2, {"other": np.ones(3)}, 1.0]
+    "x",
+    [np.ones((4, 63)), np.ones((0, 64)), np.ones(64), [np.ones((4, 64))] * 2, {"other": np.ones(3)}, 1.0, [["a"] * 64]],
 )
 def test_x_of_other_shapes_is_rejected(x, model, path):
     with pytest.raises(ValueError, match=r"`x` must hold inputs as `model.predict` takes them.*\(None, 64\)"):

@@ -31,7 +31,7 @@ def model():
 @pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tolerance", "small"), ("tolerance", -1), ("tolerance", float("nan")), ("batch_size", 0), ("batch_size", 2.0)],
+    [("tolerance", value) for value in ("small", -1, float("nan"), True)] + [("batch_size", 0), ("batch_size", 2.0)],
 )
 def test_export_rejects_invalid_limits(export, name, value, model, tmp_path):
     with pytest.raises(ValueError, match=rf"`{name}` must be .* at least.* Received: {name}={value!r}$"):
@@ -94,6 +94,17 @@ def test_replace_keeps_folder_with_other_files(tmp_path):
     with pytest.raises(ValueError, match=r"more than an earlier export: \['photos'\].*Received: filepath=.*place"):
         replace(Candidate(str(new)), place)
     assert (place / "a").read_text() == str(place)
+
+
+@pytest.mark.parametrize(("kinds", "message"), [("fd", "a folder at .* is a file"), ("df", "a file at .* is a folder")])
+def test_replace_keeps_what_is_of_another_kind(kinds, message, tmp_path):
+    new, place = tmp_path / "new", tmp_path / "place"
+    for path, kind in zip((new, place), kinds, strict=True):
+        path.mkdir() if kind == "d" else path.write_text("")
+    with pytest.raises(ValueError, match=rf"There is {message}\. .*Received: filepath=.*place"):
+        replace(Candidate(str(new)), place)
+    assert new.exists()
+    assert place.exists()
 
 
 def stop_between_renames(new, place, monkeypatch):
@@ -167,7 +178,10 @@ def test_exporting_writes_beside_the_place(model, tmp_path):
 
 def test_exporting_rejects_a_file_as_folder(model, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError), exporting(model, tmp_path / "file" / "model", None, 1):
+    with (
+        pytest.raises(NotADirectoryError, match=r"file.model'$"),
+        exporting(model, tmp_path / "file" / "model", None, 1),
+    ):
         pass
 
 
