@@ -131,15 +131,10 @@ def where_kept(mask, variable):
     return masked
 
 
-def get_keras_mask(tensor):
-    """Returns the mask of time steps of a tensor or `None`, which no public function does (Keras 3.15)."""
-    return getattr(tensor, "_keras_mask", None)
-
-
-def set_keras_mask(tensor, mask) -> None:
-    """Attaches a mask of time steps to a tensor, which no public function does (Keras 3.15)."""
-    if mask is not None:
-        tensor._keras_mask = mask
+def copy_keras_mask(source, target) -> None:
+    """Gives a tensor the mask of time steps of another. No public function reads or sets it (Keras 3.15)."""
+    if getattr(source, "_keras_mask", None) is not None:
+        target._keras_mask = source._keras_mask
 
 
 def unpickle(model_class, buffer):
@@ -206,15 +201,19 @@ def declaring():
         del uninitialized[before:]
 
 
-def allocate(variables, initializers) -> None:
-    """Gives variables from `declaring` their first values, one after the other.
+def allocate(variables, initializers, layers) -> None:
+    """Gives variables from `declaring` in these layers their first values, one after the other.
 
     `initializers` maps the `id` of a variable to a function of shape and dtype. Other variables keep the initializer
     of their layer. `assign` would first allocate and initialize the variable (Keras 3.15).
     """
+    trained = {id(variable) for layer in layers for variable in layer._trainable_variables}
     for variable in variables:
         variable._initializer = initializers.get(id(variable), variable._initializer)
+        # TensorFlow never trains a variable that is created untrainable, as in a layer that is frozen until later.
+        trainable, variable.trainable = variable.trainable, variable.trainable or id(variable) in trained
         variable._deferred_initialize()
+        variable.trainable = trainable
 
 
 def safe_mode():
@@ -245,6 +244,13 @@ def replace_layers(model, replacements: dict) -> None:
 def copy_trainable(model, source) -> None:
     """Makes a model frozen if `source` is. The public `trainable` would also set all inner layers (Keras 3.15)."""
     model._trainable = source._trainable
+
+
+def mark_frozen(models) -> None:
+    """Sets `trainable` of Sequential models with frozen layers alone, which their config lacks (Keras 3.15)."""
+    for model in reversed(models):
+        if isinstance(model, keras.Sequential) and model.layers and not any(one.trainable for one in model.layers):
+            model._trainable = False
 
 
 def lambda_output_shape(layer):

@@ -161,13 +161,20 @@ def test_where_kept_sets_zeros():
     assert not TORCH or kept.requires_grad
 
 
-def test_keras_mask_is_attached_and_found():
-    tensor = keras.ops.ones((1, 2))
-    assert _keras.get_keras_mask(tensor) is None
-    _keras.set_keras_mask(tensor, keras.ops.ones((1, 2), "bool"))
-    assert array(_keras.get_keras_mask(tensor)).all()
-    embedded = layers.Embedding(3, 2, mask_zero=True)(np.array([[0, 1]]))
-    assert array(_keras.get_keras_mask(embedded)).tolist() == [[False, True]]
+def test_copy_keras_mask_gives_a_tensor_the_mask_of_another():
+    embedded, bare = layers.Embedding(3, 2, mask_zero=True)(np.array([[0, 1]])), keras.ops.ones((1, 2))
+    target = keras.ops.ones((1, 2, 2))
+    _keras.copy_keras_mask(bare, target)
+    assert keras.src.backend.common.masking.get_keras_mask(target) is None
+    _keras.copy_keras_mask(embedded, target)
+    assert array(keras.src.backend.common.masking.get_keras_mask(target)).tolist() == [[False, True]]
+
+
+def test_mark_frozen_restores_what_the_config_lacks():
+    inner = [keras.Sequential([keras.Input((2,)), layers.Dense(2, trainable=trainable)]) for trainable in (False, True)]
+    model = keras.Sequential([keras.Input((2,)), *inner])
+    _keras.mark_frozen([model, *inner])
+    assert [one.trainable for one in (model, *inner)] == [True, False, True]
 
 
 def test_unpickle_reads_what_save_to_buffer_writes():
@@ -229,7 +236,7 @@ def test_declaring_takes_no_memory_until_allocate():
     with keras.StatelessScope():
         pass
     assert _keras.stored_value(layer.kernel) is None
-    _keras.allocate(declared, {id(layer.kernel): lambda shape, dtype: np.full(shape, 5, dtype)})
+    _keras.allocate(declared, {id(layer.kernel): lambda shape, dtype: np.full(shape, 5, dtype)}, [layer])
     np.testing.assert_array_equal(array(layer.kernel), np.full((3, 2), 5))
     np.testing.assert_array_equal(array(layer.bias), np.zeros(2))
 

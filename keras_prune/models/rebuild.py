@@ -16,7 +16,7 @@ from keras import ops
 from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks
 from keras_prune.layers.prune import wrapped_layer, wrappers_in
-from keras_prune.layers.traversal import layers_in
+from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.graph import has_graph, is_graph, leaf_layers
 from keras_prune.models.record import plain
@@ -71,6 +71,7 @@ def rebuild(model, convert):
     rebuilt = clone(model)
     for old, new in variables:
         _carry_over(old, new)
+    _keras.mark_frozen(models_in(rebuilt))
     if model.compiled:
         try:
             recompile(rebuilt, model)
@@ -149,7 +150,8 @@ def _build_like(copy, layer) -> None:
         with _keras.declaring() as declared:
             copy.build_from_config(layer.get_build_config())
         pairs = zip(layer.variables, copy.variables, strict=True)
-        _keras.allocate(declared, {id(new): functools.partial(_copy_of, old) for old, new in pairs})
+        initializers = {id(new): functools.partial(_copy_of, old) for old, new in pairs}
+        _keras.allocate(declared, initializers, layers_in(copy))
     else:
         copy.build_from_config(layer.get_build_config())
 

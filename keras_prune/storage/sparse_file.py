@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_prune import _keras
-from keras_prune.layers.traversal import layers_in
+from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.rebuild import plain_model
 from keras_prune.rules.chunks import on_host
@@ -211,12 +211,14 @@ def _read_model(header, payload_bytes, file, custom_objects, max_bytes):
             id(weight): functools.partial(read, start, row)
             for weight, start, row in zip(model.weights, starts, rows, strict=False)  # One more start than weights.
         },
+        layers_in(model),
     )
     _require_only_weights(model)
     for layer in layers_in(model):
         # The values are there, but a Normalization layer, for example, computes with its statistics when it gets them.
         values = {key: keras.ops.stop_gradient(weight.value) for key, weight in _saved_weights(layer).items()}
         layer.load_own_variables(values)
+    _keras.mark_frozen(models_in(model))
     return model
 
 

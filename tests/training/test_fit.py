@@ -7,6 +7,7 @@ from keras import layers, ops, optimizers
 from small_model import X, Y, fit, pruned_model
 
 import keras_prune as kp
+from keras_prune.models.rebuild import rebuild
 
 
 def multi_optimizer():
@@ -183,3 +184,40 @@ def test_layers_frozen_after_prune_are_not_cut():
     model.trainable = False
     with pytest.raises(ValueError, match=r"no trainable weights with pruning enabled.*Received: model="):
         fit(model)
+
+
+def frozen_base():
+    """Returns a pruned model whose base was frozen when the model was made."""
+    base = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="hidden")], name="base")
+    base.trainable = False
+    return kp.prune(keras.Sequential([keras.Input((8,)), base, layers.Dense(3, name="head")]))
+
+
+def saved_and_loaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+def saved_sparse_and_loaded(model, folder):
+    kp.save_sparse(model, folder / "model.kprune")
+    return kp.load_sparse(folder / "model.kprune")
+
+
+UNFROZEN = {
+    "pruned": lambda model, _: model,
+    "stripped": lambda model, _: kp.strip(model),
+    "loaded": saved_and_loaded,
+    "loaded sparse": saved_sparse_and_loaded,
+    "rebuilt": lambda model, _: rebuild(kp.strip(model), lambda layer, copy_of: copy_of(layer)),
+}
+
+
+@pytest.mark.parametrize("name", UNFROZEN)
+def test_frozen_base_trains_once_it_is_unfrozen(name, tmp_path):
+    model = UNFROZEN[name](frozen_base(), tmp_path)
+    base = model.get_layer("base")
+    base.trainable = True
+    model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=not JAX)
+    before = array(base.layers[0].kernel)
+    model.fit(X, Y, verbose=0)
+    assert (array(base.layers[0].kernel) != before).all()
