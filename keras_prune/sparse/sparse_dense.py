@@ -1,5 +1,7 @@
 """Dense layer for inference that stores only the nonzero weights."""
 
+import warnings
+
 import keras
 from keras import ops
 
@@ -12,8 +14,8 @@ from keras_prune.sparse.matrices import MATRICES, Connections, SparseMatrix
 class SparseDense(keras.Layer):
     """Dense layer or 1x1 convolution for inference that stores only its nonzero weights.
 
-    `keras_prune.to_sparse` replaces the layers of a model by it. It computes in float32. Files do not depend on the
-    format and the backend: you can load on JAX what you saved on TensorFlow.
+    `keras_prune.to_sparse` replaces the layers of a model by it. It computes in float32, and warns if it is called in
+    training. Files do not depend on the format and the backend: you can load on JAX what you saved on TensorFlow.
 
     Args:
         units: Integer, number of neurons.
@@ -96,7 +98,13 @@ class SparseDense(keras.Layer):
             self.bias = self.add_weight(shape=(self.units,), initializer="zeros", trainable=False, name="bias")
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: inputs})
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
+        if training:
+            warnings.warn(
+                f"The sparse layer {self.name!r} is for inference, and its weights stay as they are. Train the model "
+                "that `to_sparse` was called on.",
+                stacklevel=2,
+            )
         shape = ops.shape(inputs)
         rows = ops.cast(ops.reshape(inputs, (-1, self.matrix.inputs)), "float32")
         outputs = ops.cast(self.matrix.multiply(rows), self.compute_dtype)

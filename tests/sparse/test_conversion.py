@@ -240,3 +240,11 @@ def test_sparse_models_can_be_copied(format):
     kp.cut(kp.prune(nested))  # Sparse layers have no weight to prune, and are left alone.
     assert_same(sparse(x), expected)
     assert_same(kp.remove_dead_neurons(sparse, verbose=0)(x), expected)
+
+
+def test_fit_of_a_sparse_model_warns_that_it_does_not_train():
+    sparse = kp.to_sparse(two_layers(), "csr", verbose=0)
+    model = keras.Sequential([keras.Input((16,)), sparse, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="The sparse layer .* is for inference, and its weights stay"):
+        model.fit(random_inputs(4, 16), np.zeros((4, 1)), verbose=0)
