@@ -1,6 +1,7 @@
 """Layer wrapper that prunes the layer inside it, for models built layer by layer."""
 
 import functools
+import inspect
 
 import keras
 
@@ -86,7 +87,8 @@ class Prune(keras.layers.Wrapper):
         self.built = True
 
     def _attach(self, keep_zeros):
-        if not attach(self.layer, lambda *_: (True, self._criterion), keep_zeros, frozen=True).weights:
+        attached = attach(self.layer, lambda *_: (True, self._criterion), keep_zeros, frozen=True)
+        if not (attached.weights or attached.unbuilt):
             raise ValueError(
                 "Prune needs a layer with connections: a trainable weight of two or more dimensions that is not a "
                 f"bias. Leave this layer unwrapped{f', since {reason}' if (reason := unmaskable(self.layer)) else ''}. "
@@ -110,7 +112,11 @@ class Prune(keras.layers.Wrapper):
 
     def build_from_config(self, config):
         if type(self.layer).build is keras.Layer.build:
-            super().build_from_config(config)
+            parameters = inspect.signature(self.layer.call).parameters.values()
+            if sum(one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters) == 1:
+                super().build_from_config(config)
+            else:  # The config has the shape of the first input alone. The layers inside are built in the first call.
+                self._attach(keep_zeros=False)
         else:
             self.layer.build_from_config(config)
             self.build()

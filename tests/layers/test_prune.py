@@ -137,6 +137,45 @@ def test_prune_takes_layers_without_build(wrap, tmp_path):
     assert_same(kp.strip(model)(X), expected)
 
 
+@keras.saving.register_keras_serializable(package="test_wrappers")
+class TwoInputs(layers.Layer):
+    def build(self, first_shape, second_shape):
+        self.kernel = self.add_weight(shape=(first_shape[-1], second_shape[-1]), name="kernel")
+
+    def call(self, first, second):
+        return ops.matmul(first, self.kernel) + second
+
+
+@keras.saving.register_keras_serializable(package="test_wrappers")
+class TwoInputsWithoutBuild(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(8)
+
+    def call(self, first, second):
+        return self.inner(first) + second
+
+
+@pytest.mark.filterwarnings(r"ignore:`build\(\)` was called on layer")  # By Keras, when it loads such a layer.
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [(lambda: layers.MultiHeadAttention(2, 4), 4), (TwoInputs, 1), (TwoInputsWithoutBuild, 1)],
+)
+@pytest.mark.parametrize("as_keyword", [False, True])
+def test_wrapper_takes_unbuilt_layers_of_several_inputs(make, number, as_keyword, tmp_path):
+    inputs = [keras.Input((5, 8)), keras.Input((5, 8))]
+    layer, name = kp.Prune(make(), kp.TargetSparsity(0.5)), "value" if number == 4 else "second"
+    outputs = layer(inputs[0], **{name: inputs[1]}) if as_keyword else layer(*inputs)
+    model = keras.Model(inputs, outputs)
+    kp.cut(model)
+    assert len(kept(model)) == number
+    assert density(model) == 0.5
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded([SEQUENCES, SEQUENCES]), model([SEQUENCES, SEQUENCES]))
+    assert kept(loaded) == kept(model)
+
+
 def test_wrapper_keeps_statistics_of_batch_normalization():
     results = []
     for wrap in (kp.Prune, lambda layer: layer):
