@@ -65,7 +65,7 @@ def export_tflite(
             float32.
         sparse: `True` or `False`, whether zeros are left out of the file, or `"auto"`. `True` fails if that does not
             work. With `"auto"` zeros are left out if the file works and becomes smaller, and `dense_because` in the
-            report says why not. Defaults to `"auto"`.
+            report says why not. They stay in `"int8_only"`. Defaults to `"auto"`.
         x: Inputs of shape `(n, ...)`, a structure of arrays as `model.predict` takes it. Or a `tf.data.Dataset`, a
             generator, or a function that returns one, of batches, of which the first 1,000 inputs are used. The outputs
             are compared on the first 8, and 8-bit activations are calibrated on all of them. Defaults to `None`, random
@@ -117,7 +117,7 @@ def export_tflite(
             raise ValueError(
                 f"The export does not work, even without sparse encoding: {error}. {_advice(error)} {received}"
             ) from error
-        encoded, dense_because = _try_sparse(plain, sparse, dense, write, verified)
+        encoded, dense_because = _try_sparse(plain, quantization, sparse, dense, write, verified)
         if sparse is True and encoded is None:
             raise ValueError(
                 f"The file works in LiteRT with sparse=False, but {dense_because}. Use sparse='auto' to leave zeros "
@@ -179,10 +179,12 @@ def _warn_of_few_inputs(count):
         )
 
 
-def _try_sparse(model, sparse, dense, write, verified) -> tuple[Candidate | None, str]:
+def _try_sparse(model, quantization, sparse, dense, write, verified) -> tuple[Candidate | None, str]:
     """Returns a verified file without zeros and `""`, or `None` and the reason."""
     if sparse is False:
         return None, "sparse=False"
+    if sparse == "auto" and quantization == "int8_only":
+        return None, "runtimes of microcontrollers and accelerators misread or refuse files without zeros"
     if sparse == "auto" and not _has_zeros(model):
         return None, f"no weight has {_LEAST_SPARSITY:.0%} zeros or more"
     path = os.path.join(os.path.dirname(dense.path), "sparse.tflite")

@@ -62,6 +62,17 @@ def test_int8_only_has_8_bit_inputs_and_outputs(model, inputs, path):
     assert 0 < report.relative_difference < 0.1
 
 
+def test_int8_only_keeps_zeros_unless_asked(path):
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(32, use_bias=False)])
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.9, kp.Blocks((16, 1)))))
+    x = np.random.default_rng(0).random((32, 64), "float32")
+    encodings = [
+        kp.export_tflite(model, path, quantization, sparse, x).rows[0].encoding
+        for quantization, sparse in (("full_int8", "auto"), ("int8_only", "auto"), ("int8_only", True))
+    ]
+    assert encodings == ["blocks of 16", "dense", "blocks of 16"]
+
+
 def test_full_int8_has_float_inputs_and_outputs(model, inputs, path):
     kp.export_tflite(model, path, "full_int8", x=list(inputs))
     details = interpreter(path).get_input_details() + interpreter(path).get_output_details()
