@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -79,7 +80,7 @@ def gather(model, x):
     Raises:
         ValueError: If there is no batch, or the arrays of the batches do not go together.
     """
-    batches = x() if callable(x) else x
+    batches: Any = x() if callable(x) else x
     if isinstance(batches, (str, list, tuple, dict)) or hasattr(batches, "shape") or not hasattr(batches, "__iter__"):
         return x
     count = len(model.inputs) if has_graph(model) else None
