@@ -270,3 +270,81 @@ def test_prune_masks_parameters_of_jax_functions(make):
     assert len(kp.layers.pruned_weights(model)) == 1
     kp.cut(model)
     assert_masked(model, x)
+
+
+IDS = np.array([[1, 2, 1], [0, 3, 1]])
+
+
+def embedding_model(make=layers.Embedding):
+    inputs = keras.Input((3,), dtype="int32")
+    return keras.Model(inputs, make(9, 4, name="table")(inputs))
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="only TensorFlow has sparse gradients")
+def test_prune_keeps_gradients_of_embeddings_sparse():
+    import tensorflow as tf
+
+    model = kp.prune(embedding_model(), HALF)
+    kp.cut(model)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(IDS))
+    gradient = tape.gradient(loss, model.trainable_variables[0].value)
+    assert isinstance(gradient, tf.IndexedSlices)
+    assert_same(tf.convert_to_tensor(gradient)[1], 3 * masks(model)[0][1])
+
+
+class DoubleEmbedding(layers.Embedding):
+    """An embedding with its own call, which reads the table as it likes."""
+
+    def call(self, inputs):
+        return ops.take(2 * self.embeddings, inputs, axis=0)
+
+
+@pytest.mark.parametrize(("make", "by_row"), [(layers.Embedding, True), (DoubleEmbedding, False)])
+def test_prune_masks_only_the_rows_that_an_embedding_reads(make, by_row, monkeypatch):
+    model = kp.prune(embedding_model(make), HALF)
+    kp.cut(model)
+    expected = model(IDS)
+    refill(model)
+    read = []
+    (weight,) = kp.layers.pruned_weights(model)
+    masked = type(weight).masked
+    monkeypatch.setattr(type(weight), "masked", lambda self: read.append(self) or masked(self))
+    assert_same(model(IDS), expected)
+    assert bool(read) != by_row
+
+
+def test_prune_masks_reversed_embeddings():
+    table = layers.ReversibleEmbedding(9, 4, name="table")
+    inputs = keras.Input((3,), dtype="int32")
+    model = kp.prune(keras.Model(inputs, table(table(inputs), reverse=True)), HALF)
+    kp.cut(model)
+    expected = model(IDS)
+    refill(model)
+    assert_same(model(IDS), expected)
+
+
+@keras.saving.register_keras_serializable(package="test_layer_kinds")
+class CellWithDropout(Cell):
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.drop = layers.Dropout(0.5, seed=1)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.drop.build((input_shape[0], self.units))
+
+    def call(self, inputs, states, training=None):
+        output, states = super().call(inputs, states)
+        return self.drop(output, training=training), states
+
+
+@pytest.mark.skipif(JAX, reason="Keras cannot train a Dropout inside a recurrent cell on JAX")
+@pytest.mark.parametrize("wrap", [kp.Prune, lambda layer: layer])
+def test_prune_takes_cells_with_dropout(wrap):
+    x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
+    model = model_of(lambda: wrap(layers.RNN(CellWithDropout(4))), (5, 3))
+    kp.cut(kp.prune(model, {".*": 0.5}))
+    model.compile("adam", "mse", run_eagerly=False)  # The seed changes in the graph of the loop.
+    train(model, x)
+    assert_zeros(model, 0.5)

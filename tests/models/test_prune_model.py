@@ -1,5 +1,6 @@
 """`prune` and `strip` change a model in place and keep its layers and outputs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -522,3 +523,118 @@ def test_fit_warns_if_nothing_prunes_the_model():
     assert len(messages()) == len(messages(keras.callbacks.TerminateOnNaN())) == 1
     assert messages(kp.PruningCallback(kp.OneShot(), verbose=0)) == []
     assert messages() == []  # Retraining after a cut.
+
+
+EXPECTED_MASKS = [
+    (kp.RandomSparsity(0.7, seed=3), "208304904696 208364"),
+    (kp.StdThreshold(0.8), "1504ba22f42e 084f48"),
+    (kp.TargetSparsity(0.5, kp.Blocks((2, 2))), "000ffff3c30c cccccc"),
+    (kp.TargetSparsity(0.5, kp.NOfM(2, 4)), "1589fa23742f 186fcc"),
+    (kp.budgets.CommonQuality(3), "1504ba22a42c 084e48"),
+]
+
+
+@pytest.mark.parametrize(("criterion", "expected"), EXPECTED_MASKS)
+def test_cuts_of_equal_weights_are_equal_on_every_backend(criterion, expected):
+    random = np.random.default_rng(7)
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(4)])
+    model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])
+    kp.prune(model, criterion)
+    kp.cut(model, 0.5)
+    kp.cut(model)
+    assert " ".join(np.packbits(mask).tobytes().hex() for mask in masks(model)) == expected
+
+
+def test_layers_of_a_pruned_model_list_plain_weights():
+    def model(wrap):
+        return keras.Sequential(
+            [keras.Input((8,)), wrap(layers.Dense(6, name="fc")), layers.Dropout(0.5), layers.Dense(3)]
+        )
+
+    def numbers(model):
+        lines = []
+        model.summary(print_fn=lambda line, **_: lines.append(line))
+        totals = [line for line in "\n".join(lines).splitlines() if "params" in line]
+        of_layers = [(layer.count_params(), [w.shape for w in layer.get_weights()]) for layer in model.layers]
+        return totals, of_layers, model.count_params()
+
+    expected = numbers(model(lambda layer: layer))
+    pruned = kp.prune(model(lambda layer: layer), HALF)
+    kp.cut(pruned)
+    assert numbers(pruned) == expected
+    assert numbers(model(kp.Prune)) == expected
+    kernel = array(pruned.layers[0].kernel)
+    pruned.layers[0].set_weights(pruned.layers[0].get_weights())
+    assert_same(pruned.layers[0].get_weights()[0], kernel)
+
+
+def test_tensorboard_draws_the_weights_of_a_pruned_model(tmp_path):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorflow")
+    model = kp.prune(small_model(), HALF)
+    model.compile("adam", "mse", run_eagerly=TENSORFLOW)
+    board = keras.callbacks.TensorBoard(tmp_path, histogram_freq=1, write_graph=False, write_images=True)
+    model.fit(X, Y, verbose=0, callbacks=[kp.PruningCallback(kp.OneShot(), verbose=0), board])
+    assert list(tmp_path.glob("train/*"))
+    assert_zeros(model, 0.5)
+
+
+def encoder_with_attention():
+    inputs = keras.Input((5, 8))
+    encoder = keras.Sequential([keras.Input((5, 8)), layers.LSTM(8, return_sequences=True, name="rnn")], name="encoder")
+    hidden = encoder(inputs)
+    attended = layers.MultiHeadAttention(2, 4, name="attention")(hidden, hidden)
+    return keras.Model(inputs, layers.Dense(3, name="head")(attended), name="net")
+
+
+PATHS_READER = """
+import json, sys
+import keras, keras_prune as kp
+for path in sys.argv[1:]:
+    weights = kp.layers.pruned_weights(keras.models.load_model(path))
+    print(json.dumps([[f"{one.layer.name}/{one.name}", one.criterion.sparsity] for one in weights]))
+"""
+
+
+def test_mapping_names_single_weights_and_inner_layers(tmp_path):
+    named = [
+        ({"encoder/.*/recurrent_kernel": 0.9}, [["lstm_cell/recurrent_kernel", 0.9]]),
+        ({"attention/query": 0.9}, [["query/kernel", 0.9]]),
+        (
+            {"attention/query/kernel": 0.9, "attention": 0.5, "attention/value": None},
+            [["query/kernel", 0.9], ["key/kernel", 0.5], ["attention_output/kernel", 0.5]],
+        ),
+    ]
+    paths = [str(tmp_path / f"{number}.keras") for number in range(len(named))]
+    for (criterion, expected), path in zip(named, paths, strict=True):
+        model = kp.prune(encoder_with_attention(), criterion)
+        assert criteria(model) == {name: kp.TargetSparsity(sparsity) for name, sparsity in expected}
+        kp.cut(model)
+        assert_zeros(model)
+        model.save(path)
+    command = [sys.executable, "-c", PATHS_READER, *paths]
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert [json.loads(line) for line in printed.splitlines()] == [expected for _, expected in named]
+
+
+class HoldsItself(keras.Model):
+    """A model with a list that is an item of itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3, name="fc")
+        self.everything = [self.dense]
+        self.everything.append(self.everything)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_prune_takes_models_with_a_list_that_holds_itself():
+    model = HoldsItself()
+    expected = model(X)
+    assert_same(kp.prune(model, HALF)(X), expected)
+    kp.cut(model)
+    assert kp.report(model).density == 0.5
+    assert not kp.layers.pruned_weights(kp.strip(model))
