@@ -21,6 +21,6 @@ def require_integer(name: str, value, minimum: int) -> None:
 
 
 def require_path(name: str, value) -> None:
-    """Raises a `TypeError` if an argument is neither a string nor a path object."""
+    """Raises a `ValueError` if an argument is neither a string nor a path object."""
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be a string or a path object. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be a string or a path object. Received: {name}={value!r}")

@@ -287,12 +287,35 @@ ERRORS = [
     ),
     ("sensitivity-uncompiled", lambda: kp.sensitivity(model(), (ONES, ONES)), "compiled=False"),
     ("sensitivity-drop", lambda: results.Sensitivity({}, 0.9, "accuracy", 1).criteria(-1), "Received: max_drop=-1"),
+    # Files.
+    *(
+        (
+            f"{name}-path-{value}",
+            lambda call=call, value=value: call(value),
+            f"string or a path.*Received: {name}={value}",
+        )
+        for name, call in [
+            ("filepath", lambda path: kp.save_sparse(model(), path)),
+            ("filepath", kp.load_sparse),
+            ("backup_dir", kp.PruningBackup),
+        ]
+        for value in (None, 3)
+    ),
+    ("backup-seed", lambda: kp.PruningBackup("backup", seed="a"), "Received: seed='a'"),
+    ("load-sparse-bytes", lambda: kp.load_sparse("model.kprune", max_bytes="1G"), "Received: max_bytes='1G'"),
+    (
+        "save-sparse-suffix",
+        lambda: kp.save_sparse(model(), "model.keras"),
+        "Use .kprune. Received: filepath='model.keras'",
+    ),
     # Deployment.
     (
         "plan-runtime",
         lambda: kp.deployment_plan(model(), "tflite"),
         r"'litert', 'xnnpack'.*: runtime='tflite'",
     ),
+    ("plan-no-runtime", lambda: kp.deployment_plan(model(), []), r"must be one of.*Received: runtime=\[\]"),
+    ("plan-criterion", lambda: kp.deployment_plan(model()).criteria(None), "criterion=None"),
     ("plan-nothing", lambda: kp.deployment_plan(model(layers.ReLU())), "Received: model="),
 ]
 if not TORCH:  # Sparse layers need TensorFlow or JAX.
@@ -305,6 +328,34 @@ if not TORCH:  # Sparse layers need TensorFlow or JAX.
         ("to-sparse-format", lambda: kp.to_sparse(kp.prune(model()), "fast"), "must be one of .*: format='fast'"),
         ("to-sparse-batch", lambda: kp.to_sparse(kp.prune(model()), batch_size=0), "of at least 1.*: batch_size=0"),
         ("to-sparse-nothing", lambda: kp.to_sparse(model(layers.ReLU()), "csr"), "the model has none"),
+    ]
+
+
+if TENSORFLOW:
+    ERRORS += [
+        (
+            f"tflite-{name}-{number}",
+            lambda given=given: kp.export_tflite(model(), **{"filepath": "m.tflite"} | given),
+            text,
+        )
+        for number, (name, given, text) in enumerate(
+            [
+                ("path", {"filepath": None}, "Received: filepath=None"),
+                ("suffix", {"filepath": "model.keras"}, "must end in .tflite.*Received: filepath='model.keras'"),
+                ("quantization", {"quantization": "int4"}, "Received: quantization='int4'"),
+                ("sparse", {"sparse": "always"}, "Received: sparse='always'"),
+                ("tolerance", {"tolerance": True}, "Received: tolerance=True"),
+                ("batch", {"batch_size": 0}, "Received: batch_size=0"),
+                ("text", {"x": "data.csv"}, "tf.data.Dataset.*Received: x="),
+                ("empty", {"x": iter(())}, "tf.data.Dataset.*Received: x="),
+                ("calibration", {"quantization": "full_int8"}, "Received: quantization='full_int8', x=None"),
+            ]
+        )
+    ]
+if TENSORFLOW or JAX:
+    ERRORS += [
+        ("xla-path", lambda: kp.export_xla(model(), None, "stablehlo"), "Received: filepath=None"),
+        ("xla-format", lambda: kp.export_xla(model(), "model", "hlo"), "Received: format='hlo'"),
     ]
 
 

@@ -50,9 +50,11 @@ def _evaluate(model, data, batch_size, steps) -> dict[str, float]:
 
 
 def _is_empty(data) -> bool:
-    """Whether data is nothing that a model can be measured on. Of a dataset it is not known before it is read."""
+    """Whether data is nothing that a model can be measured on. Of some datasets it is not known before."""
     if data is None or isinstance(data, str):
         return True
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches == 0
     if not isinstance(data, (tuple, list, dict)) and not hasattr(data, "shape"):
         return False
     arrays = [array for array in keras.tree.flatten(data) if array is not None]

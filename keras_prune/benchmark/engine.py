@@ -57,7 +57,7 @@ class Engine:
     def missing(cls) -> str | None:
         """Returns why the engine cannot run on this machine, or `None`."""
         absent = [package for package in cls.packages if importlib.util.find_spec(package) is None]
-        return f"{' and '.join(absent)} not installed" if absent else None
+        return f"{' and '.join(absent)} not installed (pip install {' '.join(absent)})" if absent else None
 
     @classmethod
     def devices(cls) -> list[str]:

@@ -20,6 +20,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from keras_prune._arguments import require_path
+
 UNFINISHED = ".keras_prune_"  # The names of files and folders that have not replaced their predecessor yet.
 # A running process changes what it writes more often, even if the clock of a network drive is hours off.
 _ABANDONED_SECONDS = 24 * 3600
@@ -30,12 +32,6 @@ _CHECKSUM_BYTES = 32
 # JSON takes up to 40 times its size in Python.
 _HEADER_LIMIT, _SMALL_HEADER, _HEADER_EXPANSION = 1 << 26, 1 << 20, 200
 _PIECE = 1 << 20
-
-
-def require_path(filepath) -> None:
-    """Raises a `ValueError` that says what was given instead of a path."""
-    if not isinstance(filepath, (str, os.PathLike)):
-        raise ValueError(f"Expected a string or path object. Received: filepath={filepath!r}")
 
 
 def remove_abandoned(folder) -> None:
@@ -72,7 +68,7 @@ def atomic_write(filepath) -> Iterator[str]:
         ValueError: If `filepath` is not a path.
         OSError: If the file cannot be written, such as in a folder that does not exist. It names `filepath`.
     """
-    require_path(filepath)
+    require_path("filepath", filepath)
     target = os.path.realpath(filepath)
     folder, name = os.path.split(target)
     unfinished = os.path.join(folder, f"{UNFINISHED}{uuid.uuid4().hex}.{name}")
@@ -143,7 +139,7 @@ def open_checked(filepath) -> Iterator[tuple[dict[str, Any], int, BinaryIO]]:
     def refusal(reason):
         return ValueError(f"Cannot read the file: {reason}. Received: filepath={os.fspath(filepath)!r}")
 
-    require_path(filepath)
+    require_path("filepath", filepath)
     with open(filepath, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(_PREFIX.size)

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import math
-import numbers
 import os
 from itertools import accumulate
 from typing import Any
@@ -20,11 +19,12 @@ import keras
 import numpy as np
 
 from keras_prune import _keras
+from keras_prune._arguments import is_number, require_path
 from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.rebuild import plain_model
 from keras_prune.rules.chunks import on_host
-from keras_prune.storage.checked_file import open_checked, require_path, write_checked
+from keras_prune.storage.checked_file import open_checked, write_checked
 from keras_prune.storage.codecs import WeightStorage, decode_weight, encode_weight, measure
 from keras_prune.storage.config_check import require_harmless
 from keras_prune.storage.relative_index import WIDTHS
@@ -109,7 +109,7 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
     (True, True)
     """
     require_built(model)
-    require_path(filepath)
+    require_path("filepath", filepath)
     if str(filepath).lower().endswith(_OTHER_SUFFIXES):
         raise ValueError(
             "Only `load_sparse` reads a sparse file, so its suffix must not be that of another format. Use .kprune. "
@@ -158,7 +158,7 @@ def load_sparse(filepath, custom_objects=None, max_bytes: int | None = None):
     >>> loaded.name, np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
     ('small', True)
     """
-    if max_bytes is not None and not (isinstance(max_bytes, numbers.Real) and max_bytes > 0):
+    if max_bytes is not None and not (is_number(max_bytes) and max_bytes > 0):
         raise ValueError(f"`max_bytes` must be a positive number or None. Received: max_bytes={max_bytes!r}")
     with open_checked(filepath) as (header, payload_bytes, file):
         limit = max(_SMALL_BYTES, _EXPANSION * os.fstat(file.fileno()).st_size) if max_bytes is None else max_bytes

@@ -7,6 +7,7 @@ import re
 import keras
 
 from keras_prune import _keras
+from keras_prune._arguments import require_integer, require_path
 from keras_prune.storage.checked_file import add_checksum, atomic_write, verify_checksum
 from keras_prune.training.seeds import reseed
 
@@ -29,7 +30,8 @@ class PruningBackup(keras.callbacks.Callback):
         seed: Integer. Before each epoch all seeds are set to `seed` + epoch. Defaults to `0`.
 
     Raises:
-        ValueError: At the start of `fit`, if the model is not built, or the backup is damaged or of another model.
+        ValueError: If `backup_dir` is not a path, or `seed` not an integer. At the start of `fit`, if the model is not
+            built, or the backup is damaged or of another model.
 
     Example:
 
@@ -50,6 +52,8 @@ class PruningBackup(keras.callbacks.Callback):
 
     def __init__(self, backup_dir: str | os.PathLike, seed: int = 0):
         super().__init__()
+        require_path("backup_dir", backup_dir)
+        require_integer("seed", seed, 0)
         self.backup_dir = pathlib.Path(backup_dir)
         self.seed = seed
 

@@ -86,7 +86,9 @@ def test_available_names_missing_packages():
         packages = ("keras", "no_such_runtime", "nor_this_one")
 
     present, absent = available("cpu:0", (*ENGINES, Elsewhere))
-    assert absent["elsewhere"] == "no_such_runtime and nor_this_one not installed"
+    assert absent["elsewhere"] == (
+        "no_such_runtime and nor_this_one not installed (pip install no_such_runtime nor_this_one)"
+    )
     assert len(present) + len(absent) == len(ENGINES) + 1
 
 
