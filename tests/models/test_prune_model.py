@@ -638,3 +638,18 @@ def test_prune_takes_models_with_a_list_that_holds_itself():
     kp.cut(model)
     assert kp.report(model).density == 0.5
     assert not kp.layers.pruned_weights(kp.strip(model))
+
+
+def test_zeros_of_plain_models_count_in_every_function():
+    model = half_zero_model()
+    assert kp.report(model).kept == 64 + 48
+    # 112 of 176 are left, half of 176 are wanted: the zeros are the first to go.
+    shares = kp.budgets.shares(model, kp.budgets.Uniform(2))
+    assert shares == {"hidden": HALF, "head": HALF}
+    (hidden, head) = kp.cut(kp.prune(model, shares))
+    assert (hidden.cut, hidden.kept, head.cut, head.kept) == (0, 64, 24, 24)
+    model = half_zero_model()
+    kernel = array(model.layers[0].kernel)[:, 1::2]
+    (hidden, _) = kp.cut(kp.prune(model, kp.StdThreshold(1.0)))
+    left = np.abs(kernel) >= kernel[kernel != 0].std()  # The zeros are not in the standard deviation.
+    assert hidden.kept == left.sum()

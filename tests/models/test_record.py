@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -341,6 +343,50 @@ def test_h5_file_holds_the_plain_model_with_zeros(tmp_path):
     assert_same(masks(kp.prune(loaded)), masks(model))
 
 
+@register
+class Pair(layers.Layer):
+    """Layers of one kind, one behind the other."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pair = [layers.Dense(6, name=f"dense_{i}") for i in range(2)]
+
+    def build(self, input_shape):
+        for layer in self.pair:
+            layer.build(input_shape)
+
+    def call(self, inputs):
+        return self.pair[1](self.pair[0](inputs))
+
+
+# Layer, number of its inputs.
+WITH_LAYERS_INSIDE = {
+    "attention": (lambda: layers.MultiHeadAttention(2, 4), 2),
+    "grouped attention": (lambda: layers.GroupQueryAttention(4, 2, 1), 2),
+    "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(4)), 1),
+    "cells": (lambda: layers.RNN([layers.SimpleRNNCell(4), layers.SimpleRNNCell(4)]), 1),
+    "pair": (Pair, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:An .h5 file holds the plain model")
+@pytest.mark.parametrize("name", WITH_LAYERS_INSIDE)
+def test_masks_of_inner_layers_have_their_own_names(name, tmp_path):
+    make, number = WITH_LAYERS_INSIDE[name]
+    inputs = keras.Input((5, 6))
+    model = kp.prune(keras.Model(inputs, make()(*[inputs] * number)), HALF)
+    kp.cut(model)
+    weights = kp.layers.pruned_weights(model)
+    assert len({weight.mask.path for weight in weights}) == len(weights) >= 2
+    model.save(tmp_path / "model.h5")
+    loaded = kp.prune(keras.models.load_model(tmp_path / "model.h5"))
+    assert_same(masks(loaded), masks(model))
+    model.save_weights(tmp_path / "model.weights.h5")
+    kept_masks = masks(model)
+    model.load_weights(tmp_path / "model.weights.h5")
+    assert_same(masks(model), kept_masks)
+
+
 @pytest.mark.parametrize("duplicate", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
 @pytest.mark.parametrize("make", [sequential, Network])
 def test_pickle_and_deepcopy_keep_masks(duplicate, make):
@@ -402,3 +448,71 @@ def test_tensorflow_checkpoint_passes_between_models(source, target, tmp_path):
         assert_zeros(restored, 0.5)
     if source == "pruned":
         assert_same(restored(X), saved(X))
+
+
+def test_pickled_model_loads_where_the_package_is_not_imported(tmp_path):
+    model = cut_model()
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    code = """
+import pickle, sys
+model = pickle.load(open(sys.argv[1], "rb"))
+import keras_prune
+print([weight.kept for weight in keras_prune.layers.pruned_weights(model)])
+"""
+    command = [sys.executable, "-c", code, tmp_path / "model.pickle"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(kept(model)), done.stderr
+
+
+def test_pickled_layer_is_plain_and_keeps_its_zeros():
+    layer = cut_model().layers[0]
+    other = pickle.loads(pickle.dumps(layer))
+    assert type(other) is layers.Dense
+    assert not kp.layers.pruned_weights(other)
+    assert_same(other(X), layer(X))
+
+
+def test_pickled_wrapper_keeps_masks():
+    wrapper = kp.Prune(layers.Dense(4, name="fc"), HALF)
+    wrapper(X)
+    kp.cut(wrapper)
+    other = pickle.loads(pickle.dumps(wrapper))
+    assert_same(masks(other), masks(wrapper))
+    assert_same(other(X), wrapper(X))
+
+
+def test_sharded_weights_carry_masks(tmp_path):
+    def make():
+        return kp.prune(keras.Sequential([keras.Input((6,)), *(layers.Dense(64) for _ in range(4))]), HALF)
+
+    model, other = make(), make()
+    kp.cut(model)
+    model.save_weights(tmp_path / "model.weights.json", max_shard_size=2e-5)
+    assert len(list(tmp_path.glob("*.weights.h5"))) > 1
+    other.load_weights(tmp_path / "model.weights.json")
+    assert_same(masks(other), masks(model))
+    assert_same(other.get_weights(), model.get_weights())
+
+
+def test_half_pruned_model_is_saved_and_pruned_on(tmp_path):
+    model = cut_model({"head": HALF})
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert criteria(loaded) == {"head/kernel": HALF}
+    assert_same(masks(loaded), masks(model))
+    kp.cut(kp.prune(loaded, {"fc": HALF}))
+    assert_zeros(loaded, 0.5)
+
+
+def test_model_cut_out_of_another_keeps_masks_until_it_is_saved(tmp_path):
+    model = cut_model()
+    part = keras.Model(model.inputs[0], model.layers[0].output)
+    assert_same(masks(part), masks(model)[:1])
+    part.compile("adam", "mse", run_eagerly=TENSORFLOW)
+    part.fit(X, np.ones((32, 8)), verbose=0)
+    assert_zeros(part, 0.5)
+    part.save(tmp_path / "part.keras")
+    loaded = keras.models.load_model(tmp_path / "part.keras")
+    assert not kp.layers.pruned_weights(loaded)  # The record belongs to the other model. The zeros are here.
+    assert_same(loaded(X), part(X))
+    assert_same(masks(kp.prune(loaded)), masks(part))

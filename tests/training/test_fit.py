@@ -1,5 +1,11 @@
 """Pruned weights stay zero with any optimizer, precision, training step or other callback, and in files."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import pytest
 from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, density, masks
@@ -221,3 +227,62 @@ def test_frozen_base_trains_once_it_is_unfrozen(name, tmp_path):
     before = array(base.layers[0].kernel)
     model.fit(X, Y, verbose=0)
     assert (array(base.layers[0].kernel) != before).all()
+
+
+def test_prune_between_two_fits_keeps_learning_rate_and_slots():
+    decay = optimizers.schedules.ExponentialDecay(0.1, decay_steps=8, decay_rate=0.5)
+    model = pruned_model(optimizers.SGD(decay, momentum=0.9))
+    fit(model)
+    before = [array(variable) for variable in model.optimizer.variables]
+    kp.prune(model, kp.TargetSparsity(0.875))
+    assert_same(model.optimizer.variables, before)
+    fit(model)
+    assert_zeros(model, 0.125)
+    assert float(array(model.optimizer.learning_rate)) == pytest.approx(0.1 * 0.5**3)  # 24 updates of 4 batches each.
+
+
+def test_threads_compute_as_one_does():
+    model = pruned_model()
+    kp.cut(model)
+    expected = array(model(X))
+    with ThreadPoolExecutor(4) as threads:
+        for outputs in threads.map(lambda _: array(model(X)), range(40)):
+            assert_same(outputs, expected)
+
+
+@pytest.mark.skipif(not TORCH, reason="a compiler of PyTorch")
+def test_model_compiled_by_pytorch_follows_a_cut():
+    import torch
+
+    model = pruned_model()
+    compiled = torch.compile(model, backend="aot_eager")
+    for criterion in (0.5, 0.75):
+        kp.cut(kp.prune(model, criterion))
+        torch.testing.assert_close(compiled(torch.tensor(X)), model(X))
+
+
+NNX = """
+import keras
+import numpy as np
+from flax import nnx
+from small_model import X, fit, pruned_model
+
+import keras_prune as kp
+
+assert keras.config.is_nnx_enabled()
+model = pruned_model()
+fit(model)
+model.save("model.keras")
+loaded = keras.models.load_model("model.keras", compile=False)  # NNX cannot split a compiled model, pruned or not.
+merged = nnx.merge(*nnx.split(loaded))
+np.testing.assert_array_equal(merged(X), model(X))
+print([weight.kept for weight in kp.layers.pruned_weights(merged)], isinstance(model, nnx.Module))
+"""
+
+
+@pytest.mark.skipif(not (JAX and importlib.util.find_spec("flax")), reason="NNX is a part of Flax, which runs on JAX")
+def test_layers_that_are_nnx_modules_keep_masks(tmp_path):
+    environment = {**os.environ, "KERAS_NNX_ENABLED": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", NNX]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[32, 12] True"], done.stderr
