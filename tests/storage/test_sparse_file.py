@@ -539,13 +539,6 @@ def test_load_sparse_of_what_is_not_a_file_names_its_path(name, tmp_path):
     assert error.value.filename == str(tmp_path / name)
 
 
-@pytest.mark.parametrize("call", [load_sparse, lambda path: save_sparse(small(), path)])
-@pytest.mark.parametrize("path", [None, 0, 1.5])  # open(0) would read the standard input.
-def test_sparse_files_reject_what_is_not_a_path(call, path):
-    with pytest.raises(ValueError, match=f"string or path object. Received: filepath={path}"):
-        call(path)
-
-
 @pytest.mark.parametrize("name", ["plain.keras", "model.weights.h5", "model.TFLITE"])
 def test_save_sparse_does_not_write_over_other_formats(name, tmp_path):
     (tmp_path / name).write_text("before")
