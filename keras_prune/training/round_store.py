@@ -93,7 +93,7 @@ class RoundStore:
                 f"{saved['settings']}, this one {self.settings}"
             )
         self.seed = saved["seed"]
-        rounds = [Round(**fields) for fields in saved["rounds"]]
+        rounds = saved["rounds"]
         file = self._file(max(i for i, one in enumerate(rounds) if one.within_budget))
         # Each round begins with a fresh optimizer, which has no variables for the state in the file.
         optimizer, model.optimizer = model.optimizer, None
@@ -122,6 +122,7 @@ class RoundStore:
             table = json.loads(self._table.read_bytes())
             if table.pop("checksum") != _checksum(table):
                 raise ValueError("its content does not match its checksum")
+            table["rounds"] = [Round(**fields) for fields in table["rounds"]]
         except Exception as error:  # A damaged file can hold anything.
             raise self._damage(self._table, error) from error
         return table
