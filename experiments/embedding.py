@@ -1,0 +1,60 @@
+"""Measures a step of training and a prediction of a large embedding, plain and pruned.
+
+python experiments/embedding.py                    # The backend of KERAS_BACKEND
+"""
+
+import statistics
+import time
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import keras_prune as kp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("rows", 1_000_000, "Rows of the table.")
+flags.DEFINE_integer("width", 64, "Numbers in a row.")
+flags.DEFINE_integer("rounds", 7, "Rounds in which the models take turns; the first is thrown away.", lower_bound=2)
+flags.DEFINE_integer("steps", 3, "Steps, or predictions, in a round.")
+
+
+def model(optimizer, pruned):
+    """Returns a compiled model with an embedding, half of whose connections are pruned if `pruned`."""
+    inputs = keras.Input((20,), dtype="int32")
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(FLAGS.rows, FLAGS.width)(inputs))
+    made = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    if pruned:
+        kp.cut(kp.prune(made, kp.TargetSparsity(0.5)))
+    made.compile(optimizer, "mse")
+    return made
+
+
+def main(_):
+    """Prints medians in milliseconds, and the median ratio of pruned to plain."""
+    generator = np.random.default_rng(0)
+    ids = generator.integers(0, FLAGS.rows, size=(128 * FLAGS.steps, 20))
+    targets = np.zeros((len(ids), 1), "float32")
+    print(f"{keras.backend.backend()}, Embedding({FLAGS.rows}, {FLAGS.width}), batch 128")
+    for optimizer in ("sgd", "adam"):
+        models = [model(optimizer, pruned) for pruned in (False, True)]
+        tasks = {
+            f"{optimizer} step": lambda one: one.fit(ids, targets, batch_size=128, verbose=0),
+            "predict": lambda one: one.predict(ids, batch_size=128, verbose=0),
+        }
+        for name, task in tasks.items():
+            times = []
+            for _ in range(FLAGS.rounds):
+                times.append([])
+                for one in models:
+                    start = time.perf_counter()
+                    task(one)
+                    times[-1].append(1000 * (time.perf_counter() - start) / FLAGS.steps)
+            plain, pruned = (statistics.median(column) for column in zip(*times[1:], strict=True))
+            ratio = statistics.median(b / a for a, b in times[1:])
+            print(f"{name}: {plain:.1f} ms plain, {pruned:.1f} ms pruned, x{ratio:.2f}", flush=True)
+        del models, tasks
+
+
+if __name__ == "__main__":
+    app.run(main)
