@@ -1,9 +1,13 @@
 """Properties of any small model, criterion, schedule and optimizer."""
 
+import pathlib
+import pickle
 import tempfile
+import warnings
 
 import keras
 import numpy as np
+import pytest
 from helpers import JAX, TENSORFLOW, TORCH, array, assert_same, assert_zeros, criteria, masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -135,3 +139,195 @@ def test_saving_and_stripping_keep_outputs_and_zeros(model, criterion, strength)
     for one in (loaded, kp.strip(loaded), sparse):
         np.testing.assert_array_equal(one.predict(x, verbose=0), expected)
     assert kp.report(loaded).kept <= kept
+
+
+register = keras.saving.register_keras_serializable(package="test_model_properties")
+
+
+@register
+class Network(keras.Model):
+    """Makes its weights at the first call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.head = layers.Dense(5, "relu"), layers.Dense(2)
+
+    def call(self, inputs):
+        return self.head(ops.mean(self.hidden(inputs), axis=1))
+
+
+@register
+class BuiltNetwork(Network):
+    """Makes its weights in `build`."""
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.head.build((input_shape[0], 5))
+
+
+def functional(call, inputs=SHAPE, **kwargs):
+    inputs = keras.Input(inputs, **kwargs)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(call(inputs))))
+
+
+def tied():
+    table, inputs = layers.ReversibleEmbedding(7, 5), keras.Input((6,), dtype="int32")
+    return keras.Model(inputs, table(layers.Dense(5)(table(inputs)), reverse=True))
+
+
+GRAPHS = {
+    "Sequential": lambda: keras.Sequential([keras.Input(SHAPE), layers.Dense(5), layers.Flatten(), layers.Dense(2)]),
+    "Functional": lambda: functional(lambda x: layers.Add()([layers.Dense(4)(x), x])),
+    "nested": lambda: functional(keras.Sequential([keras.Input(SHAPE), layers.Dense(5), layers.Dropout(0.5)])),
+    "wrappers": lambda: functional(kp.Prune(layers.Dense(5), kp.TargetSparsity(0.4))),
+    "LSTM": lambda: functional(layers.LSTM(3, unroll=True)),
+    "Bidirectional": lambda: functional(layers.Bidirectional(layers.SimpleRNN(3, unroll=True))),
+    "attention": lambda: functional(lambda x: layers.MultiHeadAttention(2, 2)(x, x)),
+    "tied": tied,
+}
+KINDS = {**GRAPHS, "subclassed": Network, "subclassed with build": BuiltNetwork}
+
+
+def made(kind):
+    """Returns a pruned model of a kind, with data to train it on."""
+    model, x = KINDS[kind](), data()[0]
+    if kind == "tied":
+        x = np.random.default_rng(0).integers(7, size=(8, 6))
+    y = np.zeros_like(array(model(x)))
+    return ready(kp.prune(model, {".*": 0.6})), x, y
+
+
+def ready(model):
+    model.compile("adam", "mse", run_eagerly=TENSORFLOW, jit_compile=False)
+    return model
+
+
+def by_callback(model, x, y, *callbacks, schedule=None):
+    callback = kp.PruningCallback(schedule or kp.OneShot(1), verbose=0)
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[callback, *callbacks])
+
+
+def by_cuts(model, x, y):
+    for strength in (0.5, 1.0):
+        kp.cut(model, strength)
+        model.train_on_batch(x, y)
+
+
+def without_a_callback(model, x, y):
+    kp.cut(model)
+    model.fit(x, y, verbose=0)
+
+
+def restored(model, x, y):
+    stopping = keras.callbacks.EarlyStopping("loss", patience=0, mode="max", restore_best_weights=True)
+    by_callback(model, x, y, stopping, schedule=kp.Iterative(3))
+
+
+def through_keras(model, kind, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+def through_weights(model, kind, folder):
+    model.save_weights(folder / "model.weights.h5")
+    other, _, _ = made(kind)
+    other.load_weights(folder / "model.weights.h5")
+    return other
+
+
+def plain(kind):
+    """Returns a built model of a kind that is not pruned, but for its wrappers."""
+    model = KINDS[kind]()
+    model(made(kind)[1])
+    return model
+
+
+def through_plain_weights(model, kind, folder):
+    model.save_weights(folder / "model.weights.h5")
+    other = plain(kind)
+    other.load_weights(folder / "model.weights.h5")
+    return other
+
+
+def through_h5(model, kind, folder):
+    if kind not in GRAPHS or kind == "wrappers":
+        return model  # Keras refuses subclassed models, and wrappers get new masks when they are loaded.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(folder / "model.h5")
+    return keras.models.load_model(folder / "model.h5", compile=False)
+
+
+def through_shards(model, kind, folder):
+    model.save_weights(folder / "model.weights.json", max_shard_size=1)
+    other, _, _ = made(kind)
+    other.load_weights(folder / "model.weights.json")
+    return other
+
+
+def through_pickle(model, kind, folder):
+    return pickle.loads(pickle.dumps(model))
+
+
+def through_sparse_file(model, kind, folder):
+    kp.save_sparse(model, folder / "model.kprune")
+    return kp.load_sparse(folder / "model.kprune")
+
+
+def through_arrays(model, kind, folder):
+    np.savez(folder / "model.npz", *model.get_weights())
+    other = kp.strip(plain(kind))  # Masks would stay as they are: arrays hold none.
+    with np.load(folder / "model.npz") as file:
+        other.set_weights([file[name] for name in file.files])
+    return other
+
+
+def through_checkpoint(model, kind, folder):
+    import tensorflow as tf
+
+    path = tf.train.Checkpoint(model=model).save(str(folder / "checkpoint"))
+    other, _, _ = made(kind)
+    tf.train.Checkpoint(model=other).restore(path).expect_partial()
+    return other
+
+
+TRAININGS = [by_callback, by_cuts, without_a_callback, restored]
+SAVINGS = [through_keras, through_weights, through_plain_weights, through_h5, through_shards, through_pickle]
+SAVINGS += [through_sparse_file, through_arrays, *([through_checkpoint] if TENSORFLOW else [])]
+
+
+def assert_sparsity_is_kept(kind, train, save):
+    """Asserts that no step from training to fine-tuning brings connections back, unless a warning says so."""
+    model, x, y = made(kind)
+
+    def fine_tuned(model):
+        by_callback(ready(model), x, y)
+        return model
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, x, y)
+        steps = [lambda one: save(one, kind, pathlib.Path(folder)), kp.strip, kp.prune, fine_tuned, kp.strip]
+        for step in steps:
+            before = kp.report(model).kept
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                model = step(model)
+            said = any("less sparse" in str(one.message) for one in told)
+            assert kp.report(model).kept <= before or said, (train, save, step)
+
+
+chosen = given(kind=st.sampled_from(sorted(KINDS)), train=st.sampled_from(TRAININGS), save=st.sampled_from(SAVINGS))
+
+
+@settings(some, max_examples=4)
+@chosen
+def test_sparsity_outlasts_training_files_and_fine_tuning(kind, train, save):
+    assert_sparsity_is_kept(kind, train, save)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_sparsity_outlasts_every_way_of_training_and_saving(kind):
+    for train in TRAININGS:
+        for save in SAVINGS:
+            assert_sparsity_is_kept(kind, train, save)
