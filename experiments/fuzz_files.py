@@ -211,9 +211,8 @@ def alter_row(rng, rows):
     row = rng.choice(rows)
     name = rng.choice(list(row))
     if name == "shape":
-        row["shape"] = rng.choice(
-            [[10**6, 10**6], [], [0], row["shape"][::-1], [*row["shape"], 10**9], [1, *row["shape"]]]
-        )
+        shape = row["shape"] if isinstance(row["shape"], list) else []
+        row["shape"] = rng.choice([[10**6, 10**6], [], [0], shape[::-1], [*shape, 10**9], [1, *shape]])
     elif "dtype" in name:
         row[name] = rng.choice([*TEXTS, "uint8", "int64", "bfloat16", "object", "U1000000"])
     elif name == "encoding":
