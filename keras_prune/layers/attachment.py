@@ -60,7 +60,8 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=(), chec
         check(bool(chosen or present), unbuilt)
     for weight, criterion in renewed:
         weight.criterion = criterion
-    zeros, all_zeros = 0, {}
+    # Arrays and old weight files hold zeros without masks.
+    zeros, all_zeros = sum(weight.take_zeros() for weight in present.values()) if keep_zeros else 0, {}
     for layer, variable, criterion in chosen:
         mask, reason = zeros_as_mask(layer, variable) if keep_zeros else (None, None)
         if reason is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import keras
@@ -115,6 +116,14 @@ class PrunedWeight:
         if isinstance(self.variable.regularizer, OnSurvivors):
             self.variable.regularizer = self.variable.regularizer.regularizer
 
+    def take_zeros(self) -> int:
+        """Takes the zeros of a weight that was never cut as pruned, and returns how many it took."""
+        mask, _ = zeros_as_mask(self.layer, self.variable) if self.kept == self.size else (None, None)
+        if mask is None:
+            return 0
+        self.mask.assign(mask)
+        return self.size - self.kept
+
     def apply_mask(self) -> None:
         """Sets the stored weight to zero where there is no connection."""
         self.variable.assign(self.masked())
@@ -194,6 +203,8 @@ class Masks(PruningState):
                 getattr(self, name).assign(store[name])
         # The weights of the layer are loaded already. Those of a plain model have no masks, and these stay.
         for weight in self.pruned_weights:
+            if not names and weight.take_zeros():
+                warnings.warn("The file has no masks. Zeros in its weights count as pruned.", stacklevel=2)
             weight.apply_mask()
 
 

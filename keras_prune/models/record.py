@@ -65,6 +65,8 @@ class PrunedModel(_Base):
 
     def set_weights(self, weights):
         super().set_weights(weights)
+        if zeros := sum(weight.take_zeros() for weight in pruned_weights(self)):
+            print(f"set_weights: {zeros:,} of the weights are zero and count as pruned.", flush=True)
         apply_masks(self)
 
     def fit(self, *args, **kwargs):

@@ -276,7 +276,7 @@ def through_sparse_file(model, kind, folder):
 
 def through_arrays(model, kind, folder):
     np.savez(folder / "model.npz", *model.get_weights())
-    other = kp.strip(plain(kind))  # Masks would stay as they are: arrays hold none.
+    other = kp.strip(plain(kind)) if kind == "wrappers" else made(kind)[0]  # Wrappers do not see what is set.
     with np.load(folder / "model.npz") as file:
         other.set_weights([file[name] for name in file.files])
     return other

@@ -516,3 +516,16 @@ def test_model_cut_out_of_another_keeps_masks_until_it_is_saved(tmp_path):
     assert not kp.layers.pruned_weights(loaded)  # The record belongs to the other model. The zeros are here.
     assert_same(loaded(X), part(X))
     assert_same(masks(kp.prune(loaded)), masks(part))
+
+
+def test_zeros_of_plain_weights_count_where_nothing_was_cut(tmp_path, capsys):
+    sparse = kp.strip(cut_model())
+    sparse.save_weights(tmp_path / "sparse.weights.h5")
+    loaded, filled, left = (kp.prune(sequential(), HALF) for _ in range(3))
+    with pytest.warns(UserWarning, match="The file has no masks. Zeros in its weights count as pruned"):
+        loaded.load_weights(tmp_path / "sparse.weights.h5")
+    filled.set_weights(sparse.get_weights())
+    assert "set_weights: 48 of the weights are zero and count as pruned." in capsys.readouterr().out
+    for variable, other in zip(left.weights, sparse.weights, strict=True):
+        variable.assign(other)  # No method of the model.
+    assert kept(kp.prune(left, HALF)) == kept(loaded) == kept(filled) == [24, 24]
