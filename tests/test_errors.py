@@ -248,25 +248,27 @@ ERRORS = [
     ("sensitivity-not-finite", lambda: kp.sensitivity(not_finite(), DATA), "Received: layer=head, weight=kernel"),
     *(
         (
-            f"sensitivity-{name}-{value!r}",
+            f"sensitivity-{name}-{number}",
             lambda name=name, value=value: kp.sensitivity(compiled(), **{"validation_data": DATA, name: value}),
             message,
         )
-        for name, value, message in [
-            ("criteria", 3, "sequence of criteria.*Received: criteria=3"),
-            ("criteria", [], "sequence of criteria"),
-            ("criteria", [0.5], "sequence of criteria"),
-            ("mode", "up", "'auto', 'min' or 'max'. Received: mode='up'"),
-            ("monitor", None, "does not measure None"),
-            ("steps", 0, "integer of at least 1. Received: steps=0"),
-            ("steps", "all", "Received: steps='all'"),
-            ("validation_data", None, "at least one sample.*Received: data=None"),
-            ("validation_data", "data.csv", "at least one sample.*Received: data='data.csv'"),
-            ("validation_data", (), "at least one sample"),
-            ("validation_data", ([], []), "at least one sample"),
-            ("validation_data", (DATA[0][:0], DATA[1][:0]), "at least one sample"),
-            ("validation_data", NoBatches(), "at least one sample"),
-        ]
+        for number, (name, value, message) in enumerate(
+            [
+                ("criteria", 3, "sequence of criteria.*Received: criteria=3"),
+                ("criteria", [], "sequence of criteria"),
+                ("criteria", [0.5], "sequence of criteria"),
+                ("mode", "up", "'auto', 'min' or 'max'. Received: mode='up'"),
+                ("monitor", None, "does not measure None"),
+                ("steps", 0, "integer of at least 1. Received: steps=0"),
+                ("steps", "all", "Received: steps='all'"),
+                ("validation_data", None, "at least one sample.*Received: data=None"),
+                ("validation_data", "data.csv", "at least one sample.*Received: data='data.csv'"),
+                ("validation_data", (), "at least one sample"),
+                ("validation_data", ([], []), "at least one sample"),
+                ("validation_data", (DATA[0][:0], DATA[1][:0]), "at least one sample"),
+                ("validation_data", NoBatches(), "at least one sample"),
+            ]
+        )
     ),
     *(
         (
