@@ -241,16 +241,9 @@ def replace_layers(model, replacements: dict) -> None:
             setattr(model, name, keras.tree.map_structure(lambda leaf: replacements.get(id(leaf), leaf), value))
 
 
-def copy_trainable(model, source) -> None:
-    """Makes a model frozen if `source` is. The public `trainable` would also set all inner layers (Keras 3.15)."""
-    model._trainable = source._trainable
-
-
-def mark_frozen(models) -> None:
-    """Sets `trainable` of Sequential models with frozen layers alone, which their config lacks (Keras 3.15)."""
-    for model in reversed(models):
-        if isinstance(model, keras.Sequential) and model.layers and not any(one.trainable for one in model.layers):
-            model._trainable = False
+def set_trainable(model, trainable: bool) -> None:
+    """Sets `trainable` of a model alone. The public attribute would also set all inner layers (Keras 3.15)."""
+    model._trainable = trainable
 
 
 def lambda_output_shape(layer):

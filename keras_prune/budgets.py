@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
 from keras_prune.rules.budgets import Budget, Candidate, CommonQuality, ErdosRenyiKernel, GlobalMagnitude, Uniform
@@ -44,8 +45,7 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
             "A budget needs a model with trainable weights of two or more dimensions. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
-    for weight in weights:
-        weight.require_finite()
+    require_finite_weights(weights)
     candidates = [Candidate(on_host(w.variable.value), on_host(w.mask()), not w.variable.trainable) for w in weights]
     chosen = budget if isinstance(budget, Budget) else budget_of(budget)
     found = dict(zip((id(w.variable) for w in weights), chosen.criteria(candidates, strength), strict=True))

@@ -170,13 +170,6 @@ def test_copy_keras_mask_gives_a_tensor_the_mask_of_another():
     assert array(keras.src.backend.common.masking.get_keras_mask(target)).tolist() == [[False, True]]
 
 
-def test_mark_frozen_restores_what_the_config_lacks():
-    inner = [keras.Sequential([keras.Input((2,)), layers.Dense(2, trainable=trainable)]) for trainable in (False, True)]
-    model = keras.Sequential([keras.Input((2,)), *inner])
-    _keras.mark_frozen([model, *inner])
-    assert [one.trainable for one in (model, *inner)] == [True, False, True]
-
-
 def test_unpickle_reads_what_save_to_buffer_writes():
     model, buffer = sequential(), io.BytesIO()
     _keras.save_to_buffer(model, buffer)
@@ -281,10 +274,9 @@ def test_replace_layers_in_attributes_lists_and_dicts():
     assert all(layer.name.startswith("new_") for layer in held)
 
 
-def test_copy_trainable_leaves_inner_layers():
-    frozen, model = sequential(), sequential()
-    frozen.trainable = False
-    _keras.copy_trainable(model, frozen)
+def test_set_trainable_leaves_inner_layers():
+    model = sequential()
+    _keras.set_trainable(model, False)
     assert not model.trainable
     assert model.layers[0].trainable
 

@@ -245,7 +245,7 @@ def _ends(model) -> set[int]:
 def _skipped(model, groups) -> dict[str, str]:
     """Returns, by path, the reason for each layer that has weights but no masks, and each dropout whose rate stays."""
     layers = layers_in(model)
-    reasons = {id(layer): reason for layer in layers if (reason := skip_reasons.unmaskable(layer))}
+    reasons = {id(layer): reason for layer, reason in skip_reasons.unmaskable_layers(layers)}
     if pruned_weights(model):
         for layer, weights in groups:
             if not any(weight.pruned for weight in weights):

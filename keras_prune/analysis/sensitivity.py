@@ -14,6 +14,7 @@ from keras import ops
 from keras_prune._arguments import is_number
 from keras_prune.analysis.evaluate import direction, evaluate
 from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
 from keras_prune.rules.chunks import count
@@ -166,7 +167,7 @@ def sensitivity(
     """
     criteria = [StdThreshold(quality) for quality in _QUALITIES] if criteria is None else criteria
     kinds = {type(criterion) for criterion in criteria} if isinstance(criteria, Sequence) else set()
-    if len(kinds) != 1 or not issubclass(*kinds, Criterion):
+    if len(kinds) != 1 or not all(issubclass(kind, Criterion) for kind in kinds):
         raise ValueError(
             "`criteria` must be a sequence of criteria of one class, such as [StdThreshold(0.5), StdThreshold(1.0)]. "
             f"Received: criteria={criteria!r}"
@@ -177,8 +178,7 @@ def sensitivity(
             "No weight of the model is trained, so none would be cut. Set `trainable=True` for the layers to scan. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
-    for weight in weights:
-        weight.require_finite()
+    require_finite_weights(weights)
     reference = evaluate(model, validation_data, monitor, steps=steps)
     towards = direction(model, monitor, mode)  # Only an evaluated model knows its metrics.
     curves: dict[str, list[Point]] = {}

@@ -7,7 +7,7 @@ import keras
 
 from keras_prune import _keras
 from keras_prune.layers.dropout import DropoutRate
-from keras_prune.layers.hook import hook, hook_dropout, hook_tree, override, refuse_other_weights, restore, unhook
+from keras_prune.layers.hook import hook, hook_dropout, hook_tree, override, refuse_quantize_and_lora, restore, unhook
 from keras_prune.layers.masked_scope import behind_masks
 from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.prunable import owned_connections
@@ -91,8 +91,8 @@ def _require_free(layer) -> None:
 def _masks(layer) -> Masks:
     if pruning_of(layer) is None:
         _keras.add_layer(layer, "pruning", Masks(layer))
-        refuse_other_weights(layer)
-        refuse_other_weights(layer.pruning, owner=layer)  # `Model.quantize` asks the innermost layers alone.
+        refuse_quantize_and_lora(layer)
+        refuse_quantize_and_lora(layer.pruning, owner=layer)  # `Model.quantize` asks the innermost layers alone.
     return layer.pruning
 
 

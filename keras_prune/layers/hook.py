@@ -5,7 +5,6 @@ attribute of the object. The class and the config of the layer stay plain.
 """
 
 import functools
-import warnings
 from typing import Any
 
 import keras
@@ -54,36 +53,26 @@ def hook(layer, held: dict, below: dict) -> None:
     call = layer.call
 
     def call_masked(*args, **kwargs):
-        for weight in masked_call.read_past.values():
-            weight.keep_at_zero()
         held = [weight for weight in masked_call.held.values() if not is_masked(weight.variable)]
+        for weight in held:
+            weight.keep_at_zero()
         by_row = [weight for weight in held if _reads_rows(layer, weight, args, kwargs)]
         masked = {id(w.variable): w.unmasked() if w in by_row else w.masked() for w in held}
         with MaskedScope(masked, masked_call.weights) as scope:
             outputs = call(*args, **kwargs)
         scope.hand_on_losses(layer)
-        for key in masked.keys() - scope.read - masked_call.read_past.keys():
-            masked_call.read_past[key] = weight = masked_call.held[key]
-            weight.keep_at_zero()
-            if not (keras.backend.backend() == "torch" or weight.frozen or type(layer).__module__.startswith("keras")):
-                _warn_of_reads(weight)
+        for weight in held:
+            if id(weight.variable) not in scope.read and not weight.is_read_past:
+                weight.is_read_past = True
+                weight.keep_at_zero()
         for weight in by_row:
             outputs = _mask_rows(outputs, weight, *args, **kwargs)
         return outputs
 
     masked_call: Any = functools.wraps(call)(call_masked)
-    masked_call.held, masked_call.weights, masked_call.read_past = dict(held), {**held, **below}, {}
+    masked_call.held, masked_call.weights = dict(held), {**held, **below}
     override(layer, "call", masked_call)
     _trace_again(layer)
-
-
-def _warn_of_reads(weight) -> None:
-    warnings.warn(
-        f"Layer {weight.layer.name!r} did not read its weight {weight.name!r} as a Keras variable. If it reads "
-        "`_value`, pruned connections grow between steps, and are zeroed only at a cut and at the end of an epoch. "
-        f"Read the variable itself. If this call does not use the weight, ignore this. Received: {weight.path}",
-        stacklevel=2,
-    )
 
 
 def _trace_again(layer) -> None:
@@ -170,19 +159,15 @@ def hook_dropout(layer, rate) -> None:
     override(layer, "call", dropping_call)
 
 
-def refuse_other_weights(layer, owner=None) -> None:
+def refuse_quantize_and_lora(layer, owner=None) -> None:
     """Lets `quantize` and `enable_lora` raise an error. Keras would skip a pruned layer, or give it a dense update."""
 
-    def refuse(name):
-        def refused(*args, **kwargs):
-            named = layer if owner is None else owner
-            raise ValueError(
-                f"`{name}` replaces or fills pruned weights. Call keras_prune.strip(model) first; their zeros stay. "
-                f"Received: {type(named).__name__} {named.name!r}"
-            )
-
-        override(layer, name, refused)
+    def refuse(name, *args, **kwargs):
+        raise ValueError(
+            f"`{name}` replaces or fills pruned weights. Call keras_prune.strip(model) first; their zeros stay. "
+            f"Received: {type(owner or layer).__name__} {(owner or layer).name!r}"
+        )
 
     for name in ("quantize", "enable_lora"):
         if hasattr(layer, name):
-            refuse(name)
+            override(layer, name, functools.partial(refuse, name))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_prune import _keras
 from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
@@ -33,6 +34,7 @@ class PrunedWeight:
         self.mask = mask
         self.threshold = threshold
         self.criterion = criterion
+        self.is_read_past = False  # Whether a call of the layer did not read the Keras variable.
         self.gradient_hook: Any = None
 
     def __repr__(self):
@@ -79,10 +81,6 @@ class PrunedWeight:
         with behind_masks():
             return self.variable.value
 
-    def require_finite(self) -> None:
-        """Raises a `ValueError` if the weight holds NaN or infinity: no threshold could be taken."""
-        require_finite(self.variable.value, f"layer={self.layer.name}, weight={self.name}")
-
     def cut(self, criterion: Criterion, strength: float = 1.0) -> "LayerCut":
         """Prunes the connections that a criterion selects, and zeroes them in the stored weight."""
         before = self.kept
@@ -100,13 +98,23 @@ class PrunedWeight:
             self.variable.regularizer = OnSurvivors(regularizer, self.mask)
 
     def keep_at_zero(self) -> None:
-        """Zeroes the entries and gradients of a PyTorch parameter that a layer reads past its Keras variable."""
-        if keras.backend.backend() == "torch":
+        """Zeroes the pruned entries, and gradients, of a PyTorch parameter that is read past its Keras variable."""
+        if self.is_read_past and keras.backend.backend() == "torch":
             parameter = _keras.stored_value(self.variable)
             # Through `data`: autograd refuses changes of a parameter between two calls of a layer.
             parameter.data.masked_fill_(~self.mask.value, 0.0)
             if self.gradient_hook is None and parameter.requires_grad:
                 self.gradient_hook = parameter.register_hook(lambda grad: grad.masked_fill(~self.mask.value, 0.0))
+
+    def warn_if_moved(self) -> None:
+        """Warns if training has moved pruned connections of a weight that is read past its Keras variable."""
+        if self.is_read_past and ops.any(ops.logical_and(self.variable.value != 0, ops.logical_not(self.mask.value))):
+            warnings.warn(
+                f"Training has moved pruned connections of {self.path}, which layer {self.layer.name!r} does not read "
+                "as a Keras variable. They are set to zero at a cut and at the end of an epoch only. If the layer "
+                "reads `_value`, read the variable itself.",
+                stacklevel=2,
+            )
 
     def show_all(self) -> None:
         """Gives the weight the regularizer and the gradient back that it had before pruning."""
@@ -136,13 +144,19 @@ class LayerCut(NamedTuple):
         weight: The `PrunedWeight`.
         cut: How many connections were pruned.
         kept: How many are left.
-        rescued: Whether the criterion would have left none, so that the largest was kept, or a budget left one.
+        rescued: Whether the criterion would have left none, so that the largest was kept, or a budget left only one.
     """
 
     weight: PrunedWeight
     cut: int
     kept: int
     rescued: bool
+
+
+def require_finite_weights(weights) -> None:
+    """Raises a `ValueError` if a pruned or prunable weight holds NaN or infinity."""
+    for weight in weights:
+        require_finite(weight.variable.value, f"layer={weight.layer.name}, weight={weight.variable.name}")
 
 
 def connections_of(weights) -> tuple[int, int]:

@@ -18,8 +18,8 @@ def connection_variables(layer) -> list:
 
 def stored_connections(layer) -> list:
     """Returns the same, also of layers that cannot have masks, if the zeros in the variables are those of a kernel."""
-    mode = layer.quantization_mode if _keras.is_quantized(layer) else "float8"
-    if mode == "float8":  # The layer rounds a float kernel at each call.
+    mode = layer.quantization_mode if _keras.is_quantized(layer) else None
+    if mode in (None, "float8"):  # With float8, the layer rounds a float kernel at each call.
         return _connections(_keras.variables_made_trainable(layer), "float")
     return _connections(layer.weights, "int8") if mode == "int8" else []
 
@@ -40,7 +40,7 @@ def owned_connections(root, around=(), of_layer=connection_variables) -> list[tu
 
     A variable that several layers hold is owned by the innermost of them: `SpectralNormalization` lists the kernel of
     the layer inside it. A layer with a method `get_prunable_weights`, as in TensorFlow Model Optimization, decides
-    itself which of its weights and of those inside it are connections.
+    for itself which of its weights and of those inside it are connections.
 
     Args:
         root: Model or layer.

@@ -22,3 +22,8 @@ def unmaskable(layer) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return ADAPTED
     return QUANTIZED if _keras.is_quantized(layer) else None
+
+
+def unmaskable_layers(layers) -> list[tuple]:
+    """Returns those of the layers whose weights cannot have masks, each with the reason."""
+    return [(layer, reason) for layer in layers if (reason := unmaskable(layer))]

@@ -12,7 +12,7 @@ from keras_prune.layers.prunable import connection_variables, owned_connections,
 from keras_prune.layers.traversal import layers_in, paths_in
 from keras_prune.rules.budgets import Budget
 from keras_prune.rules.chunks import count
-from keras_prune.rules.criteria import Criterion, require_finite
+from keras_prune.rules.criteria import Criterion
 
 
 def pruned_weights(root) -> list[PrunedWeight]:
@@ -69,10 +69,6 @@ class PrunableWeight(NamedTuple):
     def criterion(self) -> Criterion | Budget | None:
         """The criterion of a pruned weight."""
         return self.pruned.criterion if self.pruned else None
-
-    def require_finite(self) -> None:
-        """Raises a `ValueError` if the weight holds NaN or infinity."""
-        require_finite(self.variable.value, f"layer={self.layer.name}, weight={self.variable.name}")
 
     @property
     def kept(self) -> int:

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_prune.layers.traversal import models_in
+from keras_prune.layers.skip_reasons import unmaskable_layers
+from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.layers.weights import PrunableWeight, prunable_weights
 from keras_prune.models.graph import has_graph, is_graph
 
@@ -43,7 +44,12 @@ def require_connections(model, stored: bool = False) -> list[PrunableWeight]:
     if not weights:
         raise ValueError(
             "The model has no connections, since no layer has a trainable weight of two or more dimensions. If the "
-            f"model is not built yet, call it on a batch of data first. Received: model={model.name!r} with layers "
-            f"{[layer.name for layer in model.layers]}"
+            f"model is not built yet, call it on a batch of data first. {left_out(model)}Received: model="
+            f"{model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
     return weights
+
+
+def left_out(model) -> str:
+    """Returns a sentence about each layer whose weights cannot have masks."""
+    return "".join(f"{layer.path or layer.name}: {reason}. " for layer, reason in unmaskable_layers(layers_in(model)))

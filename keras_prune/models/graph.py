@@ -31,7 +31,7 @@ def is_graph(model) -> bool:
 
 def has_graph(model) -> bool:
     """Whether a model is a built Functional or Sequential one, whose layers can be followed."""
-    return is_graph(model) and model.built and bool(model.outputs)
+    return is_graph(model) and model.built and bool(getattr(model, "outputs", None))
 
 
 def leaf_layers(model) -> list:

@@ -7,14 +7,12 @@ import keras
 from keras_prune import _keras
 from keras_prune.layers.attachment import Attached, apply_masks, attach
 from keras_prune.layers.prune import Prune, wrapped_layer, wrappers_in
-from keras_prune.layers.skip_reasons import unmaskable
-from keras_prune.layers.traversal import layers_in, models_in, paths_in
+from keras_prune.layers.traversal import models_in, paths_in
 from keras_prune.layers.weights import pruned_weights
-from keras_prune.models.checks import require_model
+from keras_prune.models.checks import left_out, require_model
 from keras_prune.models.rebuild import clone_graph
 from keras_prune.models.record import as_pruned, forget, warn_if_never_cut
 from keras_prune.models.select_criteria import Selection
-from keras_prune.rules.criteria import Criterion
 
 
 def prune(model, criterion=None, keep_zeros: bool = True):
@@ -80,7 +78,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
         if not found:
             raise ValueError(
                 "The model has nothing to prune: no trainable layer with a weight of two or more dimensions has a "
-                f"criterion. {_skipped(model)}"
+                f"criterion. {left_out(model)}"
                 f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
             )
 
@@ -90,8 +88,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     forget_compiled_functions(model)
     _report_zeros(attached)
     _warn_of_skipped(model)
-    if isinstance(criterion, Criterion):
-        _warn_of_wrappers(model, criterion)
+    _warn_of_wrappers(model, selection)
     return model
 
 
@@ -157,22 +154,18 @@ def _report_zeros(attached: Attached) -> None:
         print(f"prune: the zeros of {path} do not count as pruned, since {reason}.", flush=True)
 
 
-def _skipped(model) -> str:
-    """Returns a sentence about each layer whose weights cannot have masks."""
-    reasons = {layer.path or layer.name: unmaskable(layer) for layer in layers_in(model)}
-    return "".join(f"{path}: {reason}. " for path, reason in reasons.items() if reason)
-
-
 def _warn_of_skipped(model) -> None:
-    if skipped := _skipped(model):
+    if skipped := left_out(model):
         warnings.warn(f"`prune` left out layers with weights. {skipped}".rstrip(), stacklevel=3)
 
 
-def _warn_of_wrappers(model, criterion) -> None:
-    if kept := [wrapper.name for wrapper in wrappers_in(model) if wrapper.built and wrapper.criterion != criterion]:
+def _warn_of_wrappers(model, selection) -> None:
+    if selection.mapping or selection.is_budget or selection.received is None:
+        return
+    if kept := [wrapper.name for wrapper in wrappers_in(model) if wrapper.criterion != selection.choose(wrapper.layer)]:
         warnings.warn(
             f"The layers in `Prune` wrappers keep their own criteria: {kept}. To replace these, pass a mapping that "
-            f"names the layers. Received: criterion={criterion!r}",
+            f"names the layers. Received: criterion={selection.received!r}",
             stacklevel=3,
         )
 

@@ -16,7 +16,7 @@ from keras import ops
 from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks
 from keras_prune.layers.prune import wrapped_layer, wrappers_in
-from keras_prune.layers.traversal import layers_in, models_in
+from keras_prune.layers.traversal import layers_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.graph import has_graph, is_graph, leaf_layers
 from keras_prune.models.record import plain
@@ -71,7 +71,6 @@ def rebuild(model, convert):
     rebuilt = clone(model)
     for old, new in variables:
         _carry_over(old, new)
-    _keras.mark_frozen(models_in(rebuilt))
     if model.compiled:
         try:
             recompile(rebuilt, model)
@@ -180,7 +179,7 @@ def clone_graph(model, clone):
             "custom train_step.",
             stacklevel=6,
         )
-    _keras.copy_trainable(copy, model)
+    _keras.set_trainable(copy, model.trainable)
     copy.dtype_policy = model.dtype_policy  # Otherwise it is the current default.
     if has_graph(model):
         for old, new in zip(keras.tree.flatten(model.inputs), keras.tree.flatten(copy.inputs), strict=True):

@@ -6,7 +6,6 @@ weights file, at the layers.
 
 import contextlib
 import functools
-import inspect
 import io
 import os
 import warnings
@@ -17,7 +16,7 @@ import keras
 from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks, attach, put_back, take_off
 from keras_prune.layers.dropout import DropoutRate
-from keras_prune.layers.hook import refuse_other_weights
+from keras_prune.layers.hook import refuse_quantize_and_lora
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 
@@ -46,7 +45,7 @@ class PrunedModel(_Base):
     def from_config(cls, config, custom_objects=None):
         """Makes the plain model and prunes the weights of the record."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
-        _keras.mark_frozen(models_in(model))
+        freeze(model, config["pruned"]["frozen"])
         _attach_recorded(model, config["pruned"], custom_objects)
         return as_pruned(model)
 
@@ -70,17 +69,15 @@ class PrunedModel(_Base):
         apply_masks(self)
 
     def fit(self, *args, **kwargs):
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        callbacks = given.get("callbacks") or []
-        callbacks = getattr(callbacks, "callbacks", callbacks)  # Of a `keras.callbacks.CallbackList`.
-        weights = pruned_weights(self)
-        if weights and not any(getattr(callback, "prunes", False) for callback in keras.tree.flatten(callbacks)):
+        history = super().fit(*args, **kwargs)
+        if weights := pruned_weights(self):
+            # Not before, since a callback of a user's class may cut.
             warn_if_never_cut(
                 weights,
-                "`fit` has no callback that prunes, and nothing is pruned yet: the dense model is trained. Pass "
-                "callbacks=[keras_prune.PruningCallback()], or call keras_prune.cut(model) first.",
+                "`fit` has trained the dense model, and nothing is pruned yet. Pass callbacks=["
+                "keras_prune.PruningCallback()], or call keras_prune.cut(model).",
             )
-        return super().fit(*args, **kwargs)
+        return history
 
     def save(self, filepath, *args, **kwargs):
         if os.fspath(filepath).endswith((".h5", ".hdf5")):
@@ -139,7 +136,7 @@ def as_pruned(model):
     if not isinstance(model, PrunedModel):
         model.__class__ = _pruned_class(type(model))
         if pruning_of(model) is None:
-            refuse_other_weights(model)
+            refuse_quantize_and_lora(model)
     return model
 
 
@@ -176,6 +173,18 @@ def forget(model) -> None:
         one.__class__ = plain_class(one)
 
 
+def frozen_models(model) -> list[int]:
+    """Returns the positions in `models_in` of frozen models. The config of a Sequential model lacks it."""
+    return [position for position, one in enumerate(models_in(model)) if not one.trainable]
+
+
+def freeze(model, positions) -> None:
+    """Freezes the models that `frozen_models` returned, and not the layers in them, of which the config knows."""
+    for position, one in enumerate(models_in(model)):
+        if position in positions:
+            _keras.set_trainable(one, False)
+
+
 def _state_variables(layer) -> list:
     state = pruning_of(layer)
     return state.variables if isinstance(state, keras.layers.Layer) else []
@@ -199,6 +208,7 @@ def _record(model) -> dict:
             for position, layer in enumerate(layers)
             for weight in masks_of(layer)
         ],
+        "frozen": frozen_models(model),
         "dropouts": [position for position, layer in enumerate(layers) if isinstance(pruning_of(layer), DropoutRate)],
     }
 

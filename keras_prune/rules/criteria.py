@@ -259,7 +259,9 @@ def require_finite(weight, received: str) -> None:
     """
     weight = on_host(weight)
     # The sum of a chunk is finite in float64 if its entries are, and takes no memory.
-    if not all(math.isfinite(np.sum(weight[rows], dtype="float64")) for rows in rows_of(weight.shape)):
+    with np.errstate(invalid="ignore"):
+        finite = all(math.isfinite(np.sum(weight[rows], dtype="float64")) for rows in rows_of(weight.shape))
+    if not finite:
         raise ValueError(
             "A cut needs finite weights. NaN or infinity usually mean that training has diverged. Lower the learning "
             f"rate. Received: {received}"

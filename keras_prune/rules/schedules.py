@@ -7,7 +7,7 @@ It keeps no state. A run that resumes from a saved model therefore only needs th
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras.saving import register_keras_serializable
@@ -43,9 +43,10 @@ class Schedule:
     def __init__(self, times: Sequence[int], unit: str = "epoch"):
         if unit not in ("epoch", "step"):
             raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}')
-        if not (isinstance(times, Sequence) and times and all(is_integer(time) and time >= 0 for time in times)) or any(
-            second <= first for first, second in itertools.pairwise(times)
-        ):
+        if isinstance(times, Iterable) and not isinstance(times, range):
+            times = [*times]
+        integers = isinstance(times, Sequence) and all(is_integer(time) and time >= 0 for time in times)
+        if not (integers and times) or any(second <= first for first, second in itertools.pairwise(times)):
             raise ValueError(
                 "`times` must be a sequence of increasing integers of at least 0, such as [0, 4, 8]. "
                 f"Received: times={times!r}"

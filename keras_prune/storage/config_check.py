@@ -13,8 +13,8 @@ from keras_prune.storage.codecs import DTYPES
 _REJECTED = {"__lambda__", "__typespec__", "Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _REJECTED |= {"IndexLookup", "IntegerLookup", "StringLookup", "TextVectorization", "FeatureSpace"}
 # Where the parts of a model are. Among the rest are functions that download files, and metrics that fill the memory.
-_AREAS = ("activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops", "quantizers")
-_AREAS += ("random", "regularizers")
+_AREAS = ("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "models", "ops")
+_AREAS += ("quantizers", "random", "regularizers")
 
 
 def require_harmless(config) -> None:

@@ -1,6 +1,7 @@
 """Save models to files that store only their nonzero weights.
 
-The header (see `checked_file`) holds the Keras config of the model and a `WeightStorage` for each of `model.weights`.
+The header (see `checked_file`) holds the Keras config of the model, which models in it are frozen, and a
+`WeightStorage` for each of `model.weights`.
 The payload holds the encoded weights one after the other (see `codecs`).
 
 The relative indices are not entropy-coded: for LeNet-300-100 at 12x (fc1 8%, fc2 9%, fc3 26%), indices of 5 bits are
@@ -20,9 +21,10 @@ import numpy as np
 
 from keras_prune import _keras
 from keras_prune._arguments import is_number, require_path
-from keras_prune.layers.traversal import layers_in, models_in
+from keras_prune.layers.traversal import layers_in
 from keras_prune.models.checks import require_built
 from keras_prune.models.rebuild import plain_model
+from keras_prune.models.record import freeze, frozen_models
 from keras_prune.rules.chunks import on_host
 from keras_prune.storage.checked_file import open_checked, write_checked
 from keras_prune.storage.codecs import WeightStorage, decode_weight, encode_weight, measure
@@ -118,7 +120,11 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
     with plain_model(model) as plain:
         _require_only_weights(plain)
         rows = _measure(plain.weights, index_bits, value_dtype)
-        header = {"model": _config(plain, rows), "weights": [dataclasses.asdict(row) for row in rows]}
+        header = {
+            "model": _config(plain, rows),
+            "frozen": frozen_models(plain),
+            "weights": [dataclasses.asdict(row) for row in rows],
+        }
         weights = zip(rows, plain.weights, strict=True)
         pieces = (piece for row, weight in weights for piece in encode_weight(row, _array(weight)))
         write_checked(filepath, header, pieces, sum(row.stored_bytes for row in rows))
@@ -218,7 +224,7 @@ def _read_model(header, payload_bytes, file, custom_objects, max_bytes):
         # The values are there, but a Normalization layer, for example, computes with its statistics when it gets them.
         values = {key: keras.ops.stop_gradient(weight.value) for key, weight in _saved_weights(layer).items()}
         layer.load_own_variables(values)
-    _keras.mark_frozen(models_in(model))
+    freeze(model, header["frozen"])
     return model
 
 

@@ -86,23 +86,25 @@ class Clock:
             return None
         return math.ceil((self._batches + (epochs - self._epoch) * steps) / self._accumulation)
 
-    def require_cuts(self, end: int, has_cuts: bool) -> None:
-        """Checks, before the first epoch, that a run reaches the cuts of the schedule.
+    def require_cuts(self, has_cuts: bool) -> None:
+        """Checks, before the first epoch, that the run does not begin behind the last cut.
 
         Args:
-            end: Integer, the time at which the run ends.
-            has_cuts: Whether the model is pruned already. A resumed run may end before the next cut.
+            has_cuts: Whether the model is pruned already, as in a run that resumes.
 
         Raises:
-            ValueError: If the schedule does not prune in this run.
+            ValueError: If the schedule can no longer prune.
         """
-        unit, times, start = self.schedule.unit, self.schedule.times, self._start()
-        if self.schedule.due(start - 1, end - 1) is not None or (has_cuts and times[0] < start):
+        unit, last, start = self.schedule.unit, self.schedule.times[-1], self._start()
+        if start <= last or has_cuts:
             return
-        listed = ", ".join(map(str, times)) if len(times) <= 6 else f"{times[0]}, {times[1]}, ..., {times[-1]}"
+        if self._by_step:
+            advice = "Steps are updates since the optimizer was made. Compile the model with a new optimizer, or pass"
+        else:
+            advice = "Epochs are counted from 0, not from `initial_epoch`. Pass"
         raise ValueError(
-            f"The schedule does not prune in this run: it prunes before {unit} {listed}, but `fit` trains {unit} "
-            f"{start} to {end - 1}. {self._advice(start)} Received: schedule={self.schedule!r}"
+            f"The schedule does not prune in this run: its last cut comes before {unit} {last}, but the run begins at "
+            f"{unit} {start}. {advice} a schedule that starts at {start} or later. Received: schedule={self.schedule!r}"
         )
 
     def shortfall(self, end: int, epochs: int) -> str | None:
@@ -128,14 +130,3 @@ class Clock:
     def _start(self) -> int:
         # With gradient accumulation, a run may resume in the middle of a step, and the cut before it is done.
         return math.ceil(self._batches / self._accumulation) if self._by_step else self._epoch
-
-    def _advice(self, start) -> str:
-        if start <= self.schedule.times[-1]:
-            once = " If you call `fit` once for each epoch, pass `initial_epoch`." if not self._by_step else ""
-            return f"Increase `epochs`, or start the schedule earlier.{once}"
-        if self._by_step:
-            return (
-                f"Steps are updates since the optimizer was made, {start} so far. Start the schedule there, or compile "
-                "the model with a new optimizer."
-            )
-        return f"Epochs are counted from 0, not from `initial_epoch`. Pass a schedule that starts at {start} or later."

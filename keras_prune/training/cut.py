@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_prune.layers.masks import LayerCut, PrunedWeight, connections_of
+from keras_prune.layers.masks import LayerCut, PrunedWeight, connections_of, require_finite_weights
 from keras_prune.layers.weights import pruned_weights
 from keras_prune.models.checks import require_model
 from keras_prune.models.graph import pruned_dropouts
@@ -57,6 +57,7 @@ def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
     weights = weights_to_cut(model)
     if strength is None:
         for weight in weights:
+            weight.warn_if_moved()
             weight.apply_mask()
         return []
     if not isinstance(optimizer, (keras.optimizers.Optimizer, type(None))):
@@ -97,8 +98,7 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
         dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
     """
     require_strength(strength)
-    for weight in weights:
-        weight.require_finite()  # Before the first weight changes, so that a cut happens as a whole or not at all.
+    require_finite_weights(weights)  # Before the first weight changes, so that a cut happens as a whole or not at all.
     for optimizer in optimizers:
         reset_slots(optimizer, [])  # Without connections: an optimizer that fails does so before anything changes.
     rules = _budgeted(weights, strength)

@@ -54,6 +54,7 @@ class DensityWatch(keras.callbacks.Callback):
     def apply_masks(self) -> None:
         """Sets pruned weights to zero. Most optimizers leave a zero with a zero gradient alone; Muon does not."""
         for weight in self.weights:
+            weight.warn_if_moved()
             weight.apply_mask()
 
     def on_train_begin(self, logs=None):

@@ -45,8 +45,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `schedule` is not a `Schedule`, or `adjust_dropout` is neither a boolean nor a dict. At the start
-            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, if the schedule does not
-            prune in this run, or if a budget cannot be reached.
+            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, if the run begins
+            behind the last cut of the schedule, or if a budget cannot be reached.
 
     Example:
 
@@ -63,8 +63,6 @@ class PruningCallback(keras.callbacks.Callback):
     >>> history.history["sparsity"]
     [0.0, 0.65625, 0.75]
     """
-
-    prunes = True  # By which `fit` of a pruned model knows the callback.
 
     def __init__(
         self,
@@ -143,10 +141,10 @@ class PruningCallback(keras.callbacks.Callback):
     def _check_plan(self):
         epochs = self.params["epochs"]
         end = self._clock.end(epochs, self.params.get("steps"))
+        kept, total = connections_of(self._watch.weights)
+        self._clock.require_cuts(has_cuts=kept < total)
+        require_reachable(self._watch.weights)
         if end is not None:
-            kept, total = connections_of(self._watch.weights)
-            self._clock.require_cuts(end, has_cuts=kept < total)
-            require_reachable(self._watch.weights)
             self._warn(end, epochs)
 
     def _check_end(self):
@@ -164,7 +162,8 @@ class PruningCallback(keras.callbacks.Callback):
                 f"The last cut comes before the last step of this run, {end - 1}, so that the survivors are not "
                 "retrained. End the schedule earlier."
             )
-        elif asked is None or kept > round((1 - asked) * total):  # An earlier run may have reached it.
+        # An earlier run may have reached it, with a number of connections that is rounded for each weight.
+        elif asked is None or kept > (1 - asked) * total + len(self._watch.weights):
             warning = self._clock.shortfall(end, epochs)
         if warning is not None and not self._has_warned:
             self._has_warned = True
@@ -209,7 +208,7 @@ class PruningCallback(keras.callbacks.Callback):
         if rescued:
             names = labels(self.model, [weight.layer for weight in rescued])
             listed = ", ".join(f"{names[id(weight.layer)]}/{weight.name}" for weight in rescued)
-            text += f"; one connection or block kept in each of {listed}, which the cut would have emptied"
+            text += f"; only one connection or block is left in {listed}"
         return f"{text}."
 
 

@@ -4,7 +4,7 @@ import contextlib
 import numbers
 from collections.abc import Sequence
 
-from keras_prune.layers.masks import PrunedWeight
+from keras_prune.layers.masks import PrunedWeight, require_finite_weights
 from keras_prune.rules.budgets import Budget, Candidate, CommonQuality
 from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import Criterion, StdThreshold
@@ -71,8 +71,7 @@ def _criteria(weights, aim) -> list[Criterion]:
     if isinstance(aim, Criterion):
         return [aim] * len(weights)
     budget = budget_of_round(weights, aim)
-    for weight in weights:
-        weight.require_finite()
+    require_finite_weights(weights)
     candidates = [
         Candidate(
             on_host(one.variable.value), on_host(one.mask.value), one.frozen, getattr(one.criterion, "quality", 1.0)

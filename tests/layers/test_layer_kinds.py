@@ -1,5 +1,7 @@
 """Each kind of layer with weights, pruned in place."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -245,10 +247,38 @@ def test_prune_masks_parameters_that_pytorch_reads(make, tmp_path):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="in fit, JAX has no tensors in variables, and PyTorch is masked")
-def test_prune_warns_of_layers_that_read_past_their_variables():
+def test_training_warns_of_weights_read_past_their_variables():
     model = kp.prune(model_of(ReadsPastItsVariable, (8,)), HALF)
-    with pytest.warns(UserWarning, match=r"did not read its weight 'kernel' as a Keras variable.*Received: .*/kernel"):
-        model(np.ones((2, 8)))
+    kp.cut(model)
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.ones((2, 8), "float32")
+    callback = kp.PruningCallback(kp.OneShot(), verbose=0)
+    with pytest.warns(UserWarning, match=r"Training has moved pruned connections of .*/kernel, which layer"):
+        model.fit(x, model(x) + 1, verbose=0, callbacks=[callback])
+    assert_zeros(model, 0.5)
+
+
+class HasAuxiliaryWeight(layers.Dense):
+    """Uses a weight in training alone, as an auxiliary head does."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.auxiliary = self.add_weight(shape=self.kernel.shape, name="auxiliary")
+
+    def call(self, inputs, training=False):
+        return super().call(inputs) + (ops.matmul(inputs, self.auxiliary) if training else 0)
+
+
+def test_training_does_not_warn_of_a_weight_that_a_call_leaves_out():
+    model = kp.prune(model_of(lambda: HasAuxiliaryWeight(8), (8,)), HALF)
+    kp.cut(model)
+    model.compile("adam", "mse", run_eagerly=not JAX)
+    x = np.ones((2, 8), "float32")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Training has moved")
+        callback = kp.PruningCallback(kp.OneShot(), verbose=0)
+        model.fit(x, x, validation_data=(x, x), epochs=2, verbose=0, callbacks=[callback])
+    assert_zeros(model, 0.5)
 
 
 def jax_layer():

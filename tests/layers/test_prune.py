@@ -358,7 +358,7 @@ def test_strip_rebuilds_graphs_around_wrapped_layers():
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")  # By Keras.
 @pytest.mark.parametrize("name", ["quantize", "enable_lora"])
-def test_pruned_layers_refuse_other_weights(name):
+def test_pruned_layers_refuse_quantize_and_lora(name):
     pruned = kp.prune(keras.Sequential([keras.Input((8,)), layers.Dense(4, name="fc")], name="net"))
     wrapped = keras.Sequential([keras.Input((8,)), kp.Prune(layers.Dense(4, name="fc"))])
     for layer in (pruned.layers[0], wrapped.layers[0].layer):

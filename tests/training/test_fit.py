@@ -286,3 +286,13 @@ def test_layers_that_are_nnx_modules_keep_masks(tmp_path):
     command = [sys.executable, "-c", NNX]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[32, 12] True"], done.stderr
+
+
+@pytest.mark.parametrize("save", [saved_and_loaded, saved_sparse_and_loaded])
+def test_layers_frozen_one_by_one_train_once_they_are_unfrozen(save, tmp_path):
+    model = pruned_model()
+    for layer in model.layers:
+        layer.trainable = False
+    loaded = save(model, tmp_path)
+    loaded.get_layer("head").trainable = True
+    assert len(loaded.trainable_variables) == 2
