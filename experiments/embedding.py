@@ -3,10 +3,13 @@
 python experiments/embedding.py                    # The backend of KERAS_BACKEND
 """
 
+import platform
 import statistics
+import sys
 import time
 
 import keras
+import measurements
 import numpy as np
 from absl import app, flags
 
@@ -17,6 +20,7 @@ flags.DEFINE_integer("rows", 1_000_000, "Rows of the table.")
 flags.DEFINE_integer("width", 64, "Numbers in a row.")
 flags.DEFINE_integer("rounds", 7, "Rounds in which the models take turns; the first is thrown away.", lower_bound=2)
 flags.DEFINE_integer("steps", 3, "Steps, or predictions, in a round.")
+flags.DEFINE_string("results", "docs/data/embedding.json", "Where the measurements are kept.")
 
 
 def model(optimizer, pruned):
@@ -31,7 +35,8 @@ def model(optimizer, pruned):
 
 
 def main(_):
-    """Prints medians in milliseconds, and the median ratio of pruned to plain."""
+    """Prints and keeps medians in milliseconds, and the median, least and largest ratio of pruned to plain."""
+    rows = {}
     generator = np.random.default_rng(0)
     ids = generator.integers(0, FLAGS.rows, size=(128 * FLAGS.steps, 20))
     targets = np.zeros((len(ids), 1), "float32")
@@ -40,7 +45,7 @@ def main(_):
         models = [model(optimizer, pruned) for pruned in (False, True)]
         tasks = {
             f"{optimizer} step": lambda one: one.fit(ids, targets, batch_size=128, verbose=0),
-            "predict": lambda one: one.predict(ids, batch_size=128, verbose=0),
+            f"{optimizer} predict": lambda one: one.predict(ids, batch_size=128, verbose=0),
         }
         for name, task in tasks.items():
             times = []
@@ -51,9 +56,15 @@ def main(_):
                     task(one)
                     times[-1].append(1000 * (time.perf_counter() - start) / FLAGS.steps)
             plain, pruned = (statistics.median(column) for column in zip(*times[1:], strict=True))
-            ratio = statistics.median(b / a for a, b in times[1:])
-            print(f"{name}: {plain:.1f} ms plain, {pruned:.1f} ms pruned, x{ratio:.2f}", flush=True)
+            ratios = sorted(b / a for a, b in times[1:])
+            row = {"plain_ms": plain, "pruned_ms": pruned, "ratio": statistics.median(ratios)}
+            rows[name] = row | {"least_ratio": ratios[0], "largest_ratio": ratios[-1]}
+            print(f"{name}: {plain:.1f} ms plain, {pruned:.1f} ms pruned, x{row['ratio']:.2f}", flush=True)
         del models, tasks
+    measured = measurements.read(FLAGS.results)
+    about = {"command": " ".join(["python", *sys.argv]), "keras": keras.__version__, "machine": platform.platform()}
+    measured[keras.backend.backend()] = {**about, "rows": FLAGS.rows, "width": FLAGS.width, "medians": rows}
+    measurements.write(FLAGS.results, measured)
 
 
 if __name__ == "__main__":
