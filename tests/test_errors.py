@@ -382,6 +382,7 @@ TAKE_A_MODEL = {
     "to_sparse": kp.to_sparse,
     "save_sparse": lambda model: kp.save_sparse(model, "model.kprune"),
     "compare_runtimes": kp.compare_runtimes,
+    "reestimate_batch_norm": lambda model: kp.reestimate_batch_norm(model, ONES),
 }
 if TENSORFLOW:
     TAKE_A_MODEL["export_tflite"] = lambda model: kp.export_tflite(model, "model.tflite")
