@@ -70,8 +70,9 @@ class PrunedModel(_Base):
 
     def fit(self, *args, **kwargs):
         history = super().fit(*args, **kwargs)
-        if weights := pruned_weights(self):
-            # Not before, since a callback of a user's class may cut.
+        weights = pruned_weights(self)
+        # A `PruningCallback` warns in its own words. Not before the run, since a callback of a user's class may cut.
+        if weights and not getattr(history, "follows_schedule", False):
             warn_if_never_cut(
                 weights,
                 "`fit` has trained the dense model, and nothing is pruned yet. Pass callbacks=["

@@ -64,6 +64,7 @@ class DensityWatch(keras.callbacks.Callback):
             override(model, name, functools.partial(getattr(self, f"_{name}")))
         # The last hook of every `fit`, after callbacks such as EarlyStopping have restored weights.
         model.history.on_train_end = self._stop
+        model.history.follows_schedule = True  # By which `fit` of a pruned model knows.
 
     def _stop(self, logs=None):
         model = self.model

@@ -523,6 +523,7 @@ def test_fit_warns_if_nothing_prunes_the_model():
         return [str(one.message) for one in caught if "has trained the dense model" in str(one.message)]
 
     assert len(messages()) == 1
+    assert messages(kp.PruningCallback(kp.OneShot(start=2))) == []  # It has warned that the cut does not come.
     assert messages(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: kp.cut(model))) == []
     assert messages() == []  # Retraining after a cut.
 
