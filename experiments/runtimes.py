@@ -1,0 +1,185 @@
+"""Writes one pruned network as every kind of file, and tries which runtimes read it with the right outputs.
+
+    pip install openvino onnxruntime tf2onnx tflite_micro ethos-u-vela      # beside keras_prune[examples]
+    python experiments/runtimes.py                                         # those that are installed
+    python experiments/runtimes.py --table                                 # Markdown, from what was measured
+
+A runtime that misreads a file may end its process, so that each file is run in one of its own.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import keras
+import measurements
+import numpy as np
+from absl import app, flags
+from keras import layers
+
+import keras_prune as kp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("folder", None, "Where the files are written. By default a temporary folder.")
+flags.DEFINE_list("one", None, "Runtime and file to run in this process.")
+flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
+flags.DEFINE_string("results", "docs/data/runtimes.json", "Where the measurements are kept.")
+
+# File name, quantization, sparse.
+TFLITE = [
+    ("dense", None, False),
+    ("zeros_left_out", None, True),
+    ("float16", "float16", False),
+    ("dynamic_int8", "dynamic_int8", False),
+    ("full_int8", "full_int8", False),
+    ("int8_only", "int8_only", False),
+]
+PACKAGES = {
+    "OpenVINO": "openvino",
+    "ONNX Runtime": "onnxruntime",
+    "tf2onnx": "tf2onnx",
+    "tflite-micro": "tflite_micro",
+    "Vela": "ethosu",
+}
+DISTRIBUTIONS = {"ethosu": "ethos-u-vela"}
+
+
+def convolutions():
+    return [
+        *(layers.Conv2D(8, 5, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(16, 5, activation="relu")),
+        *(layers.MaxPooling2D(), layers.Flatten(), layers.Dense(120, activation="relu"), layers.Dense(10)),
+    ]
+
+
+def write_files(folder: pathlib.Path) -> None:
+    """Writes the files, and for each its inputs and the outputs of the Keras model."""
+    keras.utils.set_random_seed(0)
+    images, rows = (np.random.default_rng(0).random((200, *shape), "float32") for shape in ((28, 28, 1), (128,)))
+    model = keras.Sequential([keras.Input((28, 28, 1), name="image"), *convolutions()])
+    kp.cut(kp.prune(model, kp.TargetSparsity(0.8)))
+    blocks = keras.Sequential([keras.Input((128,), name="row"), layers.Dense(64, "relu"), layers.Dense(16)])
+    kp.cut(kp.prune(blocks, kp.TargetSparsity(0.8, kp.Blocks((4, 1)))))
+    for name, quantization, sparse in TFLITE:
+        kp.export_tflite(model, folder / f"{name}.tflite", quantization, sparse, x=images, batch_size=1)
+    kp.export_tflite(blocks, folder / "blocks_left_out.tflite", None, True, x=rows, batch_size=1)
+    kp.export_xla(model, folder / "saved_model")
+    model.export(str(folder / "model.onnx"), format="onnx", verbose=False)
+    model.export(str(folder / "model.xml"), format="openvino", verbose=False)
+    for name, one, x in (("model", model, images), ("blocks_left_out", blocks, rows)):
+        np.savez(folder / f"{name}.npz", x=x[:1], y=one.predict(x[:1], verbose=0))
+
+
+def scaled(array, dtype, scale, zero_point):
+    """Returns an array in the 8 bits of a file, or as it is."""
+    return np.clip(np.round(array / scale) + zero_point, -128, 127).astype("int8") if dtype == np.int8 else array
+
+
+def run_micro(path, x):
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_file(str(path))
+    first, last = interpreter.get_input_details(0), interpreter.get_output_details(0)
+    sides = [
+        (one["dtype"], *(one["quantization_parameters"][name][0] for name in ("scales", "zero_points")))
+        if one["dtype"] == np.int8
+        else (one["dtype"], 1, 0)
+        for one in (first, last)
+    ]
+    interpreter.set_input(scaled(x, *sides[0]), 0)
+    interpreter.invoke()
+    return (interpreter.get_output(0).astype("float32") - sides[1][2]) * sides[1][1]
+
+
+def run_openvino(path, x):
+    import openvino
+
+    core = openvino.Core()
+    model = openvino.convert_model(path) if path.is_dir() else core.read_model(path)
+    compiled = core.compile_model(model, "CPU")
+    if "f" not in compiled.input(0).element_type.to_string():
+        return None  # It does not say by which scale.
+    return next(iter(compiled(x).values()))
+
+
+def run_onnx(path, x):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    given = session.get_inputs()[0]
+    return session.run(None, {given.name: x})[0] if "float" in given.type else None
+
+
+def run_tf2onnx(path, x):
+    import tf2onnx
+
+    converted = path.with_suffix(".from_tflite.onnx")
+    tf2onnx.convert.from_tflite(str(path), opset=15, output_path=str(converted))
+    return run_onnx(converted, x)
+
+
+def run_vela(path, x):
+    command = ["vela", "--accelerator-config=ethos-u55-128", f"--output-dir={path.parent / 'vela'}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = done.stdout + done.stderr
+    if done.returncode:
+        raise ValueError(text.strip().splitlines()[-1])
+    operators = next(line.strip() for line in text.splitlines() if "NPU operators" in line)
+    print(json.dumps(f"{operators}; {text.count('contains sparsity information')} warnings that sparsity is ignored"))
+
+
+RUNS = dict(zip(PACKAGES, (run_openvino, run_onnx, run_tf2onnx, run_micro, run_vela), strict=True))
+
+
+def run_one(runtime, path) -> None:
+    """Runs one file and prints the largest difference over the largest output, or what else there is to say."""
+    with np.load(path.with_name("blocks_left_out.npz" if "blocks" in path.name else "model.npz")) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    outputs = RUNS[runtime](path, x)
+    if outputs is not None:
+        difference = float(np.abs(outputs - y).max() / np.abs(y).max())
+        print(json.dumps(difference if np.isfinite(difference) else "wrong outputs: not a number"))
+    elif runtime != "Vela":
+        print(json.dumps("loads; its 8-bit outputs were not compared"))
+
+
+def tried(runtime, path):
+    command = [sys.executable, __file__, f"--one={runtime},{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+    return f"refused ({done.returncode}): {lines[-1]:.200}"
+
+
+def main(_):
+    if FLAGS.one:
+        run_one(FLAGS.one[0], pathlib.Path(FLAGS.one[1]))
+        return
+    measured = measurements.read(FLAGS.results)
+    if not FLAGS.table:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(FLAGS.folder or temporary)
+            write_files(folder)
+            for runtime, package in PACKAGES.items():
+                if importlib.util.find_spec(package) is None:
+                    continue
+                kinds = {"ONNX Runtime": ["*.onnx"], "OpenVINO": ["*.tflite", "model.*ml", "model.onnx", "saved_model"]}
+                paths = [path for kind in kinds.get(runtime, ["*.tflite"]) for path in sorted(folder.glob(kind))]
+                version = importlib.metadata.version(DISTRIBUTIONS.get(package, package))
+                rows = {path.name: tried(runtime, path) for path in paths if "from_tflite" not in path.name}
+                measured[runtime] = {"version": version, "command": "python experiments/runtimes.py", "files": rows}
+                measurements.write(FLAGS.results, measured)
+    print("| runtime | file | largest difference, of the largest output |\n|---|---|---|")
+    for runtime, about in measured.items():
+        for name, value in about["files"].items():
+            print(
+                f"| {runtime} {about['version']} | `{name}` | {f'{value:.1g}' if isinstance(value, float) else value} |"
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)
