@@ -1,4 +1,4 @@
-"""Measures what batch-norm statistics cost after a one-shot cut, and what re-estimating them brings back.
+"""Measures what batch-norm statistics cost after a one-shot cut, and how much re-estimation regains.
 
     KERAS_BACKEND=jax python experiments/batch_norm.py
     python experiments/batch_norm.py --table
