@@ -3,7 +3,7 @@
 import keras
 
 from keras_prune import _keras
-from keras_prune._arguments import require_integer
+from keras_prune._arguments import is_number, require_integer
 
 
 def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = None, steps: int | None = None) -> float:
@@ -93,6 +93,14 @@ def direction(model, monitor: str, mode: str = "auto") -> int:
         f"Keras does not know whether more or less of {monitor!r} is better. Pass mode='max' or mode='min'. "
         f"Received: monitor={monitor!r}, mode={mode!r}"
     )
+
+
+def require_max_drop(max_drop) -> None:
+    """Raises a `ValueError` if `max_drop` is not a number of at least 0."""
+    if not (is_number(max_drop) and max_drop >= 0):
+        raise ValueError(
+            f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
+        )
 
 
 def require_end(data, steps: int | None) -> None:

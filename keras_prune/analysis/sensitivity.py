@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_prune._arguments import is_number
-from keras_prune.analysis.evaluate import direction, evaluate
+from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
 from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
@@ -86,10 +85,7 @@ class Sensitivity:
         Raises:
             ValueError: If `max_drop` is negative.
         """
-        if not (is_number(max_drop) and max_drop >= 0):
-            raise ValueError(
-                f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
-            )
+        require_max_drop(max_drop)
         required = self.direction * self.reference - max_drop
         chosen: dict[str, Criterion | None] = {}
         for name, points in self.curves.items():

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_prune import _keras
 from keras_prune._arguments import is_number, require_integer, require_path
-from keras_prune.analysis.evaluate import direction, evaluate
+from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
 from keras_prune.models.checks import require_connections
@@ -177,10 +177,7 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
 
 def _check_values(max_drop, directory, fit_arguments) -> None:
     """Raises an error for values with which a round would prove nothing."""
-    if not (is_number(max_drop) and max_drop >= 0):
-        raise ValueError(
-            f"`max_drop` is how much worse the metric may become, a number of at least 0. Received: {max_drop=}"
-        )
+    require_max_drop(max_drop)
     require_integer("epochs", fit_arguments.get("epochs", 1), 1)
     if directory is not None:
         require_path("directory", directory)
