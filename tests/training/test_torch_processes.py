@@ -53,3 +53,10 @@ def test_each_process_holds_half_of_a_sharded_model(trained):
     for results in trained("sharded"):
         held, whole = results["bytes"]
         assert held == whole / 2
+
+
+def test_fully_shard_alone_does_not_reach_the_weights_of_keras(trained):
+    # Keras computes with the tensors it had before. Once it does not, the docs and `Sharded` can go.
+    for results in trained("plain"):
+        assert not results["sharded"].any()
+        assert results["whole"].all()

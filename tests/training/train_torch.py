@@ -87,6 +87,20 @@ def train_by_fit(rank, size):
     return results | weights(model)
 
 
+def fully_shard_keras(rank, size):
+    """Tells which gradients a plain Keras model gets under FSDP2 as it is."""
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    mesh = dist.init_device_mesh("cpu", (size,))
+    for module in [*model.layers, model]:
+        fully_shard(module, mesh=mesh)
+    (x, y), _ = batches(rank, size)
+    mse_loss(model(x), y).backward()
+    return {
+        "sharded": [parameter.grad is not None for parameter in model.parameters()],
+        "whole": [variable.value.grad is not None for variable in model.trainable_variables],
+    }
+
+
 class Sharded(torch.nn.Module):
     """A Keras layer whose weights and masks FSDP2 shards. Keras reads them in a scope."""
 
@@ -165,6 +179,7 @@ def main(folder):
     rank, size = dist.get_rank(), dist.get_world_size()
     together = {library: train_by_hand(library, rank, size) for library in ("keras", "torch")}
     together |= {"fit": train_by_fit(rank, size), "sharded": train_sharded(rank, size)}
+    together["plain"] = fully_shard_keras(rank, size)
     dist.destroy_process_group()
     for way, results in (alone | together).items():
         np.savez(pathlib.Path(folder) / f"{way}-{rank}.npz", **results)
