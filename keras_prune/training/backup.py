@@ -1,13 +1,17 @@
 """Callback to back up and restore the training state of a pruned model."""
 
+import json
 import os
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 
 import keras
+import numpy as np
 
 from keras_prune import _keras
 from keras_prune._arguments import require_integer, require_path
+from keras_prune._processes import gather, process_count, process_index
 from keras_prune.storage.checked_file import add_checksum, atomic_write, verify_checksum
 from keras_prune.training.seeds import reseed
 
@@ -23,15 +27,22 @@ class PruningBackup(keras.callbacks.Callback):
     each epoch. The order of the data must be the same too: pass `shuffle=False`, or a dataset whose order depends only
     on the epoch. Other callbacks start anew, so that `EarlyStopping` loses its patience count.
 
-    Put this callback last in the list. A finished run does not train again. To train again, delete the directory.
+    Put this callback last in the list. In a custom training loop, go through `epochs(model, 20)` instead of
+    `range(20)`. A finished run does not train again. To train again, delete the directory.
+
+    If several processes train the model together, each of them must use a `PruningBackup`. Process 0 of 2 writes to the
+    folder `worker_0_of_2` in `backup_dir`, which may be one directory for all or another one on each machine. Each
+    process keeps its last two epochs, since a kill can come between two saves. At the start, all resume from the newest
+    epoch that all of them have.
 
     Args:
         backup_dir: String or path, the directory for the backup of this run.
         seed: Integer. Before each epoch all seeds are set to `seed` + epoch. Defaults to `0`.
 
     Raises:
-        ValueError: If `backup_dir` is not a path, or `seed` not an integer. At the start of `fit`, if the model is not
-            built, or the backup is damaged or of another model.
+        ValueError: If `backup_dir` is not a path, or `seed` not an integer. At the start of the training, if the model
+            is not built, or the backup is damaged, of another model or of another number of processes. Every process
+            raises it then.
 
     Example:
 
@@ -57,48 +68,155 @@ class PruningBackup(keras.callbacks.Callback):
         self.backup_dir = pathlib.Path(backup_dir)
         self.seed = seed
 
-    def on_train_begin(self, logs=None):
-        self.backup_dir.mkdir(parents=True, exist_ok=True)
-        model = self.model
-        if not model.built:  # Without a backup too, so that a run that could not be resumed ends before it begins.
+    def epochs(self, model, epochs: int) -> Iterator[int]:
+        """Yields the epochs that a custom training loop has yet to train, and saves the model after each.
+
+        The first is the one after the backup. An epoch counts as finished when the loop asks for the next one.
+
+        Args:
+            model: Built model, compiled with the optimizer of the loop.
+            epochs: Integer, the number of epochs of the whole run.
+
+        Raises:
+            ValueError: If the model has no optimizer, or as at the start of `fit`.
+
+        Example:
+
+        >>> import tempfile
+        >>> import keras_prune as kp
+        >>> model = kp.prune(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), kp.TargetSparsity(0.75))
+        >>> model.compile("adam", "mse")
+        >>> schedule = kp.OneShot(start=1)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     for epoch in kp.PruningBackup(directory).epochs(model, 2):
+        ...         cuts = kp.cut(model, schedule(epoch))  # ... and the steps of the epoch.
+        ...     list(kp.PruningBackup(directory).epochs(model, 3))
+        [2]
+        """
+        require_integer("epochs", epochs, 1)
+        if getattr(model, "optimizer", None) is None:
             raise ValueError(
-                "A backup can only be restored into a model that is built. Call the model on a batch of data before "
-                f"`fit`. Received: unbuilt model {model.name!r}, backup_dir={str(self.backup_dir)!r}"
+                "A backup holds the optimizer of the model. Compile the model with the optimizer of the loop. "
+                f"Received: model={model.name!r} without an optimizer"
             )
-        backups = self._backups()
-        if not backups:
-            return
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        epoch = max(backups)
-        try:
-            verify_checksum(backups[epoch])
-            model.load_weights(backups[epoch])
-        except Exception as error:  # Keras and h5py raise anything.
-            raise ValueError(
-                "The backup cannot be restored, because it is damaged or of another model. Delete it to train from the "
-                f"start. Received: backup_dir={str(self.backup_dir)!r}, whose {backups[epoch].name} failed with: "
-                f"{error!s:.1000}"
-            ) from error
-        _keras.set_initial_epoch(model, epoch)
+        self.set_model(model)
+        for epoch in range(self._restore(), epochs):
+            reseed(model, self.seed + epoch)
+            yield epoch
+            self.on_epoch_end(epoch)
+
+    def on_train_begin(self, logs=None):
+        if epoch := self._restore():
+            _keras.set_initial_epoch(self.model, epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
         _keras.set_initial_epoch(self.model, None)  # This `fit` has read it. The next one must not.
         reseed(self.model, self.seed + epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        backup = self.backup_dir / f"after_epoch_{epoch + 1}.weights.h5"
-        with atomic_write(backup) as unfinished:
+        with atomic_write(self._file(epoch + 1)) as unfinished:
             self.model.save_weights(unfinished)
             add_checksum(unfinished)
-        for file in self._backups().values():
-            if file != backup:
-                file.unlink()
+        # Another process may be in the save of this epoch. It has saved the one before, or no step would have ended.
+        kept = 2 if self._folder else 1
+        for old in sorted(self._epochs())[:-kept]:
+            self._file(old).unlink()
 
     def on_train_end(self, logs=None):
         _keras.set_initial_epoch(self.model, None)  # A finished run has begun no epoch.
 
-    def _backups(self) -> dict[int, pathlib.Path]:
-        """Returns the complete backups by the number of finished epochs. A killed process may leave two."""
-        files = {file: re.fullmatch(r"after_epoch_(\d+)\.weights\.h5", file.name) for file in self.backup_dir.iterdir()}
-        return {int(match[1]): file for file, match in files.items() if match}
+    def _restore(self) -> int:
+        """Restores the newest epoch that all processes have, and returns its number or 0."""
+        model = self.model
+        if not model.built:  # Without a backup too, so that a run that could not be resumed ends before it begins.
+            raise ValueError(
+                "A backup can only be restored into a model that is built. Call the model on a batch of data before "
+                f"`fit`. Received: unbuilt model {model.name!r}, backup_dir={str(self.backup_dir)!r}"
+            )
+        self._folder = _folder(process_index(model), process_count(model))
+        (self.backup_dir / self._folder).mkdir(parents=True, exist_ok=True)
+        epoch = self._agree()
+        if not model.optimizer.built:
+            with _keras.strategy_scope(model):
+                model.optimizer.build(model.trainable_variables)
+        if epoch:
+            self._in_all_processes(verify_checksum, self._file(epoch))
+            self._in_all_processes(model.load_weights, self._file(epoch))
+        for newer in self._epochs():
+            if newer > epoch:
+                self._file(newer).unlink()
+        return epoch
+
+    def _agree(self) -> int:
+        text = json.dumps(self._names()).encode()
+        longest = gather(len(text), self.model).max()
+        rows = gather(np.frombuffer(text.ljust(longest), "uint8"), self.model)
+        names = [json.loads(bytes(row)) for row in rows]
+        epoch = common_epoch(names)
+        if epoch is None:
+            raise ValueError(
+                "There is no epoch that every process has a backup of, or the run had another number of processes. "
+                "Restore the missing files, or delete the directory of every process to train from the start. To "
+                "resume with another number of processes, keep nothing but one newest file, copied to "
+                "`worker_I_of_N` for each process I of N, or to `backup_dir` itself for one process. "
+                f"Received: backup_dir={str(self.backup_dir)!r}, where {len(names)} processes see {names!s:.1000}"
+            )
+        return epoch
+
+    def _in_all_processes(self, action: Callable, file) -> None:
+        """Does something with the backup. If it fails in one process, all raise, because none can train alone."""
+        failure = None
+        try:
+            action(file)
+        except Exception as error:  # Keras and h5py raise anything.
+            failure = error
+        failed = np.flatnonzero(gather(failure is not None, self.model)).tolist()
+        if failed:
+            raise ValueError(
+                "The backup cannot be restored, because it is damaged or of another model. Delete it to train from the "
+                f"start. Received: backup_dir={str(self.backup_dir)!r}, whose {file.name} failed "
+                + (f"with: {failure!s:.1000}" if failure else f"in the processes {failed}")
+            ) from failure
+
+    def _file(self, epoch) -> pathlib.Path:
+        return self.backup_dir / self._folder / f"after_epoch_{epoch}.weights.h5"
+
+    def _epochs(self) -> list[int]:
+        """Returns the epochs that this process has a complete backup of."""
+        return [epoch for folder, epoch in map(_split, self._names()) if folder == self._folder]
+
+    def _names(self) -> list[str]:
+        """Returns the complete backups of all processes that this one sees."""
+        files = [*self.backup_dir.glob("*.weights.h5"), *self.backup_dir.glob("worker_*_of_*/*.weights.h5")]
+        names = [file.relative_to(self.backup_dir).as_posix() for file in files]
+        return sorted(filter(_NAME.fullmatch, names))
+
+
+_NAME = re.compile(r"(?:(worker_\d+_of_\d+)/)?after_epoch_(\d+)\.weights\.h5")
+
+
+def _split(name) -> tuple[str, int]:
+    """Returns the folder of a backup, empty for a run of one process, and its epoch."""
+    [(folder, epoch)] = _NAME.findall(name)
+    return folder, int(epoch)
+
+
+def _folder(index, count) -> str:
+    return f"worker_{index}_of_{count}" if count > 1 else ""
+
+
+def common_epoch(names: list[list[str]]) -> int | None:
+    """Returns the newest epoch that every process has a backup of, 0 if the run starts anew, or `None`.
+
+    Args:
+        names: List with, for each process, the backups that it sees, some of them of other processes.
+    """
+    seen = [set(map(_split, one)) for one in names]
+    folders = [_folder(index, len(names)) for index in range(len(names))]
+    common = set.intersection(
+        *({epoch for one, epoch in backups if one == folder} for folder, backups in zip(folders, seen, strict=True))
+    )
+    everything = set.union(*seen)
+    # A kill between the first saves of the run leaves a single epoch, which some lack.
+    complete = common or len({epoch for _, epoch in everything}) < 2
+    return max(common, default=0) if complete and {folder for folder, _ in everything} <= set(folders) else None

@@ -11,10 +11,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from helpers import arrays, kept
+from helpers import TENSORFLOW, arrays, assert_same, kept
 
 import keras_prune as kp
 from keras_prune.layers.masks import PrunedWeight
+from keras_prune.training.backup import common_epoch
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 3)).astype("float32")
@@ -185,6 +186,73 @@ def test_later_fits_of_a_restored_model_train_all_epochs(tmp_path):
     assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
     assert model.fit(X, Y, epochs=4, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "first")]).epoch == [3]
     assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.PruningBackup(tmp_path / "second")]).epoch == [0, 1]
+
+
+def w(index, count, *epochs):
+    return [f"worker_{index}_of_{count}/after_epoch_{epoch}.weights.h5" for epoch in epochs]
+
+
+ONE = ["after_epoch_4.weights.h5"]
+SEEN = {
+    "nothing": ([[], []], 0),
+    "the same two epochs": ([w(0, 2, 4, 5), w(1, 2, 4, 5)], 5),
+    "a kill between two saves": ([w(0, 2, 4, 5), w(1, 2, 3, 4)], 4),
+    "a kill between a save and the deletion": ([w(0, 2, 3, 4, 5), w(1, 2, 4, 5)], 5),
+    "a kill between the first saves": ([w(0, 2, 1), []], 0),
+    "a shared directory": ([w(0, 2, 4, 5) + w(1, 2, 3, 4)] * 2, 4),
+    "files of one are lost": ([w(0, 2, 4, 5), []], None),
+    "nothing in common": ([w(0, 2, 4, 5), w(1, 2, 7, 8)], None),
+    "machines that changed places": ([w(1, 2, 4, 5), w(0, 2, 4, 5)], None),
+    "more workers than before": ([w(0, 2, 4, 5) + w(1, 2, 4, 5)] * 3, None),
+    "fewer workers than before": ([w(0, 3, 4, 5) + w(1, 3, 4, 5) + w(2, 3, 4, 5)] * 2, None),
+    "runs of two and of three workers": ([w(0, 2, 4, 5) + w(0, 3, 7), w(1, 2, 4, 5)], None),
+    "several workers before": ([w(0, 2, 4, 5)], None),
+    "one process before": ([ONE, ONE], None),
+    "one process": ([ONE], 4),
+}
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_processes_agree_on_an_epoch_or_refuse(case):
+    names, epoch = SEEN[case]
+    assert common_epoch(names) == epoch
+
+
+def test_backup_of_several_workers_is_refused_by_one(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    (tmp_path / "worker_0_of_2").mkdir()
+    (tmp_path / "worker_0_of_2/after_epoch_3.weights.h5").touch()
+    with pytest.raises(
+        ValueError, match=r"another number of processes.*backup_dir=.*1 processes see \[\['worker_0_of_2/"
+    ):
+        next(kp.PruningBackup(tmp_path).epochs(model, 4))
+
+
+def test_backup_resumes_a_custom_loop(tmp_path):
+    def train(directory, kill=None):
+        keras.utils.set_random_seed(0)
+        model = kp.prune(keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]), kp.TargetSparsity(0.75))
+        model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=TENSORFLOW, jit_compile=False)
+        trained = []
+        for epoch in kp.PruningBackup(directory).epochs(model, 4):
+            kp.cut(model, kp.OneShot(start=2)(epoch))
+            model.train_on_batch(X[16 * epoch :][:16], Y[16 * epoch :][:16])
+            if epoch == kill:
+                break  # The backup never hears that the epoch has ended.
+            trained.append(epoch)
+        return trained, arrays(model.variables)
+
+    train(tmp_path / "killed", kill=3)
+    epochs, resumed = train(tmp_path / "killed")
+    assert epochs == [3]
+    assert_same(resumed, train(tmp_path / "whole")[1])
+
+
+def test_custom_loop_without_an_optimizer_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="Compile the model with the optimizer of the loop"):
+        next(kp.PruningBackup(tmp_path).epochs(model, 4))
 
 
 SCRIPT = """
