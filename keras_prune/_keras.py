@@ -101,6 +101,11 @@ def stored_value(variable):
     return variable._value
 
 
+def layout_of(variable):
+    """Returns the layout of a variable over devices, or `None`. Only the argument of the name is public (Keras 3.15)."""
+    return getattr(variable, "_layout", None)
+
+
 def initialize_variables() -> None:
     """Initializes the variables created in stateless scopes. Keras only does so when a scope ends (Keras 3.15)."""
     initialize_all_variables()

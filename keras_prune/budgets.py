@@ -6,9 +6,9 @@ from collections import Counter
 from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
-from keras_prune.rules.budgets import Budget, Candidate, CommonQuality, ErdosRenyiKernel, GlobalMagnitude, Uniform
-from keras_prune.rules.chunks import on_host
+from keras_prune.rules.budgets import Budget, Candidate, ErdosRenyiKernel, Uniform
 from keras_prune.rules.criteria import TargetSparsity
+from keras_prune.rules.rankings import CommonQuality, GlobalMagnitude
 from keras_prune.rules.rule import budget_of
 
 __all__ = ["Budget", "Candidate", "CommonQuality", "ErdosRenyiKernel", "GlobalMagnitude", "Uniform", "shares"]
@@ -46,8 +46,8 @@ def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, Ta
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
     require_finite_weights(weights)
-    candidates = [Candidate(on_host(w.variable.value), on_host(w.mask()), not w.variable.trainable) for w in weights]
     chosen = budget if isinstance(budget, Budget) else budget_of(budget)
+    candidates = [chosen.candidate(w.variable.value, w.mask(), not w.variable.trainable) for w in weights]
     found = dict(zip((id(w.variable) for w in weights), chosen.criteria(candidates, strength), strict=True))
     layers = weights_by_layer(weights)
     names = labels(model, [layer for layer, _ in layers])

@@ -16,9 +16,9 @@ from keras_prune.analysis.tables import new_table, table_with_lines
 from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
-from keras_prune.rules.chunks import count
 from keras_prune.rules.criteria import Criterion, StdThreshold
 from keras_prune.rules.patterns import Pattern
+from keras_prune.rules.shards import count
 
 _QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 

@@ -6,15 +6,17 @@ import warnings
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_prune import _keras
+from keras_prune._shards import is_spread
 from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
 from keras_prune.layers.traversal import PruningState
 from keras_prune.rules.budgets import Budget
-from keras_prune.rules.chunks import count, on_host, rows_of
-from keras_prune.rules.criteria import Criterion, require_finite
+from keras_prune.rules.chunks import on_host
+from keras_prune.rules.criteria import Criterion
+from keras_prune.rules.shards import count
+from keras_prune.rules.statistics import require_finite
 
 
 class PrunedWeight:
@@ -176,7 +178,7 @@ class Masks(PruningState):
         """The pruned weights of the layer, in the order of its variables."""
         return list(vars(self)["entries"])
 
-    def add(self, variable, criterion: Criterion | Budget, mask: np.ndarray | None = None) -> PrunedWeight:
+    def add(self, variable, criterion: Criterion | Budget, mask=None) -> PrunedWeight:
         """Makes the mask of a weight that the layer owns, all ones unless `mask` is given."""
         index = len(self.pruned_weights)  # Not the weight's name, which a pattern of a layout may look for.
         with _scope_of(variable, self.owner()):
@@ -186,6 +188,7 @@ class Masks(PruningState):
                 dtype="bool",
                 trainable=False,
                 autocast=False,
+                layout=_keras.layout_of(variable),
                 name=f"mask_{index}",
             )
             threshold = keras.Variable(
@@ -235,14 +238,14 @@ def _scope_of(variable, layer):
 _CHANCE = 1e-5
 
 
-def zeros_as_mask(layer, variable) -> tuple[np.ndarray | None, str | None]:
+def zeros_as_mask(layer, variable) -> tuple[Any, str | None]:
     """Returns the mask in which the zeros of a weight count as pruned, or `None` with the reason why they do not.
 
     A weight without zeros, or with so few that they may be chance, has neither.
     """
-    value = on_host(variable.value)
-    nonzero = sum(int(np.count_nonzero(value[rows] != 0)) for rows in rows_of(value.shape))
-    if value.size - nonzero <= value.size * _CHANCE:
+    value, size = variable.value, math.prod(variable.shape)
+    nonzero = count(value)
+    if size - nonzero <= size * _CHANCE:
         return None, None
     if nonzero == 0:
         return None, "all its entries are zero"
@@ -252,4 +255,5 @@ def zeros_as_mask(layer, variable) -> tuple[np.ndarray | None, str | None]:
         stem = name.removesuffix("_initializer")
         if stem != name and variable.name.startswith(stem) and isinstance(initializer, keras.initializers.Identity):
             return None, "its initializer Identity makes zeros"
-    return value != 0, None
+    # Where the shards are, if the weight is spread over processes.
+    return (ops.not_equal(value, 0) if is_spread(value) else on_host(value) != 0), None

@@ -11,8 +11,8 @@ from keras_prune.layers.masks import Masks, PrunedWeight, zeros_as_mask
 from keras_prune.layers.prunable import connection_variables, owned_connections, stored_connections
 from keras_prune.layers.traversal import layers_in, paths_in
 from keras_prune.rules.budgets import Budget
-from keras_prune.rules.chunks import count
 from keras_prune.rules.criteria import Criterion
+from keras_prune.rules.shards import count
 
 
 def pruned_weights(root) -> list[PrunedWeight]:

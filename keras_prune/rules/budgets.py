@@ -12,19 +12,21 @@ import keras
 import numpy as np
 
 from keras_prune._arguments import is_number
-from keras_prune.rules.chunks import count, rows_of
+from keras_prune._shards import is_spread
+from keras_prune.rules.chunks import on_host
 from keras_prune.rules.configured import Configured
-from keras_prune.rules.criteria import TargetSparsity, require_finite, require_strength, surviving_std
+from keras_prune.rules.criteria import TargetSparsity, require_strength
 from keras_prune.rules.patterns import Pattern
-from keras_prune.rules.top_k import keep_largest_of
+from keras_prune.rules.shards import count, counted_chunks
+from keras_prune.rules.statistics import magnitude, require_finite
 
 
 class Candidate(NamedTuple):
     """A weight that a budget looks at.
 
     Attributes:
-        value: NumPy array, the weight.
-        mask: Boolean NumPy array of the same shape, the connections that are left.
+        value: NumPy array, the weight. The budgets of this module also take JAX arrays that are spread over processes.
+        mask: Boolean array of the same kind and shape, the connections that are left.
         frozen: Whether nothing of the weight may be cut. What it has left counts.
         quality: Float above 0, what `CommonQuality` multiplies the common quality by for this weight.
     """
@@ -57,6 +59,13 @@ class Budget(Configured):
             )
         super().__init__(pattern)
         self.compression = float(compression)
+
+    def candidate(self, value, mask, frozen: bool = False, quality: float = 1.0) -> Candidate:
+        """Returns a weight and its mask, arrays of any backend, as `shares` needs them."""
+        by_shard = type(self).shares is Budget.shares and self.pattern == Pattern()
+        if not (by_shard and is_spread(value)):
+            value, mask = on_host(value), on_host(mask)
+        return Candidate(value, mask, frozen, quality)
 
     def shares(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[float]:
         """Returns the share of its connections that each weight is to lose in all, counted from the dense weight.
@@ -116,75 +125,6 @@ class Budget(Configured):
         return {"compression": self.compression, **super().get_config()}
 
 
-class _Ranking(Budget):
-    """Keeps the connections with the highest scores in all weights together."""
-
-    def _scale(self, candidate: Candidate) -> float:
-        """Returns what the magnitudes of a weight are divided by."""
-        raise NotImplementedError
-
-    def _shares(self, candidates, pattern, limits, kept, strength):
-        scales = [self._scale(one) for one in candidates]
-        best = [_best_unit(one, pattern) for one in candidates]
-
-        def scored(one, scale, best):
-            for index, (score, size) in enumerate(_units(one, pattern)):
-                scaled = score / np.float32(scale)
-                if index == best[0]:
-                    scaled.flat[best[1]] = np.inf  # No weight is emptied.
-                yield scaled, size
-
-        def chunks():
-            for arguments in zip(candidates, scales, best, strict=True):
-                yield from scored(*arguments)
-
-        chosen = iter(keep_largest_of(chunks, kept(strength))[0])
-        left = [sum(int(size[next(chosen)].sum()) for _, size in _units(one, pattern)) for one in candidates]
-        return [1 - number / one.mask.size for number, one in zip(left, candidates, strict=True)]
-
-
-@keras.saving.register_keras_serializable(package="keras_prune")
-class CommonQuality(_Ranking):
-    """Ranks |w| over the standard deviation of the weight's survivors: the paper's rule at one quality for all.
-
-    Han et al. (2015, section 3) cut below a quality times the standard deviation of the layer. This budget finds, at
-    each cut, the one quality that reaches the compression.
-
-    Args:
-        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
-        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
-
-    Example:
-
-    >>> import numpy as np
-    >>> random = np.random.default_rng(0)
-    >>> small, large = random.normal(size=(2, 100, 50)) * [[[0.1]], [[1.0]]]
-    >>> candidates = [Candidate(one, np.ones((100, 50), "bool")) for one in (small, large)]
-    >>> [round(share, 2) for share in CommonQuality(10).shares(candidates)]
-    [0.9, 0.9]
-    >>> [round(share, 2) for share in GlobalMagnitude(10).shares(candidates)]
-    [1.0, 0.8]
-    """
-
-    def _scale(self, candidate):
-        spread = surviving_std(candidate.value, candidate.mask)
-        # Equal magnitudes, as a fresh layer may have, count as one standard deviation.
-        return candidate.quality * (spread or float(np.abs(candidate.value[candidate.mask]).mean()) or 1.0)
-
-
-@keras.saving.register_keras_serializable(package="keras_prune")
-class GlobalMagnitude(_Ranking):
-    """Ranks |w| over all weights together.
-
-    Args:
-        compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
-        pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
-    """
-
-    def _scale(self, candidate):
-        return 1.0
-
-
 class _Proportional(Budget):
     """Keeps numbers of connections in a fixed proportion."""
 
@@ -242,26 +182,19 @@ class ErdosRenyiKernel(_Proportional):
         return sum(shape)
 
 
-def _units(candidate: Candidate, pattern: Pattern) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the scores of the units in each chunk of a weight, and how many connections they have left."""
-    for rows in rows_of(candidate.mask.shape, pattern.rows):
-        magnitude = np.abs(candidate.value[rows].astype("float32", copy=False))
-        yield pattern.units(magnitude, candidate.mask[rows])
+def units_of(candidate: Candidate, pattern: Pattern) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the scores of the units in each chunk that counts here, and how many connections they have left."""
+    for value, mask in counted_chunks(candidate.value, candidate.mask, multiple=pattern.rows):
+        yield pattern.units(magnitude(value), mask)
 
 
 def _limits(candidate: Candidate, pattern: Pattern) -> tuple[int, int]:
     """Returns how few connections can stay in a weight, which is one unit, and how many."""
-    sizes = [(int(size.max()), int(size.sum())) for _, size in _units(candidate, pattern)]
+    if pattern == Pattern():
+        left = count(candidate.mask)
+        return min(1, left), left
+    sizes = [(int(size.max()), int(size.sum())) for _, size in units_of(candidate, pattern)]
     return max(largest for largest, _ in sizes), sum(every for _, every in sizes)
-
-
-def _best_unit(candidate: Candidate, pattern: Pattern) -> tuple[int, int]:
-    """Returns the chunk and the place in it of the unit with the highest score."""
-    highest = [
-        (float(score.max()), -index, int(score.argmax())) for index, (score, _) in enumerate(_units(candidate, pattern))
-    ]
-    _, index, place = max(highest)
-    return -index, place
 
 
 def _in_proportion(factors, limits, kept: int) -> list[int]:

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prune._shards import gathered, is_spread
+
 _ENTRIES = 2**18  # One chunk is 1 MB in float32.
 
 
@@ -19,9 +21,14 @@ def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
 
 
 def on_host(array) -> np.ndarray:
-    """Returns an array of any backend as a NumPy array, without a copy if it is on the host already."""
+    """Returns an array of any backend as a NumPy array, without a copy if it is on the host already.
+
+    All processes must call it for an array that is spread over them, which is then in the memory of each.
+    """
     if isinstance(array, np.ndarray):
         return array
+    if is_spread(array):
+        return gathered(array)
     if keras.backend.backend() == "tensorflow":
         # `convert_to_numpy` copies, as a variable of TensorFlow does in `np.asarray`; a tensor does not.
         return np.asarray(ops.stop_gradient(array))
@@ -30,8 +37,3 @@ def on_host(array) -> np.ndarray:
         if tensor.device.type == "cpu" and "bfloat16" not in str(tensor.dtype):
             return tensor.numpy()  # `convert_to_numpy` copies. NumPy has no bfloat16.
     return ops.convert_to_numpy(array)
-
-
-def count(mask) -> int:
-    """Returns how many entries of an array are `True`, or not zero."""
-    return int(np.count_nonzero(on_host(mask)))

@@ -12,10 +12,13 @@ import numpy as np
 from keras import ops
 
 from keras_prune._arguments import is_number, require_integer
-from keras_prune.rules.chunks import count, on_host, rows_of
+from keras_prune._shards import is_spread
+from keras_prune.rules.chunks import on_host, rows_of
 from keras_prune.rules.configured import Configured
 from keras_prune.rules.patterns import Pattern
-from keras_prune.rules.top_k import keep_largest, keep_largest_of
+from keras_prune.rules.shards import assemble, count, counted_chunks, of_processes, shards_of, share_out, total
+from keras_prune.rules.statistics import magnitude, require_finite, surviving_std
+from keras_prune.rules.top_k import bound_of, count_tied, keep_largest, kept_units, lowest_kept
 
 
 class Cut(NamedTuple):
@@ -72,6 +75,8 @@ class Criterion(Configured):
         require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
+        if is_spread(weight) and not self._takes_shards():
+            weight, mask = on_host(weight), on_host(mask)
         selected, threshold = self.select(weight, mask, strength)
         if _brings_back(selected, mask):
             selected = ops.logical_and(selected, mask)
@@ -84,10 +89,15 @@ class Criterion(Configured):
         """Returns the mask of the survivors and the threshold. Subclasses override it."""
         raise NotImplementedError
 
+    def _takes_shards(self) -> bool:
+        """Whether `select` needs no more of a weight that is spread over processes than the shards of each."""
+        own = type(self).select in (StdThreshold.select, TargetSparsity.select)
+        return own and self.pattern == Pattern()
+
     def _largest_only(self, weight, mask):
-        mask = on_host(mask)
-        score, size = self.pattern.units(_magnitude(weight), mask)
-        return self.pattern.expand(keep_largest(score, size > 0, 1)[0], mask)
+        weight, mask = on_host(weight), on_host(mask)
+        score, size = self.pattern.units(magnitude(weight), mask)
+        return self.pattern.expand(keep_largest(score, size > 0, 1), mask)
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
@@ -127,12 +137,14 @@ class StdThreshold(Criterion):
 
     def select(self, weight, mask, strength):
         threshold = np.float32(strength * self.quality) * surviving_std(weight, mask)
-        pattern, weight, mask = self.pattern.at(strength), on_host(weight), on_host(mask)
-        kept = np.empty_like(mask)
-        for rows in rows_of(mask.shape, pattern.rows):
-            score, _ = pattern.units(_magnitude(weight[rows]), mask[rows])
-            kept[rows] = pattern.expand(score >= threshold, mask[rows])
-        return kept, threshold
+        pattern, parts = self.pattern.at(strength), {}
+        for shard in shards_of(weight, mask):
+            value, left = shard.arrays
+            kept = parts[shard.place] = np.empty_like(left)
+            for rows in rows_of(left.shape, pattern.rows):
+                score, _ = pattern.units(magnitude(value[rows]), left[rows])
+                kept[rows] = pattern.expand(score >= threshold, left[rows])
+        return assemble(parts, weight), threshold
 
     def get_config(self):
         return {"quality": self.quality, **super().get_config()}
@@ -169,20 +181,28 @@ class TargetSparsity(Criterion):
         self.sparsity = float(sparsity)
 
     def select(self, weight, mask, strength):
-        pattern, weight, mask = self.pattern.at(strength), on_host(weight), on_host(mask)
-        chunks = list(rows_of(mask.shape, pattern.rows))
-        chosen, threshold = keep_largest_of(
-            lambda: self._units(pattern, weight, mask, chunks), self.kept(weight, strength)
-        )
-        kept = np.empty_like(mask)
-        for rows, units in zip(chunks, chosen, strict=True):
-            kept[rows] = pattern.expand(units, mask[rows])
-        return kept, threshold
+        pattern, shards, parts = self.pattern.at(strength), shards_of(weight, mask), {}
 
-    def _units(self, pattern, weight, mask, chunks):
-        """Yields the scores and sizes of the units in each piece."""
-        for rows in chunks:
-            yield pattern.units(_magnitude(weight[rows]), mask[rows])
+        def chunks(shard=None):
+            for one in [shard] if shard else [one for one in shards if one.is_counted]:
+                yield from self._units(pattern, *one.arrays)
+
+        bound = bound_of(chunks, self.kept(weight, strength), lambda sizes: total(sizes, weight))
+        ties = share_out(bound.ties, shards, lambda shard: count_tied(chunks(shard), bound), weight)
+        for shard in shards:
+            left = shard.arrays[1]
+            kept = parts[shard.place] = np.empty_like(left)
+            chosen = kept_units(chunks(shard), bound._replace(ties=ties[shard.place]))
+            for rows, units in zip(rows_of(left.shape, pattern.rows), chosen, strict=True):
+                kept[rows] = pattern.expand(units, left[rows])
+        # They all know it, unless nothing is kept.
+        threshold = of_processes(lowest_kept(chunks(), bound), weight).max()
+        return assemble(parts, weight), threshold
+
+    def _units(self, pattern, weight, mask):
+        """Yields the scores and sizes of the units in each chunk."""
+        for rows in rows_of(mask.shape, pattern.rows):
+            yield pattern.units(magnitude(weight[rows]), mask[rows])
 
     def kept(self, weight, strength: float) -> int:
         """Returns how many connections of `weight` to keep at `strength`, which may be 0."""
@@ -219,11 +239,11 @@ class RandomSparsity(TargetSparsity):
     def select(self, weight, mask, strength):
         return super().select(weight, mask, strength)[0], 0.0  # No magnitude separates kept and pruned connections.
 
-    def _units(self, pattern, weight, mask, chunks):
+    def _units(self, pattern, weight, mask):
         connections, units = np.random.default_rng(self.seed), np.random.default_rng(self.seed)
-        for rows in chunks:
+        for rows in rows_of(mask.shape, pattern.rows):
             _, size = pattern.units(connections.random(mask[rows].shape), mask[rows])
-            yield units.random(size.shape), size
+            yield np.where(size > 0, units.random(size.shape), -1.0), size
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
@@ -250,47 +270,6 @@ def require_strength(strength: float) -> None:
         )
 
 
-def require_finite(weight, received: str) -> None:
-    """Raises a `ValueError` if a weight holds NaN or infinity: a mask could not be told from it.
-
-    Args:
-        weight: Array of any shape and any backend.
-        received: String for the message, such as `"layer=fc, weight=kernel"`.
-    """
-    weight = on_host(weight)
-    # The sum of a chunk is finite in float64 if its entries are, and takes no memory.
-    with np.errstate(invalid="ignore"):
-        finite = all(math.isfinite(np.sum(weight[rows], dtype="float64")) for rows in rows_of(weight.shape))
-    if not finite:
-        raise ValueError(
-            "A cut needs finite weights. NaN or infinity usually mean that training has diverged. Lower the learning "
-            f"rate. Received: {received}"
-        )
-
-
-def surviving_std(weight, mask) -> np.float32:
-    """Returns the standard deviation of the surviving weights."""
-    weight, mask = on_host(weight), on_host(mask)
-    number, mean, squares = 0, 0.0, 0.0
-    for rows in rows_of(mask.shape):
-        piece = weight[rows][mask[rows]].astype("float32", copy=False)
-        if piece.size:
-            # The squared deviations of two parts add up, and so does the distance of their means (Chan et al. 1979).
-            own = piece.mean(dtype="float64")
-            piece -= np.float32(own)
-            distance = float(own) - mean
-            squares += float(np.sum(np.square(piece), dtype="float64"))
-            squares += distance**2 * number * piece.size / (number + piece.size)
-            number += piece.size
-            mean += distance * piece.size / number
-    return np.float32(math.sqrt(squares / max(1, number)))
-
-
 def _brings_back(selected, mask) -> bool:
     """Whether a selection has connections that the mask does not have."""
-    selected, mask = on_host(selected), on_host(mask)
-    return any(bool((selected[rows] > mask[rows]).any()) for rows in rows_of(mask.shape))
-
-
-def _magnitude(weight) -> np.ndarray:
-    return np.abs(on_host(weight).astype("float32", copy=False))
+    return bool(total(any(np.any(new > old) for new, old in counted_chunks(selected, mask)), selected))

@@ -46,7 +46,7 @@ class Pattern:
         Returns:
             Scores, -1 where no connection is left, and counts. For single connections, the mask is the count.
         """
-        return np.where(mask, magnitude, -1.0), mask
+        return _score(magnitude, mask), mask
 
     def expand(self, chosen, mask):
         """Returns which of the connections in `mask` belong to the `chosen` units, a boolean array."""
@@ -118,7 +118,7 @@ class Blocks(Pattern):
         return self.block_size[0]
 
     def units(self, magnitude, mask):
-        magnitudes = self._by_block(np.where(mask, magnitude, 0.0))
+        magnitudes = self._by_block(np.multiply(magnitude, mask))
         if self.reduction == "max":
             score = np.max(magnitudes, axis=(1, 3))
         else:
@@ -127,8 +127,8 @@ class Blocks(Pattern):
                 for size, block in zip(_matrix_shape(mask), self.block_size, strict=True)
             )
             score = np.divide(np.sum(magnitudes, axis=(1, 3)), np.outer(inputs, outputs).astype("float32"))
-        left = np.sum(self._by_block(np.where(mask, 1, 0)), axis=(1, 3))
-        return np.where(left > 0, score, -1.0), left
+        left = np.sum(self._by_block(mask), axis=(1, 3))
+        return _score(score, left > 0), left
 
     def expand(self, chosen, mask):
         inputs, outputs = _matrix_shape(mask)
@@ -187,7 +187,7 @@ class NOfM(Pattern):
         return NOfM(self.of - cut, self.of)
 
     def units(self, magnitude, mask):
-        score = np.where(mask, magnitude, -1.0)
+        score = _score(magnitude, mask)
         inputs, outputs = _matrix_shape(mask)
         groups = math.ceil(inputs / self.of)
         padded = np.pad(np.reshape(score, (inputs, outputs)), [(0, groups * self.of - inputs), (0, 0)])
@@ -201,7 +201,17 @@ class NOfM(Pattern):
             rank = rank + np.where(before, 1, 0)
         first = np.reshape(rank < self.kept, (groups * self.of, outputs))[:inputs]
         left = np.logical_and(mask, np.reshape(first, mask.shape))
-        return np.where(left, score, -1.0), left
+        return _score(score, left), left
+
+
+def _score(magnitude, mask) -> np.ndarray:
+    """Returns the magnitudes, and -1 where there is no connection.
+
+    `np.where` takes 5 times as long for a random mask, whose entries a processor cannot predict.
+    """
+    kept = -mask.astype(f"i{magnitude.itemsize}")  # All bits are ones where a connection is left.
+    bits, none = magnitude.view(kept.dtype), magnitude.dtype.type(-1).view(kept.dtype)
+    return ((bits ^ none) & kept ^ none).view(magnitude.dtype)
 
 
 def _matrix_shape(array) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 import numbers
 
 from keras_prune._arguments import is_number
-from keras_prune.rules.budgets import Budget, GlobalMagnitude
+from keras_prune.rules.budgets import Budget
 from keras_prune.rules.criteria import Criterion, TargetSparsity
+from keras_prune.rules.rankings import GlobalMagnitude
 
 Rule = Criterion | Budget
 

@@ -5,8 +5,8 @@ at a rank 16 bits at a time, by counting the units whose leading bits match. Sco
 not be in memory at once.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,66 +14,100 @@ _DIGIT_BITS = 16
 _DIGITS = 1 << _DIGIT_BITS
 
 
-def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> tuple[np.ndarray, np.floating]:
+class Bound(NamedTuple):
+    """What separates the units that are kept from the others.
+
+    Attributes:
+        score: All units with a higher score are kept. Infinity if none is.
+        ties: How many units with this very score are kept.
+    """
+
+    score: Any
+    ties: int
+
+
+def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> np.ndarray:
     """Keeps the units with the highest scores whose sizes come nearest to `kept`. Ties go to the lower row-major index.
 
     Args:
-        score: Array of floats, none of them negative where there is a unit.
+        score: Array of floats, negative where there is no unit.
         size: Array of the same shape, how many connections each unit has left, or the mask of single connections.
         kept: Integer of at least 0. If fewer are left already, all are kept. If two numbers of units are equally near,
             the smaller is kept.
 
     Returns:
-        The boolean mask of the same shape, and the lowest score that it keeps, or the highest of all if it is empty.
+        The boolean mask of the same shape.
     """
-    [mask], threshold = keep_largest_of(lambda: [(score, size)], kept)
-    return mask, threshold
+
+    def chunks():
+        return [(score, size)]
+
+    return next(kept_units(chunks(), bound_of(chunks, kept)))
 
 
-def keep_largest_of(chunks: Callable[[], Iterable[tuple]], kept: int) -> tuple[list[np.ndarray], np.floating]:
-    """Like `keep_largest`, for units that come in chunks.
+def kept_units(chunks: Iterable[tuple], bound: Bound) -> Iterator[np.ndarray]:
+    """Yields which units of each chunk are kept, a boolean array."""
+    ties = bound.ties
+    for score, _ in chunks:
+        mask = score >= bound.score
+        tied = np.flatnonzero(score == bound.score)
+        mask.flat[tied[ties:]] = False
+        ties = max(0, ties - len(tied))
+        yield mask
+
+
+def count_tied(chunks: Iterable[tuple], bound: Bound) -> int:
+    """Returns how many units have the lowest score that is kept."""
+    return sum(int(np.count_nonzero(score == bound.score)) for score, _ in chunks)
+
+
+def lowest_kept(chunks: Iterable[tuple], bound: Bound) -> np.floating:
+    """Returns the lowest score that is kept, or the highest of all if none is."""
+    if bound.ties:
+        return bound.score
+    lowest, highest = np.float32(np.inf), np.float32(0)
+    for score, _ in chunks:
+        lowest = np.min(score, where=score > bound.score, initial=lowest)
+        highest = np.max(score, initial=highest)
+    return lowest if lowest < np.inf else highest
+
+
+def bound_of(
+    chunks: Callable[[], Iterable[tuple]], kept: int, total: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> Bound:
+    """Returns the bound of the units with the highest scores whose sizes come nearest to `kept`, as in `keep_largest`.
 
     Args:
         chunks: Function without arguments that returns an iterable of `(score, size)`, the same at every call.
         kept: Integer of at least 0.
-
-    Returns:
-        A list with a boolean mask for every chunk, and the lowest score kept, or the highest of all if none is.
+        total: Function that adds up the counts that several processes have of their own chunks, which must then be of
+            single connections. Defaults to one process.
     """
-    bound, ties = _lowest_kept(chunks, kept)
-    masks, lowest, highest = [], [], []
-    for score, size in chunks():
-        mask = np.logical_and(score > bound, size > 0)
-        tied = np.flatnonzero(np.logical_and(score == bound, size > 0))[:ties]
-        mask.flat[tied] = True
-        ties -= len(tied)
-        masks.append(mask)
-        lowest.append(np.min(score, where=mask, initial=np.inf))
-        highest.append(np.max(score, where=size > 0, initial=0))
-    return masks, min(lowest) if any(map(np.any, masks)) else max(highest)
-
-
-def _lowest_kept(chunks, kept) -> tuple[Any, int]:
-    """Returns the lowest score that is kept, and how many units with that score are kept."""
-    leading, above, left = 0, 0, None
+    leading, above, left, score_type, is_single = 0, 0, None, np.dtype("float32"), True
     while left != 0:
-        sizes = np.zeros(_DIGITS)
+        sizes = np.zeros(_DIGITS, "int64")
         for score, size in chunks():
-            alive = size > 0
-            bits, weight = score[alive].view(f"i{score.itemsize}"), size[alive]
-            shift = (8 * score.itemsize if left is None else left) - _DIGIT_BITS
+            score_type, is_single = score.dtype, size.dtype == bool
+            bits, weights = score.view(f"u{score.itemsize}").ravel(), size.ravel()
             if left is not None:
-                same = bits >> left == leading
-                bits, weight = bits[same], weight[same]
-            sizes += np.bincount(bits >> shift & (_DIGITS - 1), weight, _DIGITS)
-        at_least = above + np.cumsum(sizes[::-1])[::-1]
-        kept = min(kept, at_least[0])
+                same = np.flatnonzero(bits >> left == leading)
+                bits, weights = bits[same], weights[same]
+            shift = (8 * score.itemsize if left is None else left) - _DIGIT_BITS
+            digits = (bits >> shift & (_DIGITS - 1)).astype("int64")
+            sizes += np.bincount(digits, None if is_single else weights, _DIGITS).astype("int64")
+        if left is None:
+            left = 8 * score_type.itemsize
+            sizes[_DIGITS // 2 :] = 0  # The sign is the highest bit: no units.
+        at_least = above + np.cumsum(total(sizes)[::-1])[::-1]
+        kept = min(kept, int(at_least[0]))
         if kept == 0:
-            return np.inf, 0
+            return Bound(np.inf, 0)
         digit = int(np.flatnonzero(at_least >= kept)[-1])
-        above = at_least[digit] - sizes[digit]
-        leading, left = leading << _DIGIT_BITS | digit, shift
-    bound = np.array(leading, f"i{score.itemsize}").view(score.dtype)[()]
-    tied = np.concatenate([size[np.logical_and(score == bound, size > 0)] for score, size in chunks()])
+        above = int(at_least[digit + 1]) if digit + 1 < _DIGITS else above
+        leading, left = leading << _DIGIT_BITS | digit, left - _DIGIT_BITS
+    bound = np.array(leading, f"u{score_type.itemsize}").view(score_type)[()]
+    if is_single:
+        return Bound(bound, kept - above)
+    tied = np.concatenate([size[score == bound] for score, size in chunks()])
     totals = above + np.cumsum(np.concatenate([[0], tied]))
-    return bound, int(np.argmin(np.abs(totals - kept)))
+    return Bound(bound, int(np.argmin(np.abs(totals - kept))))

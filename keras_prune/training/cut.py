@@ -10,7 +10,6 @@ from keras_prune.layers.weights import pruned_weights
 from keras_prune.models.checks import require_model
 from keras_prune.models.graph import pruned_dropouts
 from keras_prune.rules.budgets import Budget, Candidate
-from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import TargetSparsity, require_strength
 from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 
@@ -131,8 +130,8 @@ def _budgets(weights) -> Iterator[tuple[Any, list[PrunedWeight], list[Candidate]
         if isinstance(weight.criterion, Budget):
             sharing.setdefault(id(weight.criterion), []).append(weight)
     for group in sharing.values():
-        candidates = [Candidate(on_host(one.variable.value), on_host(one.mask.value), one.frozen) for one in group]
-        yield group[0].criterion, group, candidates
+        budget: Any = group[0].criterion
+        yield budget, group, [budget.candidate(one.variable.value, one.mask.value, one.frozen) for one in group]
 
 
 def require_reachable(weights: Sequence[PrunedWeight]) -> None:

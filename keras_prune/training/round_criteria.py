@@ -5,9 +5,9 @@ import numbers
 from collections.abc import Sequence
 
 from keras_prune.layers.masks import PrunedWeight, require_finite_weights
-from keras_prune.rules.budgets import Budget, Candidate, CommonQuality
-from keras_prune.rules.chunks import on_host
+from keras_prune.rules.budgets import Budget
 from keras_prune.rules.criteria import Criterion, StdThreshold
+from keras_prune.rules.rankings import CommonQuality
 
 
 def require_rounds(rounds) -> None:
@@ -73,9 +73,7 @@ def _criteria(weights, aim) -> list[Criterion]:
     budget = budget_of_round(weights, aim)
     require_finite_weights(weights)
     candidates = [
-        Candidate(
-            on_host(one.variable.value), on_host(one.mask.value), one.frozen, getattr(one.criterion, "quality", 1.0)
-        )
+        budget.candidate(one.variable.value, one.mask.value, one.frozen, getattr(one.criterion, "quality", 1.0))
         for one in weights
     ]
     return list(budget.criteria(candidates))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 import keras_prune as kp
 from keras_prune.rules import chunks
-from keras_prune.rules.chunks import count, on_host, rows_of
+from keras_prune.rules.chunks import on_host, rows_of
 from keras_prune.rules.criteria import surviving_std
+from keras_prune.rules.shards import count
 
 RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.normal(3.0, 0.5, size=(37, 5)).astype("float32")

@@ -1,0 +1,90 @@
+"""Weights whose shards are in the memory of several processes.
+
+Each process looks at the shards that it holds, and all of them add up what they found. Shards are not sent. An array
+that a process holds as a whole is the case of one shard.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_prune._processes import gather, process_index
+from keras_prune._shards import from_shards, is_spread, local_shards, places_of
+from keras_prune.rules.chunks import on_host, rows_of
+
+
+class Shard(NamedTuple):
+    """A part of a weight that is in the memory of this process.
+
+    Attributes:
+        place: Its position among the shards of all processes, by the first index of each.
+        is_counted: Whether it counts here. One of the processes that hold it counts it.
+        arrays: The NumPy arrays of this part, such as the values and the mask.
+    """
+
+    place: int
+    is_counted: bool
+    arrays: tuple[np.ndarray, ...]
+
+
+def shards_of(*arrays) -> list[Shard]:
+    """Returns the shards of arrays of one shape that are in the memory of this process, each once."""
+    if not is_spread(arrays[0]):
+        return [Shard(0, True, tuple(map(on_host, arrays)))]
+    return [Shard(place, *shard) for place, shard in local_shards(*arrays).items()]
+
+
+def counted_chunks(*arrays, multiple: int = 1) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields a few rows of the arrays at a time, of those shards that count in this process."""
+    for shard in shards_of(*arrays):
+        if shard.is_counted:
+            for rows in rows_of(shard.arrays[0].shape, multiple):
+                yield tuple(one[rows] for one in shard.arrays)
+
+
+def assemble(parts: dict[int, np.ndarray], like) -> Any:
+    """Returns an array of the shape of `like` from its shards in the memory of this process, by place."""
+    return from_shards(parts, like) if is_spread(like) else parts[0]
+
+
+def of_processes(values, *arrays) -> np.ndarray:
+    """Returns the values that each process found, one row each; those of this process if no array is spread."""
+    values = np.asarray(values)
+    return gather(values) if any(map(is_spread, arrays)) else values[None]
+
+
+def total(value, *arrays):
+    """Returns the sum of what each process found in the shards that count there."""
+    return of_processes(value, *arrays).sum(axis=0)
+
+
+def share_out(number: int, shards, count, array) -> dict[int, int]:
+    """Shares a number out among the shards of an array, to those that come first up to the count of each.
+
+    Args:
+        number: Integer.
+        shards: What `shards_of` returned.
+        count: Function from a `Shard` to its count.
+        array: The array.
+
+    Returns:
+        Dict from the place of a shard to its share.
+    """
+    if not is_spread(array):
+        return {0: number}
+    counts = np.zeros(len(places_of(array)), "int64")
+    for shard in shards:
+        counts[shard.place] = count(shard) if shard.is_counted else 0
+    counts = total(counts, array)
+    return dict(enumerate(np.clip(number - (np.cumsum(counts) - counts), 0, counts).tolist()))
+
+
+def counts_here(array, *arrays) -> bool:
+    """Whether an array counts in this process, in whole or in part, in a sum over arrays of which some are spread."""
+    return is_spread(array) or not any(map(is_spread, arrays)) or process_index() == 0
+
+
+def count(array) -> int:
+    """Returns how many entries of an array are `True`, or not zero."""
+    return int(total(sum(np.count_nonzero(shard.arrays[0]) for shard in shards_of(array) if shard.is_counted), array))
