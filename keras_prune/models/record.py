@@ -14,11 +14,13 @@ from typing import Any
 import keras
 
 from keras_prune import _keras
+from keras_prune._processes import process_count
 from keras_prune.layers.attachment import apply_masks, attach, put_back, take_off
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.hook import refuse_quantize_and_lora
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
+from keras_prune.models.deserialize import deserialize
 
 # `super()` has the methods of a model: the model's own class comes behind the mixin.
 _Base: Any = object
@@ -44,7 +46,7 @@ class PrunedModel(_Base):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the plain model and prunes the weights of the record."""
-        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        model = deserialize(config["model"], custom_objects)
         freeze(model, config["pruned"]["frozen"])
         _attach_recorded(model, config["pruned"], custom_objects)
         return as_pruned(model)
@@ -69,7 +71,16 @@ class PrunedModel(_Base):
         apply_masks(self)
 
     def fit(self, *args, **kwargs):
-        history = super().fit(*args, **kwargs)
+        try:
+            history = super().fit(*args, **kwargs)
+        except ValueError as error:
+            if process_count(self) > 1 and any(one in str(error) for one in ("PerReplica", "Invalid reduction dim")):
+                raise RuntimeError(
+                    f"Keras {keras.__version__} cannot `fit` a model under MultiWorkerMirroredStrategy, pruned or not: "
+                    "it does not reduce the batches and losses of several workers. Train in a custom loop, with "
+                    "`keras_prune.cut(model, schedule(epoch))` and `PruningBackup.epochs`."
+                ) from error
+            raise
         weights = pruned_weights(self)
         # A `PruningCallback` warns in its own words. Not before the run, since a callback of a user's class may cut.
         if weights and not getattr(history, "follows_schedule", False):

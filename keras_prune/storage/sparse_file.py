@@ -23,6 +23,7 @@ from keras_prune import _keras
 from keras_prune._arguments import is_number, require_path
 from keras_prune.layers.traversal import layers_in
 from keras_prune.models.checks import require_built
+from keras_prune.models.deserialize import deserialize
 from keras_prune.models.rebuild import plain_model
 from keras_prune.models.record import freeze, frozen_models
 from keras_prune.rules.chunks import on_host
@@ -240,7 +241,7 @@ def _declare(config, rows, custom_objects):
     """Returns a model that is built from its config, and its variables, for which no memory is allocated."""
     require_harmless(config)
     with _keras.declaring() as declared, _keras.safe_mode():
-        model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=True)
+        model = deserialize(config, custom_objects)
     if not isinstance(model, keras.Model):
         raise ValueError(f"the config describes {model!r}, which is not a model")
     weights = [(tuple(weight.shape), str(weight.dtype)) for weight in model.weights]
