@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_prune._shards import is_spread
 from keras_prune.layers.skip_reasons import unmaskable_layers
 from keras_prune.layers.traversal import layers_in, models_in
 from keras_prune.layers.weights import PrunableWeight, prunable_weights
@@ -23,6 +24,16 @@ def require_model(model) -> None:
         "Expected a Keras 3 model, such as keras.Sequential([...]). For a single layer, use keras_prune.Prune(layer). "
         f"Received: model={model!r} of class {module}.{type(model).__name__}"
     )
+
+
+def require_whole(model) -> None:
+    """Raises a `ValueError` if Keras cannot save a model, since no process can read all of its weights (JAX)."""
+    if spread := [weight.path for weight in model.weights if is_spread(weight.value)]:
+        raise ValueError(
+            f"Keras {keras.__version__} cannot save weights that are spread over processes. Call "
+            "keras_prune.save_sparse in every process, or keep checkpoints with keras.callbacks.OrbaxCheckpoint. "
+            f"Received: model={model.name!r} with {len(spread)} such weights, the first of which is {spread[0]!r}"
+        )
 
 
 def require_built(model) -> None:

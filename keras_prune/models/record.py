@@ -20,6 +20,7 @@ from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.hook import refuse_quantize_and_lora
 from keras_prune.layers.traversal import is_pruning_state, layers_in, models_in
 from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
+from keras_prune.models.checks import require_whole
 from keras_prune.models.deserialize import deserialize
 
 # `super()` has the methods of a model: the model's own class comes behind the mixin.
@@ -91,7 +92,12 @@ class PrunedModel(_Base):
             )
         return history
 
+    def save_weights(self, *args, **kwargs):
+        require_whole(self)  # Keras would leave half a file.
+        super().save_weights(*args, **kwargs)
+
     def save(self, filepath, *args, **kwargs):
+        require_whole(self)
         if os.fspath(filepath).endswith((".h5", ".hdf5")):
             self._save_plain("An .h5 file", super().save, filepath, *args, **kwargs)
         else:
