@@ -37,7 +37,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("way", "alone"), [("keras", "keras"), ("torch", "torch"), ("fit", "keras"), ("sharded", "torch")]
+    ("way", "alone"),
+    [("keras", "keras"), ("torch", "torch"), ("fit", "keras"), ("resumed", "keras"), ("sharded", "torch")],
 )
 def test_two_processes_train_like_one(way, alone, trained):
     single, first, second = trained(f"alone-{alone}")[0], *trained(way)
@@ -47,6 +48,11 @@ def test_two_processes_train_like_one(way, alone, trained):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
         atol = 0 if name.startswith("mask") else 1e-5
         np.testing.assert_allclose(first[name], expected, rtol=0, atol=atol, err_msg=name)
+
+
+def test_processes_resume_from_the_same_epoch(trained):
+    for results in trained("resumed"):
+        assert results["epochs"].tolist() == [2, 3]
 
 
 def test_each_process_holds_half_of_a_sharded_model(trained):

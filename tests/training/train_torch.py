@@ -69,7 +69,7 @@ def train_by_hand(library, rank=0, size=1):
     return results | weights(model)
 
 
-def train_by_fit(rank, size):
+def train_by_fit(rank, size, epochs=4, backups=()):
     """Trains with `fit`. A hook of PyTorch averages each gradient over the processes."""
     model, results = make(), {}
 
@@ -82,9 +82,18 @@ def train_by_fit(rank, size):
     model.compile(keras.optimizers.Adam(0.01), "mse")
     record = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: results.update(masks(model, epoch)))
     x, y = (np.concatenate(arrays) for arrays in zip(*batches(rank, size), strict=True))
-    callbacks = [kp.PruningCallback(SCHEDULE, verbose=0), record]
-    model.fit(x, y, batch_size=32 // size, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
-    return results | weights(model)
+    callbacks = [kp.PruningCallback(SCHEDULE, verbose=0), record, *backups]
+    history = model.fit(x, y, batch_size=32 // size, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return results | weights(model) | {"epochs": history.epoch}
+
+
+def resume(rank, size, folder):
+    """Trains on after a kill in which process 1 had not saved the last epoch yet."""
+    before = train_by_fit(rank, size, epochs=3, backups=[kp.PruningBackup(folder)])
+    if rank == 1:
+        (folder / "worker_1_of_2/after_epoch_3.weights.h5").unlink()
+    dist.barrier()
+    return before | train_by_fit(rank, size, backups=[kp.PruningBackup(folder)])
 
 
 def fully_shard_keras(rank, size):
@@ -179,11 +188,12 @@ def main(folder):
     rank, size = dist.get_rank(), dist.get_world_size()
     together = {library: train_by_hand(library, rank, size) for library in ("keras", "torch")}
     together |= {"fit": train_by_fit(rank, size), "sharded": train_sharded(rank, size)}
+    together["resumed"] = resume(rank, size, folder / "backup")
     together["plain"] = fully_shard_keras(rank, size)
     dist.destroy_process_group()
     for way, results in (alone | together).items():
-        np.savez(pathlib.Path(folder) / f"{way}-{rank}.npz", **results)
+        np.savez(folder / f"{way}-{rank}.npz", **results)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(pathlib.Path(sys.argv[1]))
