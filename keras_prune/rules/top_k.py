@@ -12,6 +12,7 @@ import numpy as np
 
 _DIGIT_BITS = 16
 _DIGITS = 1 << _DIGIT_BITS
+_HALF = 1 << _DIGIT_BITS // 2
 
 
 class Bound(NamedTuple):
@@ -98,16 +99,27 @@ def bound_of(
         if left is None:
             left = 8 * score_type.itemsize
             sizes[_DIGITS // 2 :] = 0  # The sign is the highest bit: no units.
-        at_least = above + np.cumsum(total(sizes)[::-1])[::-1]
-        kept = min(kept, int(at_least[0]))
+        # Digit by half digit, so that processes send each other 512 numbers, not 65,536.
+        halves = sizes.reshape(_HALF, _HALF)
+        high, above, kept = _reached(total(halves.sum(axis=1)), above, kept)
+        low, above, kept = _reached(total(halves[high]), above, kept)
         if kept == 0:
             return Bound(np.inf, 0)
-        digit = int(np.flatnonzero(at_least >= kept)[-1])
-        above = int(at_least[digit + 1]) if digit + 1 < _DIGITS else above
-        leading, left = leading << _DIGIT_BITS | digit, left - _DIGIT_BITS
+        leading, left = leading << _DIGIT_BITS | high * _HALF + low, left - _DIGIT_BITS
     bound = np.array(leading, f"u{score_type.itemsize}").view(score_type)[()]
     if is_single:
         return Bound(bound, kept - above)
     tied = np.concatenate([size[score == bound] for score, size in chunks()])
     totals = above + np.cumsum(np.concatenate([[0], tied]))
     return Bound(bound, int(np.argmin(np.abs(totals - kept))))
+
+
+def _reached(counts: np.ndarray, above: int, kept: int) -> tuple[int, int, int]:
+    """Returns the index at which counts, added up from the last to the first, reach `kept`.
+
+    Also returns how many lie above it, and `kept`, which is at most what there is.
+    """
+    at_least = above + np.cumsum(counts[::-1])[::-1]
+    kept = min(kept, int(at_least[0]))
+    index = int(np.flatnonzero(at_least >= kept)[-1])
+    return index, int(at_least[index] - counts[index]), kept

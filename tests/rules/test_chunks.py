@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 import keras_prune as kp
 from keras_prune.rules import chunks
 from keras_prune.rules.chunks import on_host, rows_of
-from keras_prune.rules.criteria import surviving_std
 from keras_prune.rules.shards import count
 
 RANDOM = np.random.default_rng(0)
@@ -26,14 +25,6 @@ def test_rows_of_covers_every_row_once_in_multiples(shape, multiple, entries):
         slices = list(rows_of(tuple(shape), multiple))
     assert [row for rows in slices for row in range(rows.start, rows.stop)] == list(range(shape[0]))
     assert all((rows.stop - rows.start) % multiple == 0 for rows in slices[:-1])
-
-
-def test_surviving_std_is_that_of_all_survivors(monkeypatch):
-    monkeypatch.setattr(chunks, "_ENTRIES", 16)
-    assert surviving_std(WEIGHT, MASK) == pytest.approx(WEIGHT[MASK].std(dtype="float64"), rel=1e-6)
-    far_off = WEIGHT * 1e-3 + 1000  # Where the sum of squares alone would lose all digits.
-    assert surviving_std(far_off, MASK) == pytest.approx(far_off[MASK].astype("float64").std(), rel=1e-2)
-    assert surviving_std(WEIGHT, np.zeros_like(MASK)) == 0
 
 
 @pytest.mark.parametrize("pattern", [None, kp.Blocks((4, 1)), kp.Blocks((3, 2), reduction="max"), kp.NOfM(2, 4)])
