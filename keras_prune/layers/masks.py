@@ -216,7 +216,7 @@ class Masks(PruningState):
                     f"The file has the masks of other weights in layer {self.owner().name!r}. Prune the same "
                     f"weights before you load it. Expected: {sorted(expected)}. Received: {sorted(names)}"
                 )
-            for name in names:
+            for name in sorted(names):  # JAX has to assign in the same order in every process.
                 getattr(self, name).assign(store[name])
         # The weights of the layer are loaded already. Those of a plain model have no masks, and these stay.
         for weight in self.pruned_weights:
