@@ -61,7 +61,7 @@ def iterative_prune(
             rate overrides it.
         directory: Directory that keeps the model of each round, and `rounds.json`. If interrupted, call the function
             again with the same arguments to resume after the last completed round. The resumed run ends with the same
-            weights. Defaults to `None`.
+            weights. Only for a model that one process trains. Defaults to `None`.
         **fit_arguments: Arguments of `model.fit` for each retraining. `validation_data` is required. `verbose`
             defaults to `0`.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_prune._processes import gather, process_count
 from keras_prune.layers.dropout import DropoutRate
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import pruning_of
@@ -80,8 +81,15 @@ class RoundStore:
 
     def load(self, model) -> list[Round]:
         """Loads the last model within the budget into `model`, and returns all rounds so far."""
+        self.seed = int(gather(self.seed, model)[0])  # All processes that train the model must draw the same noise.
         if self.directory is None:
             return []
+        if (count := process_count(model)) > 1:
+            raise ValueError(
+                "`directory` keeps the rounds of one process, and would have to agree on a round with the others. "
+                "Leave it out, and save the model after the call. "
+                f"Received: directory={str(self.directory)!r}, in one of {count} processes"
+            )
         self.directory.mkdir(parents=True, exist_ok=True)
         if not self._table.exists():
             return []

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import assert_same
 
+from keras_prune.training import round_store
 from keras_prune.training.round_store import Round, RoundSettings, RoundStore
 
 SETTINGS = RoundSettings(1, ["a"], ["2.0"], 0.1, "accuracy", "max", 0.1, 1, None, {"x": "float32 (2, 3) a3c1ca20"})
@@ -40,6 +41,12 @@ def test_rounds_and_last_model_are_restored(directory):
     assert rounds == [Round(1.0, 0.9, True, 3.5), Round(2.0, 0.9, True, 3.5)]
     assert_same(weights, [np.full((3, 2), 2.0), np.zeros(2)])
     assert sorted(file.name for file in directory.iterdir()) == ["round_00.keras", "round_01.keras", "rounds.json"]
+
+
+def test_directory_of_several_processes_is_rejected(monkeypatch, tmp_path):
+    monkeypatch.setattr(round_store, "process_count", lambda model: 2)
+    with pytest.raises(ValueError, match=r"`directory` keeps the rounds of one process.* Received: directory='"):
+        load(tmp_path)
 
 
 def test_rounds_of_other_data_are_rejected(directory):
