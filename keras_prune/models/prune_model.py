@@ -181,7 +181,8 @@ def _without_wrappers(model):
             return kept.setdefault(id(layer), _without_wrappers(layer))
         return wrapped_layer(layer)
 
-    unwrapped = clone_graph(model, unwrap)
-    if model.compiled:
-        unwrapped.compile(**_keras.compile_arguments(model))
+    with _keras.strategy_scope(model):
+        unwrapped = clone_graph(model, unwrap)
+        if model.compiled:
+            unwrapped.compile(**_keras.compile_arguments(model))
     return unwrapped
