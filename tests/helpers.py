@@ -1,5 +1,8 @@
 """Helpers that several test files share."""
 
+import gc
+import sys
+
 import keras
 import numpy as np
 from keras import ops
@@ -67,3 +70,34 @@ def refill(root, value=7.0):
     """Writes `value` into the stored weights where the masks are zero, as an optimizer might."""
     for weight in kp.layers.pruned_weights(root):
         weight.variable.assign(np.where(array(weight.mask), array(weight.variable), value))
+
+
+def calls_of(step):
+    """Returns how many calls a function without arguments makes, those of compiled functions included.
+
+    Unlike its seconds, they are the same on a busy machine.
+    """
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    gc.collect()
+    gc.disable()
+    sys.setprofile(count)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return calls
+
+
+def growth_of(calls):
+    """Returns the slope of calls at sizes n, 2n and 4n, from the second to the third over from the first to the second.
+
+    It is 1 if they are linear, and 2 if they are quadratic.
+    """
+    first, second, third = calls
+    return (third - second) / 2 / (second - first)

@@ -54,6 +54,7 @@ class Selection:
                 "budget, a mapping from layer-name pattern to any of these, or a callable from layer to one of them. "
                 f"Received: criterion={criterion!r}"
             )
+        self.patterns = _Patterns(self.mapping)
 
     def __call__(self, layer, variable, around) -> tuple[bool, Rule | None]:
         """Returns whether the criterion names the weight, and the criterion of the weight.
@@ -70,18 +71,15 @@ class Selection:
         of_layers = own.union(*map(self._names, around))
         path = (self.paths.get(id(layer)) or layer.name).split("/", 1)[-1]
         self.named[variable.path] = sorted({layer.name, path})
-        matches = {
-            pattern: [any(re.fullmatch(pattern, name) for name in names) for names in (of_weight, of_layers)]
-            for pattern in self.mapping
-        }
-        of_weight_alone = [pattern for pattern, (weight, layers) in matches.items() if weight and not layers]
+        matching_weight, matching_layers = map(self.patterns.matching, (of_weight, of_layers))
         # The whole path comes before other patterns, since "fc" is also an end of the path "block/fc".
-        of_path = [pattern for pattern in matches if pattern == re.escape(path)]
-        of_either = [pattern for pattern, found in matches.items() if any(found)]
-        self.matched.update(of_either)
-        for pattern in of_weight_alone or of_path or of_either:
-            return True, self.mapping[pattern]
-        return False, None
+        matching_path = {re.escape(path)} & self.mapping.keys()
+        matching = matching_weight | matching_layers
+        self.matched |= matching
+        if not matching:
+            return False, None
+        chosen = matching_weight - matching_layers or matching_path or matching
+        return True, self.mapping[min(chosen, key=self.patterns.order.__getitem__)]
 
     def _names(self, layer) -> set[str]:
         return {layer.name, *_ends(layer.path or layer.name), *_ends(self.paths.get(id(layer), layer.name))}
@@ -105,6 +103,35 @@ class Selection:
                 f"re.escape(name) makes one of a name. Received: criterion={self.received}"
             ) from error
         return pattern
+
+
+# A pattern that matches a single name: without operators, or with each of them escaped.
+_NAME = re.compile(r"(?:[^.^$*+?{}\[\]|()\\]|\\\W)*", re.DOTALL)
+
+
+class _Patterns:
+    """Finds the patterns that match a name. The time for a name does not grow with the patterns of single names.
+
+    Otherwise, a mapping with a pattern for each layer would take a time that is quadratic in the layers.
+
+    Args:
+        patterns: Regular expressions, in the order in which they count.
+    """
+
+    def __init__(self, patterns):
+        self.order = {pattern: position for position, pattern in enumerate(patterns)}
+        self.by_name: dict[str, set[str]] = {}
+        self.others: dict[str, re.Pattern] = {}
+        for pattern in patterns:
+            if _NAME.fullmatch(str(pattern)):
+                self.by_name.setdefault(re.sub(r"\\(\W)", r"\1", str(pattern)), set()).add(pattern)
+            else:
+                self.others[pattern] = re.compile(pattern)
+
+    def matching(self, names) -> set[str]:
+        """Returns the patterns that match one of the names."""
+        exact = set().union(*(self.by_name.get(name, ()) for name in names))
+        return exact | {key for key, compiled in self.others.items() if any(map(compiled.fullmatch, names))}
 
 
 def _ends(path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,20 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import JAX, TENSORFLOW, array, assert_same, assert_zeros, criteria, density, kept, masks, refill
+from helpers import (
+    JAX,
+    TENSORFLOW,
+    array,
+    assert_same,
+    assert_zeros,
+    calls_of,
+    criteria,
+    density,
+    growth_of,
+    kept,
+    masks,
+    refill,
+)
 from keras import layers, ops
 
 import keras_prune as kp
@@ -656,3 +670,13 @@ def test_zeros_of_plain_models_count_in_every_function():
     (hidden, _) = kp.cut(kp.prune(model, kp.StdThreshold(1.0)))
     left = np.abs(kernel) >= kernel[kernel != 0].std()  # The zeros are not in the standard deviation.
     assert hidden.kept == left.sum()
+
+
+def test_prune_by_names_of_all_layers_takes_linear_time():
+    def calls(number):
+        model = keras.Sequential([keras.Input((2,)), *(layers.Dense(2, name=f"fc.{i}") for i in range(number))])
+        criteria = {re.escape(layer.name): kp.TargetSparsity(0.5) for layer in model.layers}
+        return calls_of(lambda: kp.prune(model, criteria))
+
+    calls(1)  # What is done once, such as compilation, does not count.
+    assert growth_of([calls(number) for number in (8, 16, 32)]) < 1.02
