@@ -64,6 +64,7 @@ class Graph:
         self.producers: dict[int, list] = {}
         self.consumers: dict[int, list] = {}
         self.shapes: dict[int, tuple] = {}
+        self._sources: dict[int, Source] = {}
         visited = set()
         pending = list(keras.tree.flatten(model.outputs))
         ends = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
@@ -82,17 +83,24 @@ class Graph:
 
     def source(self, layer) -> Source:
         """Returns the weight layer whose outputs reach `layer` through activations, pooling and the like alone."""
-        while True:
+        passed, found = [], None
+        while found is None:
+            passed.append(id(layer))
             producers = self.producers.get(id(layer), [])
             if len(producers) != 1:
-                return Source(None, skip_reasons.MERGED_INPUTS if producers else skip_reasons.DROPS_INPUTS)
+                found = Source(None, skip_reasons.MERGED_INPUTS if producers else skip_reasons.DROPS_INPUTS)
+                break
             layer = producers[0]
             if is_weight_layer(layer):
-                return Source(layer, "")
-            if isinstance(layer, keras.layers.InputLayer):
-                return Source(None, skip_reasons.DROPS_INPUTS)
-            if not isinstance(layer, TRANSPARENT):
-                return Source(None, skip_reasons.NO_SOURCE)
+                found = Source(layer, "")
+            elif isinstance(layer, keras.layers.InputLayer):
+                found = Source(None, skip_reasons.DROPS_INPUTS)
+            elif not isinstance(layer, TRANSPARENT):
+                found = Source(None, skip_reasons.NO_SOURCE)
+            else:
+                found = self._sources.get(id(layer))  # So that a long chain is followed once.
+        self._sources.update(dict.fromkeys(passed, found))
+        return found
 
     def activation(self, layer):
         """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from helpers import calls_of, growth_of
 from keras import layers
 
 import keras_prune as kp
@@ -124,3 +125,13 @@ def test_activation_is_found_behind_normalization():
     graph = Graph(model)
     assert graph.activation(model.get_layer("fc")).name == "last"
     assert graph.activation(model.get_layer("head")).name == "head"
+
+
+def test_sources_of_a_chain_take_linear_time():
+    def chain(length):
+        dropouts = [layers.Dropout(0.1) for _ in range(length)]
+        return keras.Sequential([keras.Input((4,)), layers.Dense(4, name="fc"), *dropouts])
+
+    models = [chain(length) for length in (8, 16, 32)]
+    assert {source.layer.name for source in dropout_sources(models[0]).values()} == {"fc"}
+    assert growth_of([calls_of(lambda model=model: dropout_sources(model)) for model in models]) < 1.1
