@@ -16,7 +16,7 @@ from keras_prune._shards import is_spread
 from keras_prune.rules.chunks import on_host, rows_of
 from keras_prune.rules.configured import Configured
 from keras_prune.rules.patterns import Pattern
-from keras_prune.rules.shards import assemble, count, counted_chunks, of_processes, shards_of, share_out, total
+from keras_prune.rules.shards import adder, assemble, count, counted_chunks, of_processes, shards_of, share_out, total
 from keras_prune.rules.statistics import magnitude, require_finite, surviving_std
 from keras_prune.rules.top_k import bound_of, count_tied, keep_largest, kept_units, lowest_kept
 
@@ -187,7 +187,7 @@ class TargetSparsity(Criterion):
             for one in [shard] if shard else [one for one in shards if one.is_counted]:
                 yield from self._units(pattern, *one.arrays)
 
-        bound = bound_of(chunks, self.kept(weight, strength), lambda sizes: total(sizes, weight))
+        bound = bound_of(chunks, self.kept(weight, strength), math.prod(weight.shape), adder(weight))
         ties = share_out(bound.ties, shards, lambda shard: count_tied(chunks(shard), bound), weight)
         for shard in shards:
             left = shard.arrays[1]

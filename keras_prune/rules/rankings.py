@@ -6,7 +6,7 @@ import numpy as np
 from keras_prune._processes import process_index
 from keras_prune.rules.budgets import Budget, Candidate, units_of
 from keras_prune.rules.patterns import Pattern
-from keras_prune.rules.shards import counts_here, of_processes, total
+from keras_prune.rules.shards import adder, counts_here, of_processes, total
 from keras_prune.rules.statistics import largest_magnitude, surviving_std
 from keras_prune.rules.top_k import bound_of
 
@@ -31,15 +31,16 @@ class _Ranking(Budget):
                     scaled.flat[best[number, index]] = np.inf  # No weight is emptied.
                 yield scaled, size
 
-        def add_up(counts):
-            return total(counts, *values)
+        def chunks():
+            return (units for index in counted for units in scored(index))
 
-        bound = bound_of(lambda: (units for index in counted for units in scored(index)), kept(strength), add_up)
+        each = sum(one.mask.size for one in candidates) // len(candidates)
+        bound = bound_of(chunks, kept(strength), each, adder(*values))
         counts = np.zeros((2, len(candidates)), "int64")
         for index in counted:
             for score, size in scored(index):
                 counts[:, index] += _size(size, score > bound.score), _size(size, score == bound.score)
-        above, tied = add_up(counts)
+        above, tied = total(counts, *values)
         # Ties go to the first weights.
         left = above + np.clip(kept(strength) - above.sum() - (np.cumsum(tied) - tied), 0, tied)
         return [1 - int(number) / one.mask.size for number, one in zip(left, candidates, strict=True)]

@@ -4,7 +4,7 @@ Each process looks at the shards that it holds, and all of them add up what they
 that a process holds as a whole is the case of one shard.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +59,11 @@ def total(value, *arrays):
     return of_processes(value, *arrays).sum(axis=0)
 
 
+def adder(*arrays) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Returns the function that adds up what each process counted, or `None` if no array is spread."""
+    return (lambda counts: total(counts, *arrays)) if any(map(is_spread, arrays)) else None
+
+
 def share_out(number: int, shards, count, array) -> dict[int, int]:
     """Shares a number out among the shards of an array, to those that come first up to the count of each.
 
@@ -87,4 +92,6 @@ def counts_here(array, *arrays) -> bool:
 
 def count(array) -> int:
     """Returns how many entries of an array are `True`, or not zero."""
-    return int(total(sum(np.count_nonzero(shard.arrays[0]) for shard in shards_of(array) if shard.is_counted), array))
+    if not is_spread(array):
+        return int(np.count_nonzero(on_host(array)))
+    return int(total(sum(np.count_nonzero(piece) for (piece,) in counted_chunks(array)), array))

@@ -2,7 +2,8 @@
 
 The bits of non-negative floats, read as integers, have the same order as the floats. A radix selection finds the score
 at a rank 16 bits at a time, by counting the units whose leading bits match. Scores of float32 are read twice, and need
-not be in memory at once.
+not be in memory at once. For few units, and between processes, which send each other the counts, it goes 8 bits at a
+time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_DIGIT_BITS = 16
-_DIGITS = 1 << _DIGIT_BITS
-_HALF = 1 << _DIGIT_BITS // 2
+_FEW = 1 << 14  # Units of a chunk for which four small histograms take less time than two large ones.
 
 
 class Bound(NamedTuple):
@@ -43,7 +42,7 @@ def keep_largest(score: np.ndarray, size: np.ndarray, kept: int) -> np.ndarray:
     def chunks():
         return [(score, size)]
 
-    return next(kept_units(chunks(), bound_of(chunks, kept)))
+    return next(kept_units(chunks(), bound_of(chunks, kept, score.size)))
 
 
 def kept_units(chunks: Iterable[tuple], bound: Bound) -> Iterator[np.ndarray]:
@@ -74,52 +73,47 @@ def lowest_kept(chunks: Iterable[tuple], bound: Bound) -> np.floating:
 
 
 def bound_of(
-    chunks: Callable[[], Iterable[tuple]], kept: int, total: Callable[[np.ndarray], np.ndarray] = np.asarray
+    chunks: Callable[[], Iterable[tuple]],
+    kept: int,
+    units: int,
+    add_up: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Bound:
     """Returns the bound of the units with the highest scores whose sizes come nearest to `kept`, as in `keep_largest`.
 
     Args:
         chunks: Function without arguments that returns an iterable of `(score, size)`, the same at every call.
         kept: Integer of at least 0.
-        total: Function that adds up the counts that several processes have of their own chunks, which must then be of
-            single connections. Defaults to one process.
+        units: Integer, about how many units a chunk has.
+        add_up: Function that adds up the counts of several processes, each of its own chunks of single connections.
+            Defaults to `None`, one process.
     """
+    digit_bits = 8 if add_up or units < _FEW else 16
+    digits = 1 << digit_bits
     leading, above, left, score_type, is_single = 0, 0, None, np.dtype("float32"), True
     while left != 0:
-        sizes = np.zeros(_DIGITS, "int64")
+        counts = np.zeros(digits, "int64")
         for score, size in chunks():
             score_type, is_single = score.dtype, size.dtype == bool
-            bits, weights = score.view(f"u{score.itemsize}").ravel(), size.ravel()
+            bits, sizes = score.view(f"u{score.itemsize}").ravel(), size.ravel()
             if left is not None:
                 same = np.flatnonzero(bits >> left == leading)
-                bits, weights = bits[same], weights[same]
-            shift = (8 * score.itemsize if left is None else left) - _DIGIT_BITS
-            digits = (bits >> shift & (_DIGITS - 1)).astype("int64")
-            sizes += np.bincount(digits, None if is_single else weights, _DIGITS).astype("int64")
+                bits, sizes = bits[same], sizes[same]
+            shift = (8 * score.itemsize if left is None else left) - digit_bits
+            digit = (bits >> shift & (digits - 1)).astype("int64")
+            counts += np.bincount(digit, None if is_single else sizes, digits).astype("int64", copy=False)
         if left is None:
             left = 8 * score_type.itemsize
-            sizes[_DIGITS // 2 :] = 0  # The sign is the highest bit: no units.
-        # Digit by half digit, so that processes send each other 512 numbers, not 65,536.
-        halves = sizes.reshape(_HALF, _HALF)
-        high, above, kept = _reached(total(halves.sum(axis=1)), above, kept)
-        low, above, kept = _reached(total(halves[high]), above, kept)
+            counts[digits // 2 :] = 0  # The sign is the highest bit: no units.
+        at_least = above + np.cumsum((add_up(counts) if add_up else counts)[::-1])[::-1]
+        kept = min(kept, int(at_least[0]))
         if kept == 0:
             return Bound(np.inf, 0)
-        leading, left = leading << _DIGIT_BITS | high * _HALF + low, left - _DIGIT_BITS
+        reached = int(np.flatnonzero(at_least >= kept)[-1])
+        above = int(at_least[reached + 1]) if reached + 1 < digits else above
+        leading, left = leading << digit_bits | reached, left - digit_bits
     bound = np.array(leading, f"u{score_type.itemsize}").view(score_type)[()]
     if is_single:
         return Bound(bound, kept - above)
     tied = np.concatenate([size[score == bound] for score, size in chunks()])
     totals = above + np.cumsum(np.concatenate([[0], tied]))
     return Bound(bound, int(np.argmin(np.abs(totals - kept))))
-
-
-def _reached(counts: np.ndarray, above: int, kept: int) -> tuple[int, int, int]:
-    """Returns the index at which counts, added up from the last to the first, reach `kept`.
-
-    Also returns how many lie above it, and `kept`, which is at most what there is.
-    """
-    at_least = above + np.cumsum(counts[::-1])[::-1]
-    kept = min(kept, int(at_least[0]))
-    index = int(np.flatnonzero(at_least >= kept)[-1])
-    return index, int(at_least[index] - counts[index]), kept

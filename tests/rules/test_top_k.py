@@ -20,8 +20,10 @@ def by_sorting(score, size, kept):
     return mask
 
 
-@given(UNITS, st.integers(0, 150), st.integers(1, 7), st.sampled_from(["float32", "float64"]))
-def test_chunks_keep_what_sorting_keeps(units, kept, each, dtype):
+@given(
+    UNITS, st.integers(0, 150), st.integers(1, 7), st.sampled_from(["float32", "float64"]), st.sampled_from([1, 10**6])
+)
+def test_chunks_keep_what_sorting_keeps(units, kept, each, dtype, number):
     score, size = np.array(units).T
     score = np.where(size > 0, score / 3, -1).astype(dtype)
     expected = by_sorting(score, size, kept)
@@ -29,7 +31,7 @@ def test_chunks_keep_what_sorting_keeps(units, kept, each, dtype):
     def chunks():
         return ((score[at : at + each], size[at : at + each]) for at in range(0, len(score), each))
 
-    bound = bound_of(chunks, kept)
+    bound = bound_of(chunks, kept, units=number)
     np.testing.assert_array_equal(np.concatenate(list(kept_units(chunks(), bound))), expected)
     assert lowest_kept(chunks(), bound) == (score[expected].min() if expected.any() else max(score.max(), 0))
 
