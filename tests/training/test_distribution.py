@@ -1,8 +1,10 @@
 """Tests of training on several devices or processes, which gives the masks and weights of a single one."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import assert_same
 
 import keras_prune as kp
 
@@ -73,7 +76,85 @@ def test_multi_worker_strategy_over_two_processes(single, tmp_path):
         for index, output in enumerate(outputs)
     ]
     for worker, output in zip(workers, outputs, strict=True):
-        assert_equal_to(single, finish(worker, output))
+        results = finish(worker, output)
+        assert_equal_to(single, results)
+        np.testing.assert_array_equal(results["gathered"], [[0, 2**40], [1, 2**40]])
+        # Gone when Keras has mended it.
+        assert re.match(
+            r"Keras 3\.[\d.]+ cannot `fit` a model under MultiWorkerMirroredStrategy", str(results["error of fit"])
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_parameter_servers_with_a_coordinator(single, tmp_path):
+    assert_equal_to(single, finish(start("parameter_server", tmp_path / "out.npz"), tmp_path / "out.npz"))
+
+
+def make_in(strategy, kind):
+    inputs = keras.Input((8,))
+    with strategy.scope():
+        if kind == "subclassed":
+            model = Subclassed()
+            model(np.ones((1, 8)))
+        elif kind == "functional":
+            model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4)(inputs)))
+        else:
+            hidden = keras.layers.Dense(4)
+            hidden = kp.Prune(hidden) if kind == "wrapped" else hidden
+            model = keras.Sequential([inputs, hidden, keras.layers.Dense(3)])
+        model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+@pytest.mark.parametrize("kind", ["sequential", "functional", "subclassed", "wrapped"])
+def test_prune_and_strip_keep_the_strategy(kind, inside):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    model = make_in(strategy, kind)
+    with strategy.scope() if inside else contextlib.nullcontext():
+        model = kp.prune(model, {".*": 0.5})
+        kp.cut(model)
+        assert all(is_mirrored(one.mask) and is_mirrored(one.threshold) for one in kp.layers.pruned_weights(model))
+        assert model.distribute_strategy is strategy
+        plain = kp.strip(model)
+    assert plain.distribute_strategy is strategy
+    assert all(map(is_mirrored, plain.variables))
+    assert plain.evaluate(np.ones((2, 8)), np.ones((2, 3)), verbose=0) > 0
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_models_loaded_in_a_scope_have_its_strategy(tmp_path):
+    import tensorflow as tf
+
+    model = kp.prune(keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]), 0.5)
+    kp.cut(model)
+    model.save(tmp_path / "model.keras")
+    kp.save_sparse(model, tmp_path / "model.kps")
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras"), kp.load_sparse(tmp_path / "model.kps")
+    for one in loaded:
+        assert one.distribute_strategy is strategy
+        assert all(map(is_mirrored, one.variables))
+        assert_same(one.layers[0].kernel, model.layers[0].kernel)
+    assert kp.report(loaded[0]).compression == 2
+
+
+def is_mirrored(variable):
+    return hasattr(variable.value, "values")  # Of each device.
 
 
 @pytest.mark.skipif(not JAX, reason="keras.distribution is JAX's")
