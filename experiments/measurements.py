@@ -1,7 +1,9 @@
-"""What benchmarks share: the JSON file of their measurements, never half-written, and the most memory held."""
+"""What benchmarks share: the JSON file of their measurements, their processes, and the most memory held."""
 
 import json
 import pathlib
+import subprocess
+import sys
 
 
 def read(path) -> dict:
@@ -28,3 +30,12 @@ def memory(field: str) -> int:
 def reset_high_water() -> None:
     """Lets `memory("VmHWM")` start from what the process holds now."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def run_apart(script, arguments) -> dict:
+    """Runs a script in its own process, and returns the JSON object in the last line that it prints."""
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {done.returncode}: {done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
