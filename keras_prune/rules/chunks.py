@@ -28,10 +28,8 @@ def on_host(array) -> np.ndarray:
     if isinstance(array, np.ndarray):
         return array
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
         # `convert_to_numpy` copies, as a variable of TensorFlow does in `np.asarray`; a tensor does not.
-        return np.asarray(array.value() if isinstance(array, tf.Variable) else array)
+        return np.asarray(array.value() if hasattr(array, "assign") else array)
     if is_spread(array):
         return gathered(array)
     if keras.backend.backend() == "torch":

@@ -19,7 +19,12 @@ def trained(tmp_path_factory):
     """Returns a function from a way to train to the results of both processes."""
     folder = tmp_path_factory.mktemp("trained")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "torch",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]),
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.Popen(
         [*torchrun, ROOT / "tests/training/train_torch.py", folder],
         env=environment,

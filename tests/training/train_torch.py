@@ -10,11 +10,10 @@ import keras
 import numpy as np
 import torch
 import torch.distributed as dist
+from fully_sharded import Sharded
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import distribute_tensor
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 import keras_prune as kp
 
@@ -108,51 +107,6 @@ def fully_shard_keras(rank, size):
         "sharded": [parameter.grad is not None for parameter in model.parameters()],
         "whole": [variable.value.grad is not None for variable in model.trainable_variables],
     }
-
-
-class Sharded(torch.nn.Module):
-    """A Keras layer whose weights and masks FSDP2 shards. Keras reads them in a scope."""
-
-    def __init__(self, layer, mesh):
-        super().__init__()
-        self.layers = [layer]  # In a list, which hides the variables of Keras from PyTorch.
-        self.variables = [*layer.trainable_variables, *(weight.mask for weight in kp.layers.pruned_weights(layer))]
-        ids = {id(variable) for variable in self.variables}
-        self.others = [variable for variable in layer.variables if id(variable) not in ids]
-        self.parts = torch.nn.ParameterList(
-            torch.nn.Parameter(variable.value.detach().contiguous(), variable.trainable) for variable in self.variables
-        )
-        fully_shard(self, mesh=mesh)
-        self.release()
-
-    def forward(self, inputs):
-        state = [variable.value.detach().clone() for variable in self.others]
-        outputs, state = checkpoint(self.call, inputs, state, use_reentrant=False)
-        for variable, value in zip(self.others, state, strict=True):
-            variable.assign(value)
-        return outputs
-
-    def call(self, inputs, state):
-        variables, values = [*self.variables, *self.others], [*self.parts, *state]
-        with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
-            outputs = self.layers[0](inputs, training=self.training)
-        return outputs, [scope.get_current_value(variable) for variable in self.others]
-
-    def gather(self):
-        """Gives the variables of Keras the whole values."""
-        for variable, part in zip(self.variables, self.parts, strict=True):
-            variable.value.data = part.full_tensor()
-
-    @torch.no_grad()
-    def scatter(self):
-        """Takes the values from the variables of Keras again."""
-        for variable, part in zip(self.variables, self.parts, strict=True):
-            part.copy_(distribute_tensor(variable.value.data, part.device_mesh, part.placements))
-        self.release()
-
-    def release(self):
-        for variable in self.variables:
-            variable.value.data = variable.value.data.new_empty(0)
 
 
 def train_sharded(rank, size):
