@@ -148,7 +148,7 @@ class PruningBackup(keras.callbacks.Callback):
         return epoch
 
     def _agree(self) -> int:
-        text = json.dumps(self._names()).encode()
+        text = json.dumps(self._names("", "worker_*_of_*")).encode()
         longest = gather(len(text), self.model).max()
         rows = gather(np.frombuffer(text.ljust(longest), "uint8"), self.model)
         names = [json.loads(bytes(row)) for row in rows]
@@ -173,8 +173,9 @@ class PruningBackup(keras.callbacks.Callback):
         failed = np.flatnonzero(gather(failure is not None, self.model)).tolist()
         if failed:
             raise ValueError(
-                "The backup cannot be restored, because it is damaged or of another model. Delete it to train from the "
-                f"start. Received: backup_dir={str(self.backup_dir)!r}, whose {file.name} failed "
+                "The backup cannot be restored, because it is damaged or of another model. Delete it to resume from "
+                "the epoch before, or from the start if there is no other. "
+                f"Received: backup_dir={str(self.backup_dir)!r}, whose {file.name} failed "
                 + (f"with: {failure!s:.1000}" if failure else f"in the processes {failed}")
             ) from failure
 
@@ -183,11 +184,11 @@ class PruningBackup(keras.callbacks.Callback):
 
     def _epochs(self) -> list[int]:
         """Returns the epochs that this process has a complete backup of."""
-        return [epoch for folder, epoch in map(_split, self._names()) if folder == self._folder]
+        return [_split(name)[1] for name in self._names(self._folder)]
 
-    def _names(self) -> list[str]:
-        """Returns the complete backups of all processes that this one sees."""
-        files = [*self.backup_dir.glob("*.weights.h5"), *self.backup_dir.glob("worker_*_of_*/*.weights.h5")]
+    def _names(self, *folders: str) -> list[str]:
+        """Returns the complete backups in folders of `backup_dir`."""
+        files = [file for folder in folders for file in self.backup_dir.glob(os.path.join(folder, "*.weights.h5"))]
         names = [file.relative_to(self.backup_dir).as_posix() for file in files]
         return sorted(filter(_NAME.fullmatch, names))
 

@@ -14,7 +14,9 @@ import pytest
 from helpers import TENSORFLOW, arrays, assert_same, kept
 
 import keras_prune as kp
+from keras_prune._processes import gather
 from keras_prune.layers.masks import PrunedWeight
+from keras_prune.training import backup
 from keras_prune.training.backup import common_epoch
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
@@ -112,13 +114,13 @@ class Subclassed(keras.Model):
         return self.head(self.hidden(inputs))
 
 
-def fit_subclassed(backup, epochs, kill=None):
+def fit_subclassed(callback, epochs, kill=None):
     keras.utils.set_random_seed(0)
     model = Subclassed()
     model(X[:1])
     kp.prune(model, kp.TargetSparsity(0.5))
     model.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow", jit_compile=False)
-    callbacks = [kp.PruningCallback(kp.OneShot(start=1), verbose=0), backup, *([kill] if kill else [])]
+    callbacks = [kp.PruningCallback(kp.OneShot(start=1), verbose=0), callback, *([kill] if kill else [])]
     history = model.fit(X, Y, batch_size=32, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return history.epoch, arrays([weight.value for weight in model.weights]), kept(model)
 
@@ -129,12 +131,12 @@ class KillAfterTwo(keras.callbacks.Callback):
             raise KilledError
 
 
-@pytest.mark.parametrize("backup", [kp.PruningBackup, keras.callbacks.BackupAndRestore])
-def test_subclassed_model_resumes_from_its_backup(backup, tmp_path):
+@pytest.mark.parametrize("callback", [kp.PruningBackup, keras.callbacks.BackupAndRestore])
+def test_subclassed_model_resumes_from_its_backup(callback, tmp_path):
     with pytest.raises(KilledError):
-        fit_subclassed(backup(tmp_path / "killed"), 4, KillAfterTwo())
-    epochs, *resumed = fit_subclassed(backup(tmp_path / "killed"), 4)
-    _, *whole = fit_subclassed(backup(tmp_path / "whole"), 4)
+        fit_subclassed(callback(tmp_path / "killed"), 4, KillAfterTwo())
+    epochs, *resumed = fit_subclassed(callback(tmp_path / "killed"), 4)
+    _, *whole = fit_subclassed(callback(tmp_path / "whole"), 4)
     assert epochs == [2, 3]
     for one, other in zip(resumed[0], whole[0], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -227,6 +229,21 @@ def test_backup_of_several_workers_is_refused_by_one(tmp_path):
         ValueError, match=r"another number of processes.*backup_dir=.*1 processes see \[\['worker_0_of_2/"
     ):
         next(kp.PruningBackup(tmp_path).epochs(model, 4))
+
+
+def test_backup_that_is_damaged_in_another_process_is_rejected(monkeypatch, tmp_path):
+    def train():
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+        return list(kp.PruningBackup(tmp_path).epochs(model, 2))
+
+    def with_another(values, model):
+        return np.array([values, True]) if isinstance(values, bool) else gather(values, model)
+
+    train()
+    monkeypatch.setattr(backup, "gather", with_another)
+    with pytest.raises(ValueError, match=r"after_epoch_2\.weights\.h5 failed in the processes \[1\]"):
+        train()
 
 
 def test_backup_resumes_a_custom_loop(tmp_path):
