@@ -6,7 +6,7 @@ import numpy as np
 from keras_prune._processes import process_index
 from keras_prune.rules.budgets import Budget, Candidate, units_of
 from keras_prune.rules.patterns import Pattern
-from keras_prune.rules.shards import adder, counts_here, of_processes, total
+from keras_prune.rules.shards import adder, counted_here, of_processes, total
 from keras_prune.rules.statistics import largest_magnitude, surviving_std
 from keras_prune.rules.top_k import bound_of
 
@@ -21,7 +21,7 @@ class _Ranking(Budget):
     def _shares(self, candidates, pattern, limits, kept, strength):
         values = [one.value for one in candidates]
         scales = [self._scale(one) for one in candidates]
-        counted = [index for index, one in enumerate(candidates) if counts_here(one.value, *values)]
+        counted = counted_here(values)
         best = _best_units(candidates, pattern, counted)
 
         def scored(index):

@@ -85,9 +85,11 @@ def share_out(number: int, shards, count, array) -> dict[int, int]:
     return dict(enumerate(np.clip(number - (np.cumsum(counts) - counts), 0, counts).tolist()))
 
 
-def counts_here(array, *arrays) -> bool:
-    """Whether an array counts in this process, in whole or in part, in a sum over arrays of which some are spread."""
-    return is_spread(array) or not any(map(is_spread, arrays)) or process_index() == 0
+def counted_here(arrays) -> list[int]:
+    """Returns the positions of the arrays that count in this process, in whole or in part, in a sum over all of them."""
+    are_spread = [is_spread(one) for one in arrays]
+    counts_all = not any(are_spread) or process_index() == 0
+    return [position for position, one in enumerate(are_spread) if one or counts_all]
 
 
 def count(array) -> int:
