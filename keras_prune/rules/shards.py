@@ -86,7 +86,7 @@ def share_out(number: int, shards, count, array) -> dict[int, int]:
 
 
 def counted_here(arrays) -> list[int]:
-    """Returns the positions of the arrays that count in this process, in whole or in part, in a sum over all of them."""
+    """Returns the positions of the arrays that count in this process, in whole or in part, in a sum over them all."""
     are_spread = [is_spread(one) for one in arrays]
     counts_all = not any(are_spread) or process_index() == 0
     return [position for position, one in enumerate(are_spread) if one or counts_all]
