@@ -115,11 +115,9 @@ class Subject:
 
     def wait(self, result=None):
         """Waits for weights and masks that JAX still computes."""
-        from keras_prune.rules.chunks import on_host
-
         for weight in self.kp.layers.pruned_weights(self.model):
-            for one in (weight.variable, weight.mask):
-                on_host(one.value)
+            for one in (weight.variable.value, weight.mask.value):
+                getattr(one, "block_until_ready", lambda: None)()
         return result
 
     def prune(self, by_layer=False):
