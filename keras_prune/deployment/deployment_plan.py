@@ -20,7 +20,6 @@ from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import layers_around, models_in, parents_of, paths_in
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_built, require_connections
-from keras_prune.models.flops import connections
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.patterns import Blocks, Pattern
 from keras_prune.rules.rule import rule_of
@@ -198,7 +197,11 @@ def _layers(model) -> list[tuple]:
     groups = weights_by_layer(require_connections(model))
     names = labels(model, [layer for layer, _ in groups])
     return [
-        (layer, LayerPlan(names[id(layer)], type(layer).__name__, connections(weights)[1])) for layer, weights in groups
+        (
+            layer,
+            LayerPlan(names[id(layer)], type(layer).__name__, sum(math.prod(one.variable.shape) for one in weights)),
+        )
+        for layer, weights in groups
     ]
 
 

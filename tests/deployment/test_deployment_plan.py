@@ -404,3 +404,11 @@ def test_plan_is_written_as_json():
 @pytest.mark.parametrize("kind", [layers.AlphaDropout, layers.SpatialDropout2D])
 def test_xnnpack_ignores_layers_that_only_train(kind):
     assert kp.deployment_plan(mobile(act=lambda: kind(0.5)), "xnnpack").blockers == {}
+
+
+@pytest.mark.parametrize("runtime", ["litert", "xnnpack"])
+def test_plan_reads_no_weights(runtime, monkeypatch):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4), layers.Dense(2)])
+    unread = property(lambda self: pytest.fail("The value of a variable was read."))
+    monkeypatch.setattr(type(model.layers[0].kernel), "value", unread)
+    assert [row.weights for row in kp.deployment_plan(model, runtime).rows] == [32, 8]
