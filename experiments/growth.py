@@ -1,7 +1,7 @@
 """Measures how seconds and memory of each operation grow with the weights and with the layers of a model.
 
     KERAS_BACKEND=jax python experiments/growth.py                  # what the JSON file has is left out
-    python experiments/growth.py --axes=layers --layers=800 --operations=save_sparse,load_sparse --again
+    python experiments/growth.py --axes=layers --layers=800 --operation=save_sparse --again
     python experiments/growth.py --table                            # Markdown, from the JSON file alone
     python experiments/growth.py --document=docs/growth.md          # puts the tables into the page
 
@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_enum("axes", AXES, AXES, "What grows: weights, or layers of a Sequential or Functional model.")
 flags.DEFINE_list("weights", [m * 10**6 for m in (1, 3, 10, 30, 100, 300)], "Weights of the models of large layers.")
 flags.DEFINE_list("layers", [50, 100, 200, 400, 800], "Layers of the models of small layers.")
-flags.DEFINE_list("operations", None, "Operations to measure. Defaults to all.")
+flags.DEFINE_multi_string("operation", None, "Operations to measure, as in the tables. Defaults to all.")
 flags.DEFINE_integer("repeats", 3, "How often each operation is timed.", lower_bound=1)
 flags.DEFINE_bool("again", False, "Whether to measure again what the JSON file has already.")
 flags.DEFINE_string("json", "docs/data/growth.json", "Where the measurements are kept.")
@@ -200,7 +200,7 @@ def run(axis, size):
         warnings.simplefilter("ignore")  # Most models are stripped before a cut.
         subject = Subject(axis, size, folder)
         measured = {}
-        for name in FLAGS.operations or subject.operations:
+        for name in FLAGS.operation or subject.operations:
             pairs = [measure(subject.operations[name]()) for _ in range(FLAGS.repeats)]
             seconds, extra = (list(one) for one in zip(*pairs, strict=True))
             measured[name] = {"seconds": seconds, "bytes": extra}
@@ -282,9 +282,9 @@ def main(_):
         sizes = results.setdefault(backend, {}).setdefault(axis, {})
         for size in FLAGS.weights if axis == "weights" else FLAGS.layers:
             present = sizes.get(str(size), {}).get("operations", {})
-            if FLAGS.again or not present or not set(FLAGS.operations or ()) <= set(present):
+            if FLAGS.again or not present or not set(FLAGS.operation or ()) <= set(present):
                 arguments = [f"--one={axis}/{size}", f"--repeats={FLAGS.repeats}"]
-                arguments += [f"--operations={','.join(FLAGS.operations)}"] if FLAGS.operations else []
+                arguments += [f"--operation={name}" for name in FLAGS.operation or ()]
                 measured = measurements.run_apart(__file__, arguments)
                 measured["operations"] = present | measured["operations"]
                 sizes[str(size)] = measured

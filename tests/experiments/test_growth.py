@@ -32,7 +32,7 @@ def test_growth_measures_sizes_and_resumes(tmp_path):
     import keras
 
     flags = ["--axes=layers", "--repeats=2", f"--json={tmp_path / 'growth.json'}"]
-    done = run(*flags, "--layers=2", "--operations=apply masks,report")
+    done = run(*flags, "--layers=2", "--operation=apply masks", "--operation=report")
     assert done.returncode == 0, done.stderr
     (results,) = json.loads((tmp_path / "growth.json").read_text()).items()
     assert results[0] == keras.backend.backend()
@@ -40,7 +40,7 @@ def test_growth_measures_sizes_and_resumes(tmp_path):
     assert (size["weights"], size["layers"], list(size["operations"])) == (8192, 2, ["apply masks", "report"])
     assert all(len(took["seconds"]) == len(took["bytes"]) == 2 for took in size["operations"].values())
 
-    done = run(*flags, "--layers=2", "--operations=report")
+    done = run(*flags, "--layers=2", "--operation=report")
     assert done.returncode == 0, done.stderr
     assert "measured" not in done.stdout
     assert "| report |" in done.stdout
