@@ -12,6 +12,7 @@ import numpy as np
 from keras_prune import _keras
 from keras_prune._arguments import require_integer, require_path
 from keras_prune._processes import gather, process_count, process_index
+from keras_prune.models.checks import require_whole
 from keras_prune.storage.checked_file import add_checksum, atomic_write, verify_checksum
 from keras_prune.training.seeds import reseed
 
@@ -128,11 +129,13 @@ class PruningBackup(keras.callbacks.Callback):
     def _restore(self) -> int:
         """Restores the newest epoch that all processes have, and returns its number or 0."""
         model = self.model
-        if not model.built:  # Without a backup too, so that a run that could not be resumed ends before it begins.
+        # Without a backup too, so that a run that could not be resumed ends before it begins.
+        if not model.built:
             raise ValueError(
                 "A backup can only be restored into a model that is built. Call the model on a batch of data before "
                 f"`fit`. Received: unbuilt model {model.name!r}, backup_dir={str(self.backup_dir)!r}"
             )
+        require_whole(model)
         self._folder = _folder(process_index(model), process_count(model))
         (self.backup_dir / self._folder).mkdir(parents=True, exist_ok=True)
         epoch = self._agree()

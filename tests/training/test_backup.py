@@ -16,6 +16,7 @@ from helpers import TENSORFLOW, arrays, assert_same, kept
 import keras_prune as kp
 from keras_prune._processes import gather
 from keras_prune.layers.masks import PrunedWeight
+from keras_prune.models import checks
 from keras_prune.training import backup
 from keras_prune.training.backup import common_epoch
 
@@ -269,6 +270,14 @@ def test_backup_resumes_a_custom_loop(tmp_path):
 def test_custom_loop_without_an_optimizer_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="Compile the model with the optimizer of the loop"):
+        next(kp.PruningBackup(tmp_path).epochs(model, 4))
+
+
+def test_weights_spread_over_processes_are_refused_at_the_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "is_spread", lambda value: True)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="spread over processes"):
         next(kp.PruningBackup(tmp_path).epochs(model, 4))
 
 
