@@ -65,6 +65,14 @@ def test_quickstart_prunes_eightfold_without_loss(tmp_path):
 
 
 @needs_tensorflow
+def test_several_workers_as_one_worker_prunes_in_fit(tmp_path):
+    # `tests/experiments/test_kill_workers.py` runs two and three.
+    assert "worker_0.keras: 10.0x" in run("several_workers.py", "--fit", "--epochs=9", cwd=tmp_path)
+    backups = [file.name for file in (tmp_path / "output/several_workers/backup").iterdir()]
+    assert backups == ["after_epoch_9.weights.h5"]
+
+
+@needs_tensorflow
 @needs_mnist
 def test_mnist_report_agrees_with_its_model(tmp_path):
     flags = ["--dense_epochs=1", "--rounds=1", "--epochs=1", "--quality=0.5", "--seed=7", "--block_size=4,1"]
