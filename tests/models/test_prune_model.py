@@ -674,7 +674,7 @@ def test_zeros_of_plain_models_count_in_every_function():
 
 def test_prune_by_names_of_all_layers_takes_linear_time():
     def calls(number):
-        model = keras.Sequential([keras.Input((2,)), *(layers.Dense(2, name=f"fc.{i}") for i in range(number))])
+        model = keras.Sequential([keras.Input((2,)), *(layers.Dense(2, name=f"fc-{i}") for i in range(number))])
         criteria = {re.escape(layer.name): kp.TargetSparsity(0.5) for layer in model.layers}
         return calls_of(lambda: kp.prune(model, criteria))
 
