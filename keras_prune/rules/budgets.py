@@ -119,7 +119,9 @@ class Budget(Configured):
     def criteria(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[TargetSparsity]:
         """Returns the criterion that gives each weight its share at a strength."""
         pattern = self.pattern.at(strength)
-        return [TargetSparsity(share, pattern) for share in self.shares(candidates, strength)]
+        # One connection where none is left, which `TargetSparsity` does not find.
+        most = [1 - 1 / one.mask.size for one in candidates]
+        return [TargetSparsity(share, pattern) for share in map(min, self.shares(candidates, strength), most)]
 
     def get_config(self) -> dict[str, Any]:
         return {"compression": self.compression, **super().get_config()}
@@ -201,7 +203,8 @@ def _in_proportion(factors, limits, kept: int) -> list[int]:
     """Splits `kept` connections in proportion to `factors`, within the limits of each weight."""
     least, most = np.array(limits).T
     factor = np.array(factors)
-    low, high = 0.0, float(np.max(most / factor))
+    left = most > 0
+    low, high = 0.0, float(np.max(most[left] / factor[left], initial=0.0))
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if np.clip(middle * factor, least, most).sum() <= kept else (low, middle)

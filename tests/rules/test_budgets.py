@@ -25,8 +25,7 @@ def candidates(*shapes, seed=0):
 
 def cut(weights, budget, strength=1.0):
     """Prunes weights as `keras_prune.cut` does."""
-    shares = budget.shares(weights, strength)
-    criteria = [kp.TargetSparsity(share, budget.pattern.at(strength)) for share in shares]
+    criteria = budget.criteria(weights, strength)
     return [one._replace(mask=rule(one.value, one.mask).mask) for rule, one in zip(criteria, weights, strict=True)]
 
 
@@ -151,6 +150,14 @@ def test_budget_counts_frozen_weights_and_keeps_them(budget):
     frozen, trained = candidates((20, 20), (20, 20))
     weights = [frozen._replace(frozen=True), trained]
     assert budget(1.6).shares(weights) == [0, 0.75]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("budget", ALL)
+def test_budget_is_exact_beside_a_weight_with_nothing_left(budget, frozen):
+    empty, *others = candidates((20, 20), (20, 10), (10, 20))
+    weights = [empty._replace(mask=np.zeros_like(empty.mask), frozen=frozen), *others]
+    assert sum(kept(cut(weights, budget(8)))) == 100
 
 
 @pytest.mark.parametrize("budget", ALL)
