@@ -134,6 +134,7 @@ ERRORS = [
                 ("kernel", "array of numbers"),
                 ([[1.0, 2.0]], "array of numbers"),
                 (np.zeros((0, 3)), "at least one entry"),
+                (np.ones(()), "one axis"),
             ]
         )
     ),

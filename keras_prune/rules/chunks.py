@@ -14,10 +14,9 @@ _ENTRIES = 2**18  # One chunk is 1 MB in float32.
 
 def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
     """Yields slices of the first axis that cover an array. All but the last one have a multiple of `multiple` rows."""
-    rows = shape[0] if len(shape) else 1
     each = max(1, _ENTRIES // max(1, math.prod(shape[1:])) // multiple) * multiple
-    for start in range(0, rows, each):
-        yield slice(start, min(start + each, rows))
+    for start in range(0, shape[0], each):
+        yield slice(start, min(start + each, shape[0]))
 
 
 def on_host(array) -> np.ndarray:
@@ -32,6 +31,8 @@ def on_host(array) -> np.ndarray:
         return np.asarray(array.value() if hasattr(array, "assign") else array)
     if is_spread(array):
         return gathered(array)
+    if keras.backend.backend() == "jax":
+        return np.asarray(array)  # `convert_to_numpy` copies.
     if keras.backend.backend() == "torch":
         tensor = ops.stop_gradient(array)
         if tensor.device.type == "cpu" and "bfloat16" not in str(tensor.dtype):

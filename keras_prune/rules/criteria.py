@@ -251,8 +251,11 @@ class RandomSparsity(TargetSparsity):
 
 def _require_array(weight, mask) -> None:
     # A list has no shape, and a mask of numbers would select by index.
-    if not all(hasattr(weight, name) for name in ("shape", "dtype")) or not math.prod(weight.shape):
-        raise ValueError(f"A criterion needs an array of numbers with at least one entry. Received: weight={weight!r}")
+    if not all(hasattr(weight, name) for name in ("shape", "dtype")) or not len(weight.shape) * math.prod(weight.shape):
+        raise ValueError(
+            "A criterion needs an array of numbers with at least one entry and one axis. A scalar has no connections. "
+            f"Received: weight={weight!r}"
+        )
     if mask is not None and (
         tuple(getattr(mask, "shape", ())) != tuple(weight.shape) or "bool" not in str(getattr(mask, "dtype", ""))
     ):
