@@ -123,19 +123,6 @@ def keep_strides(mask, variable) -> None:
             mask._value.data = mask._value.data.new_empty_strided(variable.shape, stride).copy_(mask._value.data)
 
 
-def where_kept(mask, variable):
-    """Returns a weight with zeros where its mask is `False`. On PyTorch, `ops.where` is 5x slower (Keras 3.15)."""
-    if keras.backend.backend() != "torch":
-        return ops.where(mask.value, variable.value, 0.0)
-    import torch
-
-    masked = torch.where(mask.value, variable.value, 0.0)
-    # PyTorch chooses by it how `matmul` computes and rounds, even if no gradient is recorded.
-    if not masked.requires_grad and variable.trainable and not torch.compiler.is_compiling():
-        masked.requires_grad_()
-    return masked
-
-
 def copy_keras_mask(source, target) -> None:
     """Gives a tensor the mask of time steps of another. No public function reads or sets it (Keras 3.15)."""
     if getattr(source, "_keras_mask", None) is not None:

@@ -154,13 +154,6 @@ def test_keep_strides_gives_masks_the_layout_of_weights():
     np.testing.assert_array_equal(array(mask), np.eye(2, 3))
 
 
-def test_where_kept_sets_zeros():
-    weight, mask = variable(np.ones((2, 3))), variable(np.eye(2, 3), dtype="bool", trainable=False)
-    kept = _keras.where_kept(mask, weight)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.ops.stop_gradient(kept)), np.eye(2, 3))
-    assert not TORCH or kept.requires_grad
-
-
 def test_copy_keras_mask_gives_a_tensor_the_mask_of_another():
     embedded, bare = layers.Embedding(3, 2, mask_zero=True)(np.array([[0, 1]])), keras.ops.ones((1, 2))
     target = keras.ops.ones((1, 2, 2))

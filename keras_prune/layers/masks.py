@@ -12,6 +12,7 @@ from keras_prune import _keras
 from keras_prune._shards import is_spread
 from keras_prune.layers.masked_scope import OnSurvivors, behind_masks
 from keras_prune.layers.traversal import PruningState
+from keras_prune.layers.variables import assign, where_kept
 from keras_prune.rules.budgets import Budget
 from keras_prune.rules.chunks import on_host
 from keras_prune.rules.criteria import Criterion
@@ -76,7 +77,7 @@ class PrunedWeight:
         """Returns the weight with zeros in place of pruned connections, as a tensor."""
         # In the stored dtype: the layer that reads the weight casts it.
         with behind_masks():
-            return _keras.where_kept(self.mask, self.variable)
+            return where_kept(self.mask, self.variable)
 
     def unmasked(self):
         """Returns the weight as it is stored, as a tensor or variable of the backend."""
@@ -87,10 +88,10 @@ class PrunedWeight:
         """Prunes the connections that a criterion selects, and zeroes them in the stored weight."""
         before = self.kept
         selected = criterion(self.variable.value, self.mask.value, strength)
-        self.mask.assign(selected.mask)
+        assign(self.mask, selected.mask)
         self.threshold.assign(selected.threshold)
         self.apply_mask()
-        kept = self.kept
+        kept = count(selected.mask)
         return LayerCut(self, before - kept, kept, bool(selected.rescued))
 
     def show_survivors(self) -> None:
@@ -136,7 +137,7 @@ class PrunedWeight:
 
     def apply_mask(self) -> None:
         """Sets the stored weight to zero where there is no connection."""
-        self.variable.assign(self.masked())
+        assign(self.variable, self.masked())
 
 
 class LayerCut(NamedTuple):

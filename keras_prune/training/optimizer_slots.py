@@ -4,10 +4,13 @@ Otherwise, the momentum of Adam or SGD moves pruned weights away from zero in th
 are no longer sparse.
 """
 
+import weakref
+
 import keras
 from keras import ops
 
 from keras_prune import _keras
+from keras_prune.layers.variables import assign, where_kept
 
 
 def optimizers_of(model) -> list:
@@ -40,16 +43,22 @@ def reset_slots(optimizer, pairs) -> None:
 def _reset(optimizer, pairs):
     trained, slots = _keras.slots_of(optimizer)
     positions = {id(variable): position for position, variable in enumerate(trained)}
-    for name, initial in _initial_values(optimizer).items():
+    if optimizer not in _initial_values:
+        _initial_values[optimizer] = _values_of_new(optimizer)
+    for name, initial in _initial_values[optimizer].items():
         for variable, mask in pairs:
             position = positions.get(id(variable))
             slot = None if position is None or name not in slots else slots[name][position]
             # Adafactor has slots for rows and columns, which do not belong to single connections.
             if slot is not None and tuple(slot.shape) == tuple(variable.shape):
-                slot.assign(ops.where(mask.value, slot.value, ops.full_like(slot.value, initial)))
+                assign(slot, where_kept(mask, slot, initial))
 
 
-def _initial_values(optimizer) -> dict[str, float]:
+# The slots got their values when the optimizer was built. What is set on it afterwards does not change these.
+_initial_values: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _values_of_new(optimizer) -> dict[str, float]:
     """Returns the initial value of each kind of slot, by its attribute in an optimizer of the same configuration."""
     try:
         # Without the learning rate, which may be a schedule that is not registered.

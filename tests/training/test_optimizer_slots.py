@@ -117,3 +117,36 @@ def test_reset_slots_works_with_unregistered_schedules():
     kernel, _ = trained(optimizer)
     cut(optimizer, kernel)
     assert not any(array(slot)[~MASK].any() for slot in slots_of(optimizer, kernel))
+
+
+class Made(optimizers.Adagrad):
+    """Counts how often one is made from a config, and fails if it is told to."""
+
+    made, fails = 0, False
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        Made.made += 1
+        if Made.fails:
+            raise TypeError("no config")
+        return super().from_config(config, custom_objects)
+
+
+def test_initial_values_are_looked_up_once(monkeypatch):
+    monkeypatch.setattr(Made, "made", 0)
+    for made in (1, 2):  # Each optimizer has its own.
+        optimizer = Made(0.1, initial_accumulator_value=0.3 * made)
+        kernel, _ = trained(optimizer)
+        for _ in range(3):
+            cut(optimizer, kernel)
+        assert Made.made == made
+
+
+def test_optimizer_that_cannot_be_made_again_is_rejected_each_time(monkeypatch):
+    optimizer = Made(0.1)
+    kernel, _ = trained(optimizer)
+    monkeypatch.setattr(Made, "fails", True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="created from its `get_config"):
+            reset_slots(optimizer, [])
+    assert array(kernel).all()
