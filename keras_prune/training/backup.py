@@ -42,8 +42,8 @@ class PruningBackup(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `backup_dir` is not a path, or `seed` not an integer. At the start of the training, if the model
-            is not built, or the backup is damaged, of another model or of another number of processes. Every process
-            raises it then.
+            is not built, weights are spread over processes (JAX), or the backup is damaged, of another model or of
+            another number of processes. Every process raises it then.
 
     Example:
 
