@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_prune._arguments import require_integer
+from keras_prune._processes import process_count
 from keras_prune.layers.kinds import CONVOLUTIONS
 from keras_prune.models.checks import require_built
 from keras_prune.models.graph import is_weight_layer, leaf_layers
@@ -28,8 +29,8 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     Args:
         model: Built model that Keras can rebuild from its config, pruned or plain. It is not changed.
         format: Layout of the sparse layers. `"auto"` times each layer dense and in each format on this machine, and
-            chooses the fastest. `"csr"`, `"coo"` or `"ell"` converts all layers that can be converted (see
-            `SparseDense`). Defaults to `"auto"`.
+            chooses the fastest, which several processes cannot do together. `"csr"`, `"coo"` or `"ell"` converts all
+            layers that can be converted (see `SparseDense`). Defaults to `"auto"`.
         batch_size: Integer, the number of inputs with which `"auto"` times the layers. Defaults to `1`.
         verbose: 0 or 1, whether to print how each layer with connections was converted. Defaults to `1`.
 
@@ -38,7 +39,8 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
 
     Raises:
         ValueError: If `format` or `batch_size` is invalid, if the model is not a built Keras 3 model or has no layer
-            that can be converted, or if there are no sparse layers for the Keras backend.
+            that can be converted, if there are no sparse layers for the Keras backend, or if several processes would
+            have to choose a format together.
 
     Example:
 
@@ -52,6 +54,12 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     require_built(model)
     require_format("csr" if format == "auto" else format)
     require_integer("batch_size", batch_size, 1)
+    if format == "auto" and process_count(model) > 1:
+        raise ValueError(
+            'Several processes cannot time layers together: each would choose other formats. Pass format="csr", "coo" '
+            'or "ell", or convert the model in a process of its own. Received: '
+            f"format='auto' in one of {process_count(model)} processes"
+        )
     with plain_model(model) as plain:
         sparse_model, lines = _converted(plain, format, batch_size)
     if verbose:

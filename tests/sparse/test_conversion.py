@@ -11,6 +11,7 @@ import keras_prune as kp
 from keras_prune import networks
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import prunable_weights
+from keras_prune.sparse import conversion
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() not in ("tensorflow", "jax"), reason="sparse layers run on TensorFlow and JAX"
@@ -34,6 +35,13 @@ def cut_model(*layers, inputs=(16,), sparsity=0.8):
     model = kp.prune(keras.Sequential([keras.Input(inputs), *layers]), kp.TargetSparsity(sparsity))
     kp.cut(model)
     return kp.strip(model)
+
+
+def test_several_processes_do_not_time_layers_together(monkeypatch):
+    monkeypatch.setattr(conversion, "process_count", lambda model: 2)
+    with pytest.raises(ValueError, match="Pass format=.*Received: format='auto' in one of 2"):
+        kp.to_sparse(cut_model(keras.layers.Dense(4)))
+    assert kp.to_sparse(cut_model(keras.layers.Dense(4)), "csr", verbose=0).layers[0].connections == 13
 
 
 def two_layers():
