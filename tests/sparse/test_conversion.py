@@ -39,7 +39,7 @@ def cut_model(*layers, inputs=(16,), sparsity=0.8):
 
 def test_several_processes_do_not_time_layers_together(monkeypatch):
     monkeypatch.setattr(conversion, "process_count", lambda model: 2)
-    with pytest.raises(ValueError, match="Pass format=.*Received: format='auto' in one of 2"):
+    with pytest.raises(ValueError, match=r"Pass format=.*Received: format='auto' in one of 2"):
         kp.to_sparse(cut_model(keras.layers.Dense(4)))
     assert kp.to_sparse(cut_model(keras.layers.Dense(4)), "csr", verbose=0).layers[0].connections == 13
 
