@@ -1,11 +1,9 @@
 """Numbers that describe a pruned model in the logs of a training run."""
 
-from keras import ops
-
 from keras_prune.layers.dropout import DropoutRate
-from keras_prune.layers.masks import connections_of
 from keras_prune.layers.traversal import layers_in
 from keras_prune.layers.weights import labels, pruned_weights, pruning_of, weights_by_layer
+from keras_prune.rules.chunks import on_host
 
 
 def measurements(model, log_layers: bool = False) -> dict[str, float]:
@@ -30,7 +28,8 @@ def measurements(model, log_layers: bool = False) -> dict[str, float]:
     ({'sparsity': 0.75}, ['sparsity', 'sparsity/fc', 'threshold/fc'])
     """
     weights = pruned_weights(model)
-    values = {"sparsity": _sparsity(weights)}
+    kept = {id(weight): weight.kept for weight in weights}
+    values = {"sparsity": _sparsity(weights, kept)}
     if not log_layers:
         return values
     by_layer = weights_by_layer(weights)
@@ -38,14 +37,13 @@ def measurements(model, log_layers: bool = False) -> dict[str, float]:
     names = labels(model, [layer for layer, _ in by_layer] + [rate.owner() for rate in rates])
     for layer, of_layer in by_layer:
         name = names[id(layer)]
-        values[f"sparsity/{name}"] = _sparsity(of_layer)
+        values[f"sparsity/{name}"] = _sparsity(of_layer, kept)
         for weight in of_layer:
             suffix = "" if len(of_layer) == 1 else f"/{weight.name}"
             # Through NumPy, because a variable under `tf.distribute` does not support float().
-            values[f"threshold/{name}{suffix}"] = float(ops.convert_to_numpy(weight.threshold))
+            values[f"threshold/{name}{suffix}"] = float(on_host(weight.threshold.value))
     return values | {f"dropout/{names[id(rate.owner())]}": rate.current_rate for rate in rates}
 
 
-def _sparsity(weights) -> float:
-    kept, total = connections_of(weights)
-    return 1 - kept / max(1, total)
+def _sparsity(weights, kept: dict[int, int]) -> float:
+    return 1 - sum(kept[id(weight)] for weight in weights) / max(1, sum(weight.size for weight in weights))
