@@ -135,7 +135,8 @@ def test_files_of_both_formats_are_read_in_linear_time(tmp_path):
     model.save(tmp_path / "model.keras")
     Counted.calls = 0
     keras.models.load_model(tmp_path / "model.keras")
-    assert Counted.calls == DEPTH
+    assert DEPTH <= Counted.calls <= 2 * DEPTH
+    Counted.calls = 0
     kp.save_sparse(model, tmp_path / "model.kprune")  # It makes the model on trial.
     kp.load_sparse(tmp_path / "model.kprune")
-    assert Counted.calls == 3 * DEPTH
+    assert 2 * DEPTH <= Counted.calls <= 4 * DEPTH
