@@ -13,6 +13,7 @@ from keras import layers, ops
 
 from keras_prune.layers import kinds
 from keras_prune.neurons.outputs import Connected, Kept, Outputs, Passed
+from keras_prune.rules.chunks import on_host
 
 _MIXING_ACTIVATIONS = ("glu", "log_softmax", "softmax", "sparsemax")
 
@@ -200,8 +201,8 @@ def rule_of(layer) -> Any:
 
 
 def to_numpy(tensor) -> np.ndarray:
-    """Returns a tensor or variable as a NumPy array."""
-    return ops.convert_to_numpy(tensor)
+    """Returns a copy of a tensor or variable as a NumPy array. All processes must call it if it is spread over them."""
+    return np.array(on_host(tensor.value if isinstance(tensor, keras.Variable) else tensor))
 
 
 def _bias(layer) -> np.ndarray | float:

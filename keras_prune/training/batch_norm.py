@@ -11,6 +11,7 @@ from keras_prune.analysis.batches import input_batches
 from keras_prune.layers.hook import override, restore
 from keras_prune.layers.traversal import layers_in
 from keras_prune.models.checks import require_built
+from keras_prune.rules.chunks import on_host
 
 
 def reestimate_batch_norm(model, x, steps: int | None = None) -> int:
@@ -121,8 +122,8 @@ class _Moments:
         if samples:
             share = samples / (self.samples + samples)
             self.samples += samples
-            self.mean += share * (ops.convert_to_numpy(self.layer.moving_mean) - self.mean)
-            self.variance += share * (ops.convert_to_numpy(self.layer.moving_variance) - self.variance)
+            self.mean += share * (on_host(self.layer.moving_mean.value) - self.mean)
+            self.variance += share * (on_host(self.layer.moving_variance.value) - self.variance)
 
     def require_finite(self):
         if not (np.isfinite(self.mean).all() and np.isfinite(self.variance).all()):

@@ -15,7 +15,7 @@ from keras_prune._arguments import is_number, require_integer, require_path
 from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
-from keras_prune.models.checks import require_connections
+from keras_prune.models.checks import require_connections, require_whole
 from keras_prune.models.prune_model import prune
 from keras_prune.models.rebuild import recompile
 from keras_prune.rules.criteria import Criterion
@@ -69,7 +69,8 @@ def iterative_prune(
         List of `Round`, the first for the model before pruning.
 
     Raises:
-        ValueError: If an argument is out of range, the model is not compiled, or `directory` holds another run.
+        ValueError: If an argument is out of range, the model is not compiled, weights are spread over processes (JAX),
+            or `directory` holds another run.
 
     Example:
 
@@ -153,6 +154,7 @@ def run_round(model, aim, retrain, is_good) -> Round:
 def _check(model, rounds, monitor, mode, fit_arguments) -> int:
     """Raises a `ValueError` if a model cannot be pruned in rounds; returns 1 if more of the metric is better, or -1."""
     require_connections(model)
+    require_whole(model)
     require_rounds(rounds)
     if not model.compiled or any(fit_arguments.get(name) is None for name in ("x", "validation_data")):
         raise ValueError(

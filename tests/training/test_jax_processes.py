@@ -55,6 +55,6 @@ def test_masks_over_four_devices_are_those_of_one(way, processes, single, tmp_pa
             else:
                 np.testing.assert_array_equal(results[name], expected[name], err_msg=name)
         assert sparse_file == file
-        # Keras writes no weights that no process holds as a whole.
-        assert ("save" in results) == (way == "1x4" and processes == 2)
-        assert "OrbaxCheckpoint" in str(results.get("save", "OrbaxCheckpoint"))
+        # Keras reads and writes no weights that no process holds as a whole.
+        refused = {"refused/save", "refused/backup", "refused/rounds"}
+        assert refused & {*results} == (refused if way == "1x4" and processes == 2 else set())

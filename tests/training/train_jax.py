@@ -40,6 +40,7 @@ def distribute(way):
     layout[".*hidden.*kernel"] = (None, "model")
     layout[".*hidden.*bias"] = ("model",)
     layout[".*head.*kernel"] = ("model", None)
+    layout[".*moving_.*"] = ("model",)
     keras.distribution.set_distribution(
         keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
     )
@@ -103,13 +104,34 @@ def cut(results, output):
             results[f"cut/{name}/{weight.layer.name}/threshold"] = np.float32(weight.threshold.value)
         results[f"cut/{name}/report"] = str(kp.report(model))
     kp.save_sparse(model, f"{output}.kprune")
-    try:
-        model.save(f"{output}.keras")
-    except ValueError as error:
-        results["save"] = str(error)
+    results["dead"] = str(kp.dead_neurons(model))
     model = kp.strip(model)
     kp.prune(model, 0.5)  # The zeros count, where their shards are.
     results["again"] = kp.report(model).compression
+
+
+def refuse(results, output):
+    """Calls what cannot work if no process can read all of a weight."""
+    model = make(kp.StdThreshold(0.4))
+    calls = {
+        "save": lambda: model.save(f"{output}.keras"),
+        "backup": lambda: next(kp.PruningBackup(f"{output}_backup").epochs(model, 2)),
+        "rounds": lambda: kp.iterative_prune(model, []),  # There is another error for no rounds.
+    }
+    for name, call in calls.items():
+        try:
+            call()
+        except ValueError as error:
+            if "OrbaxCheckpoint" in str(error):
+                results[f"refused/{name}"] = str(error)
+
+
+def estimate(results):
+    """Estimates statistics of inputs that every process has."""
+    model = make(kp.TargetSparsity(0.5))
+    kp.cut(model)
+    kp.reestimate_batch_norm(model, X)
+    results["statistics/mean/threshold"] = on_host(model.layers[1].moving_mean.value)
 
 
 if __name__ == "__main__":
@@ -122,4 +144,6 @@ if __name__ == "__main__":
     results = {}
     fit(results, feeders)
     cut(results, output)
+    estimate(results)
+    refuse(results, output)
     np.savez(f"{output}.npz", **results)
