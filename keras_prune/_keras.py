@@ -102,7 +102,7 @@ def stored_value(variable):
 
 
 def layout_of(variable):
-    """Returns the layout of a variable over devices, or `None`. Only the argument of the name is public (Keras 3.15)."""
+    """Returns the layout of a variable over devices, or `None`. Only the argument is public (Keras 3.15)."""
     return getattr(variable, "_layout", None)
 
 

@@ -6,6 +6,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_prune import _keras
@@ -89,7 +90,7 @@ class PrunedWeight:
         before = self.kept
         selected = criterion(self.variable.value, self.mask.value, strength)
         assign(self.mask, selected.mask)
-        self.threshold.assign(selected.threshold)
+        assign(self.threshold, np.float32(selected.threshold))
         self.apply_mask()
         kept = count(selected.mask)
         return LayerCut(self, before - kept, kept, bool(selected.rescued))

@@ -72,11 +72,11 @@ class Criterion(Configured):
         """
         require_strength(strength)
         _require_array(weight, mask)
-        require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         if mask is None:
             mask = ops.ones(weight.shape, dtype="bool")
-        if is_spread(weight) and not self._takes_shards():
+        if self._reads_on_host(weight):
             weight, mask = on_host(weight), on_host(mask)
+        require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         selected, threshold = self.select(weight, mask, strength)
         if _brings_back(selected, mask):
             selected = ops.logical_and(selected, mask)
@@ -89,10 +89,11 @@ class Criterion(Configured):
         """Returns the mask of the survivors and the threshold. Subclasses override it."""
         raise NotImplementedError
 
-    def _takes_shards(self) -> bool:
-        """Whether `select` needs no more of a weight that is spread over processes than the shards of each."""
-        own = type(self).select in (StdThreshold.select, TargetSparsity.select)
-        return own and self.pattern == Pattern()
+    def _reads_on_host(self, weight) -> bool:
+        """Whether `select` gets NumPy arrays. Of a weight that is spread over processes, these are the whole weight."""
+        if type(self).select in (StdThreshold.select, TargetSparsity.select):
+            return not is_spread(weight) or self.pattern != Pattern()
+        return is_spread(weight)
 
     def _largest_only(self, weight, mask):
         weight, mask = on_host(weight), on_host(mask)
