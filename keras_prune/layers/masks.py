@@ -30,6 +30,7 @@ class PrunedWeight:
         mask: Boolean variable of the same shape, `True` where a connection survives.
         threshold: Float32 variable of shape `()`, that of the last cut.
         criterion: The `Criterion` that selects what is cut, or the `Budget` that the weight shares with others.
+        size: How many connections there were.
     """
 
     def __init__(self, layer, variable, mask, threshold, criterion: Criterion | Budget):
@@ -38,6 +39,7 @@ class PrunedWeight:
         self.mask = mask
         self.threshold = threshold
         self.criterion = criterion
+        self.size = math.prod(variable.shape)
         self.is_read_past = False  # Whether a call of the layer did not read the Keras variable.
         self.gradient_hook: Any = None
 
@@ -53,11 +55,6 @@ class PrunedWeight:
     def path(self) -> str:
         """Path of the weight, such as `"sequential/dense/kernel"`."""
         return self.variable.path
-
-    @property
-    def size(self) -> int:
-        """How many connections there were."""
-        return math.prod(self.variable.shape)
 
     @property
     def kept(self) -> int:
@@ -78,7 +75,7 @@ class PrunedWeight:
         """Returns the weight with zeros in place of pruned connections, as a tensor."""
         # In the stored dtype: the layer that reads the weight casts it.
         with behind_masks():
-            return where_kept(self.mask, self.variable)
+            return where_kept(self.mask.value, self.variable)
 
     def unmasked(self):
         """Returns the weight as it is stored, as a tensor or variable of the backend."""

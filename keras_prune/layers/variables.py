@@ -7,7 +7,7 @@ from keras_prune import _keras
 
 
 def where_kept(mask, variable, otherwise: float = 0.0):
-    """Returns the value of a variable with a number where its mask is `False`.
+    """Returns the value of a variable with a number where a boolean tensor is `False`.
 
     `ops.where` is 5x slower on PyTorch, and 3x on TensorFlow if the weight is small (Keras 3.15).
     """
@@ -15,12 +15,12 @@ def where_kept(mask, variable, otherwise: float = 0.0):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.where(mask.value, variable.value, otherwise)
+        return tf.where(mask, variable.value, otherwise)
     if backend != "torch":
-        return ops.where(mask.value, variable.value, otherwise)
+        return ops.where(mask, variable.value, otherwise)
     import torch
 
-    masked = torch.where(mask.value, variable.value, otherwise)
+    masked = torch.where(mask, variable.value, otherwise)
     # PyTorch chooses by it how `matmul` computes and rounds, even if no gradient is recorded.
     if not masked.requires_grad and variable.trainable and not torch.compiler.is_compiling():
         masked.requires_grad_()

@@ -45,13 +45,13 @@ def _reset(optimizer, pairs):
     positions = {id(variable): position for position, variable in enumerate(trained)}
     if optimizer not in _initial_values:
         _initial_values[optimizer] = _values_of_new(optimizer)
-    for name, initial in _initial_values[optimizer].items():
-        for variable, mask in pairs:
-            position = positions.get(id(variable))
+    for variable, mask in pairs:
+        position, shape, kept = positions.get(id(variable)), variable.shape, mask.value
+        for name, initial in _initial_values[optimizer].items():
             slot = None if position is None or name not in slots else slots[name][position]
             # Adafactor has slots for rows and columns, which do not belong to single connections.
-            if slot is not None and tuple(slot.shape) == tuple(variable.shape):
-                assign(slot, where_kept(mask, slot, initial))
+            if slot is not None and slot.shape == shape:
+                assign(slot, where_kept(kept, slot, initial))
 
 
 # The slots got their values when the optimizer was built. What is set on it afterwards does not change these.

@@ -16,7 +16,7 @@ def variable(value, **kwargs):
 @pytest.mark.parametrize("otherwise", [0.0, 0.5])
 def test_where_kept_puts_a_number_where_nothing_is_kept(dtype, otherwise):
     weight, mask = variable(np.ones((2, 3)), dtype=dtype), variable(EYE, dtype="bool", trainable=False)
-    kept = where_kept(mask, weight, otherwise)
+    kept = where_kept(mask.value, weight, otherwise)
     assert keras.backend.standardize_dtype(kept.dtype) == dtype
     np.testing.assert_array_equal(array(keras.ops.stop_gradient(kept)), np.where(EYE, 1.0, otherwise))
     assert not TORCH or kept.requires_grad
