@@ -58,12 +58,12 @@ def times(layers):
     found = {kind: [] for kind in KINDS}
     for one in models.values():
         one.compile("adam", "mse")
+    clock = [0.0, 0.0]
+    # The end comes before the work of other callbacks at the end of the epoch, and the start behind that at its begin.
+    start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: clock.__setitem__(0, time.perf_counter()))
+    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.__setitem__(1, time.perf_counter()))
     for _ in range(FLAGS.rounds + 1):
         for kind, one in models.items():
-            clock = [0.0, 0.0]
-            # The end comes before the work of other callbacks at the end of the epoch, and the start behind it.
-            start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: clock.__setitem__(0, time.perf_counter()))
-            end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.__setitem__(1, time.perf_counter()))
             one.fit(x, x, BATCH, shuffle=False, verbose=0, callbacks=[end, *callbacks(kind), start])
             found[kind].append(1e6 * (clock[1] - clock[0]) / FLAGS.steps)
     return {kind: values[1:] for kind, values in found.items()}  # The first one compiles.
