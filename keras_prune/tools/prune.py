@@ -16,11 +16,11 @@ from typing import Any
 
 from absl import flags
 
+from keras_prune import budgets
 from keras_prune.analysis.report import report
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import pruned_weights
 from keras_prune.models import prune_model
-from keras_prune.rules import budgets
 from keras_prune.rules.criteria import StdThreshold, TargetSparsity
 from keras_prune.rules.patterns import Blocks, NOfM, Pattern
 from keras_prune.tools.command_line import Result, Tool, load_model, save_model
