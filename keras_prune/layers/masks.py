@@ -87,7 +87,7 @@ class PrunedWeight:
         before = self.kept
         selected = criterion(self.variable.value, self.mask.value, strength)
         assign(self.mask, selected.mask)
-        assign(self.threshold, np.float32(selected.threshold))
+        assign(self.threshold, np.float32(ops.convert_to_numpy(selected.threshold)))
         self.apply_mask()
         kept = count(selected.mask)
         return LayerCut(self, before - kept, kept, bool(selected.rescued))

@@ -78,7 +78,7 @@ class Criterion(Configured):
             weight, mask = on_host(weight), on_host(mask)
         require_finite(weight, f"weight of shape {tuple(weight.shape)} with NaN or infinity")
         selected, threshold = self.select(weight, mask, strength)
-        if _brings_back(selected, mask):
+        if "bool" not in str(selected.dtype) or _brings_back(selected, mask):
             selected = ops.logical_and(selected, mask)
         rescued = count(selected) == 0
         if rescued:
