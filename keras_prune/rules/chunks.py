@@ -26,6 +26,8 @@ def on_host(array) -> np.ndarray:
     """
     if isinstance(array, np.ndarray):
         return array
+    if isinstance(array, keras.Variable):
+        array = array.value
     if keras.backend.backend() == "tensorflow":
         # `convert_to_numpy` copies, as a variable of TensorFlow does in `np.asarray`; a tensor does not.
         return np.asarray(array.value() if hasattr(array, "assign") else array)

@@ -1,5 +1,6 @@
 """Criteria are pure: weight, mask and strength alone decide which connections they cut."""
 
+import keras
 import numpy as np
 import pytest
 from helpers import array, mask_of
@@ -114,3 +115,23 @@ def test_own_criterion_cannot_restore_connections():
 
     mask = np.array([[True, False], [False, True]])
     np.testing.assert_array_equal(mask_of(All(), np.ones((2, 2)), mask), mask)
+
+
+def test_own_criterion_may_return_tensors_of_numbers():
+    class Ones(kp.Criterion):
+        def select(self, weight, mask, strength):
+            threshold = ops.mean(ops.abs(weight))  # On PyTorch, it has a gradient.
+            return ops.cast(mask, "float32") * ops.cast(ops.abs(weight) > threshold, "float32"), threshold
+
+    model = kp.prune(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), Ones())
+    weight = kp.layers.pruned_weights(model)[0]
+    weight.variable.assign(WEIGHT[:8, :4])
+    kp.cut(model)
+    magnitudes = np.abs(WEIGHT[:8, :4])
+    assert float(array(weight.threshold)) == pytest.approx(magnitudes.mean())
+    np.testing.assert_array_equal(array(weight.mask), magnitudes > magnitudes.mean())
+
+
+@pytest.mark.parametrize("criterion", CRITERIA[:2])
+def test_criterion_takes_a_variable(criterion):
+    np.testing.assert_array_equal(mask_of(criterion, keras.Variable(WEIGHT)), mask_of(criterion, WEIGHT))
