@@ -221,6 +221,6 @@ def common_epoch(names: list[list[str]]) -> int | None:
         *({epoch for one, epoch in backups if one == folder} for folder, backups in zip(folders, seen, strict=True))
     )
     everything = set.union(*seen)
-    # A kill between the first saves of the run leaves a single epoch, which some lack.
-    complete = common or len({epoch for _, epoch in everything}) < 2
+    # A kill between the first saves of the run leaves epoch 1, which some lack.
+    complete = common or {epoch for _, epoch in everything} <= {1}
     return max(common, default=0) if complete and {folder for folder, _ in everything} <= set(folders) else None

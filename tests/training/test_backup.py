@@ -204,6 +204,7 @@ SEEN = {
     "a kill between the first saves": ([w(0, 2, 1), []], 0),
     "a shared directory": ([w(0, 2, 4, 5) + w(1, 2, 3, 4)] * 2, 4),
     "files of one are lost": ([w(0, 2, 4, 5), []], None),
+    "a copy for one alone": ([w(0, 2, 5), []], None),
     "nothing in common": ([w(0, 2, 4, 5), w(1, 2, 7, 8)], None),
     "machines that changed places": ([w(1, 2, 4, 5), w(0, 2, 4, 5)], None),
     "more workers than before": ([w(0, 2, 4, 5) + w(1, 2, 4, 5)] * 3, None),
