@@ -75,8 +75,12 @@ def test_multi_worker_strategy_over_two_processes(single, tmp_path):
         start("workers", output, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}))
         for index, output in enumerate(outputs)
     ]
-    for worker, output in zip(workers, outputs, strict=True):
-        results = finish(worker, output)
+    try:
+        found = [finish(worker, output) for worker, output in zip(workers, outputs, strict=True)]
+    finally:
+        for worker in workers:
+            worker.kill()  # If the first one fails, the second one waits for it.
+    for results in found:
         assert_equal_to(single, results)
         np.testing.assert_array_equal(results["gathered"], [[0, 2**40], [1, 2**40]])
         # Gone when Keras has mended it.
