@@ -41,9 +41,7 @@ def single(tmp_path_factory):
     return run("single", tmp_path_factory.mktemp("single"))[0]
 
 
-@pytest.mark.parametrize(
-    ("way", "processes"), [("2x2", 1), ("4x1", 2), ("2x2", 2), ("1x4", 2)], ids=["2x2-1", "4x1-2", "2x2-2", "1x4-2"]
-)
+@pytest.mark.parametrize(("way", "processes"), [("2x2", 1), ("4x1", 2), ("2x2", 2), ("1x4", 2)])
 def test_masks_over_four_devices_are_those_of_one(way, processes, single, tmp_path):
     expected, file = single
     densities = [expected[f"fit/{epoch}/hidden"].mean() for epoch in range(4)]
