@@ -1,4 +1,4 @@
-"""Prunes a network that several workers train together with TensorFlow, and resumes if one of them is killed.
+r"""Prunes a network that several workers train together with TensorFlow, and resumes if one of them is killed.
 
 Start it on each machine, with the addresses of all workers in TF_CONFIG. To try two workers on this machine:
 
