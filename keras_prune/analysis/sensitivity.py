@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -211,7 +210,7 @@ def _cut(weights, criterion):
             cut = criterion(variable.value, weight.mask())
             kept += count(cut.mask)
             variable.assign(ops.where(cut.mask, variable.value, ops.zeros_like(variable.value)))
-        yield kept / sum(math.prod(weight.variable.shape) for weight in weights)
+        yield kept / sum(weight.size for weight in weights)
     finally:
         for weight, original in zip(weights, originals, strict=True):
             weight.variable.assign(original)

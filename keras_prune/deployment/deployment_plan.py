@@ -197,10 +197,7 @@ def _layers(model) -> list[tuple]:
     groups = weights_by_layer(require_connections(model))
     names = labels(model, [layer for layer, _ in groups])
     return [
-        (
-            layer,
-            LayerPlan(names[id(layer)], type(layer).__name__, sum(math.prod(one.variable.shape) for one in weights)),
-        )
+        (layer, LayerPlan(names[id(layer)], type(layer).__name__, sum(one.size for one in weights)))
         for layer, weights in groups
     ]
 

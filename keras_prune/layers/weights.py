@@ -1,6 +1,7 @@
 """Find the weights of a model that are or can be pruned, and name the layers that own them."""
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -69,6 +70,11 @@ class PrunableWeight(NamedTuple):
     def criterion(self) -> Criterion | Budget | None:
         """The criterion of a pruned weight."""
         return self.pruned.criterion if self.pruned else None
+
+    @property
+    def size(self) -> int:
+        """How many connections there were."""
+        return math.prod(self.variable.shape)
 
     @property
     def kept(self) -> int:

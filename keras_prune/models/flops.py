@@ -16,7 +16,7 @@ from keras_prune.layers.kinds import (
 
 def connections(weights) -> tuple[int, int]:
     """Returns how many connections of prunable weights survive, and how many there are: `(kept, total)`."""
-    return sum(weight.kept for weight in weights), sum(math.prod(weight.variable.shape) for weight in weights)
+    return sum(weight.kept for weight in weights), sum(weight.size for weight in weights)
 
 
 def flop(layer, weights: int) -> int | None:
