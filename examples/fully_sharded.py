@@ -3,6 +3,7 @@
 KERAS_BACKEND=torch torchrun --standalone --nproc-per-node 2 examples/fully_sharded.py
 """
 
+import os
 import pathlib
 
 import keras
@@ -77,14 +78,18 @@ class Sharded(torch.nn.Module):
 def main():
     from sklearn.datasets import load_digits  # The class above does without it.
 
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     digits = load_digits()
-    x, y = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
+    x = torch.tensor(digits.data, dtype=torch.float32, device=device) / 16
+    y = torch.tensor(digits.target, device=device)
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(256, "relu"), keras.layers.Dense(256, "relu"), keras.layers.Dense(10)]
     model = kp.prune(keras.Sequential([keras.Input((64,)), *layers]), kp.TargetSparsity(0.9))
-    mesh = dist.init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (size,))
+    mesh = dist.init_device_mesh(device, (size,))
     parts = [Sharded(layer, mesh) for layer in model.layers]
     forward = fully_shard(torch.nn.Sequential(*parts), mesh=mesh)
     optimizer = torch.optim.Adam([one for one in forward.parameters() if one.requires_grad], 1e-3)
