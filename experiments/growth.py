@@ -233,16 +233,13 @@ def table(axis, results):
     titles = [f"{size / 1e6:g}M, s" if size >= 1e6 else f"{size:,}, s" for size in by_size]
     lines = [f"| operation | {' | '.join(titles)} | exponent | {' | '.join(units)} |"]
     lines.append("|---" * (len(titles) + 4) + "|")
-    for name in {name: None for measured in by_size.values() for name in measured["operations"]}:
-        found = {
-            measured["weights" if axis == "weights" else "layers"]: measured["operations"][name]
-            for measured in by_size.values()
-            if name in measured["operations"]
-        }
-        medians = [statistics.median(one["seconds"]) for one in found.values()]
-        slope, largest = exponent(list(found), medians), max(found)
-        cells = ["-"] * (len(by_size) - len(found)) + [digits(took) for took in medians]
-        cells += ["-" if slope is None else f"{slope:.2f}", digits(scale * medians[-1] / largest)]
+    sizes = {measured["weights" if axis == "weights" else "layers"]: measured for measured in by_size.values()}
+    for name in {name: None for measured in sizes.values() for name in measured["operations"]}:
+        found = {size: one["operations"][name] for size, one in sizes.items() if name in one["operations"]}
+        medians = {size: statistics.median(one["seconds"]) for size, one in found.items()}
+        slope, largest = exponent(list(medians), list(medians.values())), max(found)
+        cells = [digits(medians[size]) if size in medians else "-" for size in sizes]
+        cells += ["-" if slope is None else f"{slope:.2f}", digits(scale * medians[largest] / largest)]
         cells.append(digits(statistics.median(found[largest]["bytes"]) / divisor / largest))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

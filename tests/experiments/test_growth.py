@@ -53,6 +53,20 @@ def test_growth_fits_the_upper_sizes_alone(growth):
     assert growth.exponent(sizes, [1e-3 * one for one in seconds]) is None
 
 
+def test_table_puts_each_operation_under_its_size(growth):
+    took = {"seconds": [1.0], "bytes": [0]}
+    results = {
+        str(size): {"layers": size, "operations": dict.fromkeys(names, took)}
+        for size, names in {2: "ab", 4: "a", 8: "bc"}.items()
+    }
+    rows = [line.split("|")[1:5] for line in growth.table("layers", results).splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["a", "1", "1", "-"],
+        ["b", "1", "-", "1"],
+        ["c", "-", "-", "1"],
+    ]
+
+
 @pytest.mark.slow
 def test_calls_of_each_operation_grow_linearly(growth, tmp_path):
     calls = {}
