@@ -15,8 +15,19 @@ from keras_prune.rules.chunks import on_host
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 4)).astype("float32")
+
+
+class AboveMean(kp.Criterion):
+    """A criterion as users write them. It gets the whole weight."""
+
+    def select(self, weight, mask, strength):
+        threshold = keras.ops.mean(keras.ops.abs(weight)) / 4
+        return keras.ops.logical_and(mask, keras.ops.abs(weight) > threshold), threshold
+
+
 # One after the other, each on what the ones before have left.
 CRITERIA = {
+    "own": AboveMean(),
     "std": kp.StdThreshold(0.4),
     "target": kp.TargetSparsity(0.5),
     "blocks": kp.TargetSparsity(0.6, pattern=kp.Blocks((4, 1))),
