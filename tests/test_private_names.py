@@ -138,6 +138,13 @@ def test_stored_value_ignores_scopes():
     _keras.initialize_variables()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="keras.distribution is JAX's")
+def test_layout_of_is_that_of_the_distribution():
+    assert _keras.layout_of(variable()) is None
+    with keras.distribution.DataParallel().scope():
+        assert _keras.layout_of(variable()).axes == ()
+
+
 def test_initialize_variables_made_in_scopes():
     with keras.StatelessScope(initialize_variables=False):
         one = keras.Variable("ones", shape=(2,))
