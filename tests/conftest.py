@@ -13,6 +13,9 @@ import hypothesis
 import keras
 import pytest
 
+# Scripts that tests start. Their backend may not be installed.
+collect_ignore_glob = ["training/train_*.py"]
+
 # How long an example takes depends on the machine.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
