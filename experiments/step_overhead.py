@@ -6,7 +6,6 @@
 The kinds of training take turns, an epoch of `fit` each. An empty callback shows what Keras takes to call one.
 """
 
-import json
 import os
 import statistics
 import time
@@ -85,7 +84,7 @@ def main(_):
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         measured = measurements.read(FLAGS.results)
         measured[backend] = {layers: times(int(layers)) for layers in FLAGS.layers}
-        measurements.write(FLAGS.results, json.loads(json.dumps(measured)))
+        measurements.write(FLAGS.results, measured)
     print(table(measurements.read(FLAGS.results)))
 
 

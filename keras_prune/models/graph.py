@@ -87,11 +87,10 @@ class Graph:
         while found is None:
             passed.append(id(layer))
             producers = self.producers.get(id(layer), [])
-            if len(producers) != 1:
+            layer = producers[0] if len(producers) == 1 else None
+            if layer is None:
                 found = Source(None, skip_reasons.MERGED_INPUTS if producers else skip_reasons.DROPS_INPUTS)
-                break
-            layer = producers[0]
-            if is_weight_layer(layer):
+            elif is_weight_layer(layer):
                 found = Source(layer, "")
             elif isinstance(layer, keras.layers.InputLayer):
                 found = Source(None, skip_reasons.DROPS_INPUTS)

@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
     """A weight that a budget looks at.
 
     Attributes:
-        value: NumPy array, the weight. The budgets of this module also take JAX arrays that are spread over processes.
+        value: NumPy array, the weight. The budgets of the package also take JAX arrays that are spread over processes.
         mask: Boolean array of the same kind and shape, the connections that are left.
         frozen: Whether nothing of the weight may be cut. What it has left counts.
         quality: Float above 0, what `CommonQuality` multiplies the common quality by for this weight.
