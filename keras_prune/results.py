@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = lazy_attributes(
         "keras_prune.export.tflite_report": ["TFLiteReport"],
         "keras_prune.export.xla": ["XLAReport"],
         "keras_prune.layers.masks": ["LayerCut", "PrunedWeight"],
+        "keras_prune.layers.weight_summary": ["WeightSummary"],
         "keras_prune.neurons.report": ["DeadNeurons", "LayerNeurons"],
         "keras_prune.rules.criteria": ["Cut"],
         "keras_prune.storage.codecs": ["WeightStorage"],

@@ -8,6 +8,7 @@ from keras_prune.deployment.deployment_plan import DeploymentPlan, LayerPlan
 from keras_prune.export.tflite_report import TFLiteReport
 from keras_prune.export.xla import XLAReport
 from keras_prune.layers.masks import LayerCut, PrunedWeight
+from keras_prune.layers.weight_summary import WeightSummary
 from keras_prune.neurons.report import DeadNeurons, LayerNeurons
 from keras_prune.rules.criteria import Cut
 from keras_prune.storage.codecs import WeightStorage
@@ -33,5 +34,6 @@ __all__ = [
     "Sensitivity",
     "TFLiteReport",
     "WeightStorage",
+    "WeightSummary",
     "XLAReport",
 ]

@@ -4,23 +4,24 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
-from keras_prune import _keras
-from keras_prune.analysis.activations import nonzero_shares
 from keras_prune.analysis.entropy import entropy_bound
+from keras_prune.analysis.html_page import save_page
+from keras_prune.analysis.html_table import notebook_table
 from keras_prune.analysis.tables import new_table, table_with_lines
-from keras_prune.layers import skip_reasons
-from keras_prune.layers.kinds import DROPOUTS
+from keras_prune.analysis.weight_nodes import activations_of, left_out_layers, weight_nodes
 from keras_prune.layers.prune import wrapped_layer
-from keras_prune.layers.traversal import layers_in, models_in
-from keras_prune.layers.weights import labels, pruned_weights, weights_by_layer
+from keras_prune.layers.traversal import models_in
+from keras_prune.layers.weight_summary import WeightSummary, summarize
+from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
 from keras_prune.models.flops import connections, flop
-from keras_prune.models.graph import Graph, Source, dropout_sources, has_graph, leaf_layers, pruned_dropouts
+from keras_prune.models.graph import Graph, has_graph, pruned_dropouts
 from keras_prune.storage.codecs import WeightStorage
 from keras_prune.storage.sparse_file import storage_sizes
+
+MASKS = 12  # The largest matrices, whose masks are kept as pictures: under 3 MB in all.
 
 
 class Row(NamedTuple):
@@ -70,20 +71,28 @@ class Report:
         activation: Share of the activations that are not zero, weighted by `Row.outputs`. `None` without inputs.
         flop_density: Share of the operations that are left, weighted by the operations.
         storage: List of `WeightStorage`: bytes of each weight, biases included, dense and in a file of `save_sparse`.
+        summaries: List of `WeightSummary`, what figures show of each weight: a histogram, and masks of the largest.
 
     Example:
 
-    >>> import keras_prune as kp
+    >>> import keras, keras_prune as kp
     >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10, kernel_initializer="identity")])
     >>> report = kp.report(model)
     >>> report.kept, report.sparsity, report.compression
     (10, 0.9, 10.0)
     """
 
-    def __init__(self, rows: list[Row], skipped: dict[str, str], storage: Sequence[WeightStorage] = ()):
+    def __init__(
+        self,
+        rows: list[Row],
+        skipped: dict[str, str],
+        storage: Sequence[WeightStorage] = (),
+        summaries: Sequence[WeightSummary] = (),
+    ):
         self.rows = rows
         self.skipped = skipped
         self.storage = storage
+        self.summaries = summaries
         self.weights = sum(row.weights for row in rows)
         self.kept = sum(row.kept for row in rows)
         self.flop = sum(row.flop or 0 for row in rows)
@@ -113,8 +122,30 @@ class Report:
             "compression": self.compression if self.kept else None,
             "rows": [row.to_dict() for row in self.rows],
             "skipped": dict(self.skipped),
-            "storage": self._storage(),
+            "storage": self.total_bytes(),
         }
+
+    def save(self, filepath, rounds=None) -> None:
+        """Saves the report as one HTML page, which needs no network and no JavaScript.
+
+        The page has the table with a bar for each layer, sizes and operations, histograms of the weights with their
+        thresholds, the masks of the largest dense layers, and the curve of rounds. It shows the model as it was when
+        `keras_prune.report` was called. Requires Matplotlib.
+
+        Args:
+            filepath: String or path object that ends with `.html`. The file is replaced when the page is complete.
+            rounds: List of `Round` that `keras_prune.iterative_prune` returned, or the `History` of a `fit` with
+                `PruningCallback`. Defaults to `None`, no curve.
+
+        Raises:
+            ValueError: If `filepath` has another suffix, or `rounds` is of another kind.
+            ImportError: If Matplotlib is missing. Nothing is written.
+            OSError: If the file cannot be written.
+        """
+        save_page(self, filepath, rounds)
+
+    def _repr_html_(self):
+        return notebook_table(self)
 
     def __repr__(self):
         return f"<Report layers={len(self.rows)}, sparsity={self.sparsity:.4g}, compression={self.compression:.4g}>"
@@ -128,11 +159,12 @@ class Report:
         table.add_row(*_cells("total", self), "")
         storage = "{dense_bytes:,} bytes dense, {stored_bytes:,} sparse, {index_bytes:,} of them indices"
         bound = "values and mask entropy: {bound_bytes:,.0f}"
-        lines = [f"storage: {storage}; {bound}".format(**self._storage())]
+        lines = [f"storage: {storage}; {bound}".format(**self.total_bytes())]
         lines += [f"left out: {name} - {reason}" for name, reason in self.skipped.items()]
         return table_with_lines(table, lines)
 
-    def _storage(self) -> dict[str, float]:
+    def total_bytes(self) -> dict[str, float]:
+        """Returns the bytes of the weights: dense, in a file of `save_sparse`, its indices, and their entropy."""
         names = ("dense_bytes", "stored_bytes", "index_bytes")
         return {name: sum(getattr(weight, name) for weight in self.storage) for name in names} | {
             "bound_bytes": sum(
@@ -165,7 +197,7 @@ def report(model, x=None, steps: int | None = None) -> Report:
 
     Example:
 
-    >>> import keras_prune as kp
+    >>> import keras, keras_prune as kp
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, "relu", False, "ones", name="fc")])
     >>> model = kp.prune(model, kp.TargetSparsity(0.9))
     >>> cuts = kp.cut(model)
@@ -182,10 +214,10 @@ def report(model, x=None, steps: int | None = None) -> Report:
     """
     groups = weights_by_layer(require_connections(model, stored=True))
     names = labels(model, [layer for layer, _ in groups])
-    nodes = _nodes(model, [layer for layer, _ in groups])
+    nodes = weight_nodes(model, [layer for layer, _ in groups])
     graphs = [Graph(submodel) for submodel in models_in(model) if has_graph(submodel)]
     places = {id(node): graph for graph in graphs for node in nodes.values() if id(node) in graph.shapes}
-    activations = {} if x is None else _activations(model, list(nodes.values()), places, x, steps)
+    activations = {} if x is None else activations_of(model, list(nodes.values()), places, x, steps)
     rates = {id(weights[0].layer): rate.current_rate for rate, weights in pruned_dropouts(model)}
     rows = []
     for layer, of_layer in groups:
@@ -205,69 +237,24 @@ def report(model, x=None, steps: int | None = None) -> Report:
                 outputs=graph.activations_behind(node) if graph else 0,
             )
         )
-    return Report(rows, _skipped(model, groups), storage_sizes(model))
+    return Report(rows, left_out_layers(model, groups), storage_sizes(model), _summaries(groups, names))
 
 
-def _nodes(model, owners) -> dict[int, keras.layers.Layer]:
-    """Returns, by `id` of an owner of connections, the outermost layer around it that holds no other owner.
-
-    The outputs of a layer of the model with several owners, such as multi-head attention, are those of none of them.
-    """
-    own = {id(layer) for layer in owners}
-    nodes: dict[int, keras.layers.Layer] = {}
-    for leaf in leaf_layers(model):
-        for layer in layers_in(leaf) if isinstance(leaf, keras.layers.Layer) else ():
-            inside = [id(inner) for inner in layers_in(layer) if id(inner) in own]
-            if len(inside) == 1:
-                nodes.setdefault(inside[0], layer)
-    return nodes
-
-
-def _activations(model, layers, places, x, steps) -> dict[int, float]:
-    """Returns, by `id` of a weight layer, the share of its activations that are not zero; the last ones count as 1."""
-    ends = {id(layer): places[id(layer)].activation(layer) for layer in layers if id(layer) in places}
-    shares = nonzero_shares(model, list(ends.values()), x, steps)
-    last = _ends(model)
-    return {
-        layer: 1.0 if id(end) in last and id(end) not in places[layer].consumers else shares[id(end)]
-        for layer, end in ends.items()
-    }
-
-
-def _ends(model) -> set[int]:
-    """Returns, by `id`, the layers that make the outputs of a model; nested models are opened."""
-    if not isinstance(model, keras.Model):
-        return {id(model)}
-    outputs = keras.tree.flatten(model.outputs) if has_graph(model) else []
-    return set().union(*(_ends(_keras.origin_of(tensor)[0]) for tensor in outputs))
-
-
-def _skipped(model, groups) -> dict[str, str]:
-    """Returns, by path, the reason for each layer that has weights but no masks, and each dropout whose rate stays."""
-    layers = layers_in(model)
-    reasons = {id(layer): reason for layer, reason in skip_reasons.unmaskable_layers(layers)}
-    if pruned_weights(model):
-        for layer, weights in groups:
-            if not any(weight.pruned for weight in weights):
-                trainable = any(weight.variable.trainable for weight in weights)
-                reasons.setdefault(id(layer), skip_reasons.NO_CRITERION if trainable else skip_reasons.FROZEN)
-        sources = dropout_sources(model)
-        tied = {id(rate.owner()) for rate, _ in pruned_dropouts(model)}
-        for layer in layers:
-            if isinstance(layer, DROPOUTS) and id(layer) not in tied and layer.rate > 0:
-                reasons[id(layer)] = _why_rate_stays(sources.get(id(layer)))
-    else:  # Nobody asked for pruning.
-        for layer, _ in groups:
-            reasons.pop(id(layer), None)
-    return {name: reasons[key] for key, name in labels(model, [one for one in layers if id(one) in reasons]).items()}
-
-
-def _why_rate_stays(source: Source | None) -> str:
-    if source is None:
-        return skip_reasons.NO_GRAPH
-    if source.layer is None:
-        return source.reason
-    return skip_reasons.FIXED_RATE if pruned_weights(source.layer) else skip_reasons.SOURCE_NOT_PRUNED
+def _summaries(groups, names) -> list[WeightSummary]:
+    """Returns the summary of each weight, with masks of the largest matrices."""
+    matrices = sorted(
+        (one for _, of_layer in groups for one in of_layer if len(one.value.shape) == 2), key=lambda one: one.size
+    )
+    with_mask = {id(one.variable) for one in matrices[-MASKS:]}
+    return [
+        summarize(
+            one,
+            names[id(layer)] + (f"/{one.variable.name}" if len(of_layer) > 1 else ""),
+            with_mask=id(one.variable) in with_mask,
+        )
+        for layer, of_layer in groups
+        for one in of_layer
+    ]
 
 
 def _mean(pairs: Iterable[tuple[float, int]]) -> float:

@@ -79,11 +79,13 @@ class PrunableWeight(NamedTuple):
     @property
     def kept(self) -> int:
         """How many connections survive: those in the mask, or the nonzero entries of a plain weight."""
-        if self.pruned:
-            return self.pruned.kept
-        # With LoRA, the attribute of the layer is the sum of the weight and its update.
-        has_update = getattr(self.layer, "lora_enabled", False)
-        return count(getattr(self.layer, self.variable.name) if has_update else self.variable.value)
+        return self.pruned.kept if self.pruned else count(self.value)
+
+    @property
+    def value(self):
+        """The weight as it is stored, a tensor. With LoRA, the sum of the weight and its update."""
+        has_update = self.pruned is None and getattr(self.layer, "lora_enabled", False)
+        return getattr(self.layer, self.variable.name) if has_update else self.variable.value
 
     def mask(self):
         """Returns which connections survive, a boolean array. The zeros of a plain weight count as pruned."""

@@ -1,9 +1,11 @@
 """Style that all figures share."""
 
 import contextlib
+import itertools
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
@@ -36,7 +38,63 @@ def curve_style(index: int) -> dict:
     return {name: values[index % len(values)] for name, values in styles.items()} | {"linewidth": 1, "markersize": 3}
 
 
+def bar_style(index: int) -> dict:
+    """Returns color and hatching of a group of bars. The first 28 groups differ, also without color."""
+    hatch = ("", "////", "....", "xxxx")[index // len(COLORS) % 4]
+    return {"color": COLORS[index % len(COLORS)], "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
 def add_legend(ax) -> None:
     """Adds a legend to axes. A legend of more than 6 labels is placed beside them."""
     crowded = len(ax.get_legend_handles_labels()[1]) > 6
     ax.legend(**({"loc": "upper left", "bbox_to_anchor": (1, 1), "labelspacing": 0.2} if crowded else {}))
+
+
+def legend_above(ax) -> None:
+    """Adds a legend above axes whose curves leave no free corner. Without labels, there is none."""
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)
+
+
+def whole_ticks(axis) -> None:
+    """Lets an axis have a few ticks at integers, with commas between thousands."""
+    axis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+
+
+def plain_log_ticks(axis) -> None:
+    """Labels the ticks of a logarithmic axis with numbers such as 0.1 and 1,000 instead of powers of ten."""
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+def spread_out(values, ratio: float = 1.25) -> list[float]:
+    """Returns those values whose labels do not touch on a logarithmic axis, the last one among them."""
+    kept: list[float] = []
+    for value in sorted(values, reverse=True):
+        if not kept or value * ratio <= kept[-1]:
+            kept.append(value)
+    return kept[::-1]
+
+
+def fitting_names(names, length: int = 26) -> list[str]:
+    """Returns names that leave room for a figure: without the folders that all share, and shortened in the middle.
+
+    Args:
+        names: List of strings, paths of layers.
+        length: Integer, how many characters a name may have. Defaults to `26`.
+    """
+    folders = [str(name).split("/")[:-1] for name in names]
+    same = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    shared = sum(len(level[0]) + 1 for level in same) if len(folders) > 1 else 0
+    return [_fitting(str(name)[shared:], length) for name in names]
+
+
+def _fitting(name: str, length: int) -> str:
+    if len(name) <= length:
+        return name
+    first, *_, last = name.split("/")
+    joined = f"{first}/\u2026/{last}"  # Which block, and which layer in it.
+    if name.count("/") > 1 and len(joined) <= length:
+        return joined
+    front = length // 3
+    return f"{name[:front]}\u2026{name[front + 1 - length :]}"

@@ -1,0 +1,201 @@
+"""A report as one HTML page that needs no network and no JavaScript."""
+
+from collections.abc import Callable
+from html import escape
+
+import keras
+
+from keras_prune.analysis import html_table
+from keras_prune.storage.checked_file import atomic_write
+
+HISTOGRAMS = 24  # A page of 200 layers would take half a minute and 2 MB otherwise.
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --quiet: #595959; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 74rem; margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 3rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1.2rem; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
+.note, figcaption, dt, footer { color: var(--quiet); font-size: .9rem; }
+.numbers { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin: 0; }
+.numbers dd { margin: 0; font-size: 1.7rem; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.numbers dd small { display: block; font-size: .9rem; font-weight: 400; color: var(--quiet); }
+.wide { overflow-x: auto; }
+.wide table { width: 100%; }
+.wide .bar { width: 14em; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.6rem 2rem; }
+.masks { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+figure { margin: 0; break-inside: avoid; }
+figcaption strong { color: var(--ink); overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; }
+svg * { stroke-linejoin: round; stroke-linecap: butt; }
+footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181c; --ink: #e8e8e8; --quiet: #a8adb5; }
+  .kp-report { --series: #56b4e9; }
+  svg image { filter: brightness(1.7); }
+}
+@media print {
+  :root { --paper: #fff; --ink: #000; --quiet: #444; }
+  .kp-report { --series: #0072b2; }
+  svg image { filter: none; }
+  .bar, .bar i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { font-size: 11px; }
+  main { padding: 0; max-width: none; }
+  .wide { overflow: visible; }
+}
+"""
+
+
+def save_page(report, filepath, rounds=None) -> None:
+    """Writes the page of `Report.save`, atomically."""
+    if not str(filepath).endswith(".html"):
+        raise ValueError(f"The page of a report has the suffix .html. Received: filepath={filepath!r}")
+    page = html_page(report, rounds)
+    with atomic_write(filepath) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        file.write(page)
+
+
+def html_page(report, rounds=None) -> str:
+    """Returns the page of a report. It is the same for the same report.
+
+    Args:
+        report: `Report`.
+        rounds: List of `Round`, or a `keras.callbacks.History`. Defaults to `None`.
+    """
+    title = f"Pruning report: {html_table.headline(report)}"
+    sections = [
+        ("Layers", f'<div class="wide">{html_table.layer_table(report)}</div>{_legend(report)}'),
+        ("Size and operations", _sizes(report)),
+        ("Rounds", "" if rounds is None else _rounds(rounds)),
+        ("Weights", _histograms(report)),
+        ("Masks", _masks(report)),
+        ("Left out", html_table.left_out(report).removeprefix("<p>Left out:</p>")),
+    ]
+    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>' + escape(title) + "</title>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{html_table.TABLE_STYLE}{_STYLE}</style></head>\n"
+        f'<body class="kp-report"><main><h1>Pruning report</h1>{_numbers(report)}{body}'
+        "<footer>The model as it was when <code>keras_prune.report</code> was called.</footer></main></body></html>\n"
+    )
+
+
+def _numbers(report) -> str:
+    """The headline numbers."""
+    sizes = report.total_bytes()
+    numbers = [
+        ("Compression", html_table.compression(report), "fewer connections"),
+        ("Connections kept", f"{report.density:.1%}", f"{report.kept:,} of {report.weights:,}"),
+        ("Operations left", f"{report.flop_density:.1%}", f"of {_short(report.flop)} FLOP for one input"),
+        ("Sparse file", f"{_short(sizes['stored_bytes'])}B", f"{_short(sizes['dense_bytes'])}B dense"),
+    ]
+    items = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in numbers)
+    return f'<dl class="numbers">{items}</dl>'
+
+
+def _short(number: float) -> str:
+    """Returns a number with three digits and a unit: `1.07 M`."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:.0f} "
+
+
+def _legend(report) -> str:
+    words = "FLOP are those of the dense layer for one input. FLOP left are those of connections that are kept"
+    words += (
+        " and whose inputs are not zero. Active outputs are the share of the layer's outputs that are not zero."
+        if report.activation is not None
+        else "."
+    )
+    return f'<p class="note">{words}</p>'
+
+
+def _sizes(report) -> str:
+    sizes = report.total_bytes()
+    rows = [
+        ("weights, dense", sizes["dense_bytes"], sizes["dense_bytes"], "bytes"),
+        ("weights, sparse file", sizes["stored_bytes"], sizes["dense_bytes"], "bytes"),
+        ("values and mask entropy", sizes["bound_bytes"], sizes["dense_bytes"], "bytes"),
+        ("operations, dense", report.flop, report.flop, "FLOP"),
+        ("operations left", report.flop * report.flop_density, report.flop, "FLOP"),
+    ]
+    body = "".join(
+        f'<tr><th scope="row">{name}</th><td class="kept">{html_table.bar(size / whole)}{size / whole:.1%}</td>'
+        f"<td>{size:,.0f} {unit}</td></tr>"
+        for name, size, whole, unit in rows
+        if whole
+    )
+    return (
+        f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+        f'<p class="note">{sizes["index_bytes"]:,} bytes of the sparse file are indices, which tell where the values '
+        "are. Values and mask entropy: what the values take, and the least that says where they are if they are "
+        "scattered at random.</p>"
+    )
+
+
+def _histograms(report) -> str:
+    drawable = [one for one in report.summaries if one.counts.any()]
+    largest = {id(one) for one in sorted(drawable, key=lambda one: -one.size)[:HISTOGRAMS]}
+    chosen = [one for one in drawable if id(one) in largest]
+    note = "How many surviving connections have which weight. Dashed lines: the magnitude below which the last cut "
+    note += "pruned, or the smallest that survives if the model has no threshold. Training moves weights past it."
+    return _figures("grid", note, chosen, len(report.summaries), "histogram", _describe_histogram)
+
+
+def _masks(report) -> str:
+    matrices = [one for one in report.summaries if len(one.shape) == 2]
+    chosen = [one for one in matrices if one.shares is not None]
+    note = "One row for each neuron, one column for each input; blue where a connection is kept. "
+    note += "If a dot stands for several connections, its strength is the share of them that is kept."
+    return _figures("grid masks", note, chosen, len(matrices), "mask", _describe_mask)
+
+
+def _figures(layout, note, chosen, number, kind, describe: Callable) -> str:
+    from keras_prune import plots
+    from keras_prune.plots.svg import inline_svg
+
+    if not chosen:
+        return ""
+    if len(chosen) < number:
+        note = f"The {len(chosen)} largest of {number} weights. {note}"
+    draw = getattr(plots, kind)
+    figures = []
+    for one in chosen:
+        size = (5.1, 2.6) if kind == "mask" else (3.4, 2.1)
+        svg = inline_svg(lambda ax, one=one: draw(one, ax), f"{kind} of {one.name}: {describe(one)}", size)
+        figures.append(_figure(svg, f"<strong>{html_table.path(one.name)}</strong> {escape(describe(one))}"))
+    return f'<p class="note">{note}</p><div class="{layout}">{"".join(figures)}</div>'
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
+
+
+def _describe_histogram(one) -> str:
+    line = "" if one.threshold is None else f", threshold {one.threshold:.3g}"
+    return f"{one.kept:,} of {one.size:,} kept, weights from {one.edges[0]:.3g} to {one.edges[1]:.3g}{line}"
+
+
+def _describe_mask(one) -> str:
+    rows, columns = one.shares.shape
+    dots = "" if rows * columns == one.size else f", drawn as {columns:,} x {rows:,} dots"
+    return f"{one.shape[0]:,} inputs, {one.shape[1]:,} neurons, {one.kept / one.size:.1%} kept{dots}"
+
+
+def _rounds(rounds) -> str:
+    from keras_prune import plots
+    from keras_prune.plots.svg import inline_svg
+
+    if not isinstance(rounds, keras.callbacks.History):
+        svg = inline_svg(lambda ax: plots.rounds(rounds, ax=ax), "Value of each round against its compression")
+        last = [one for one in rounds if one.within_budget][-1]
+        caption = f"{len(rounds)} rounds, the last within the budget at {last.compression:.1f}x. Gray: before pruning."
+        return f'<div class="grid">{_figure(svg, caption)}</div>'
+    logs = ["sparsity", *[log for log in rounds.history if log.startswith("val_")]]
+    figures = [
+        _figure(inline_svg(lambda ax, log=log: plots.epochs(rounds, log, ax), f"{log} by epoch"), escape(log))
+        for log in logs
+    ]
+    return f'<div class="grid">{"".join(figures)}</div>'

@@ -1,0 +1,50 @@
+"""Draw figures as SVG inside an HTML page."""
+
+import io
+import re
+from html import escape
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from keras_prune.plots.style import COLORS, STYLE
+
+_INK = "#010203"  # No figure has it, so that all of it becomes the color of the text of the page.
+_SETTINGS = {
+    **STYLE,
+    **{f"{part}color": _INK for part in ("text.", "axes.label", "axes.edge", "xtick.", "ytick.")},
+    "svg.fonttype": "none",
+}
+
+
+def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
+    """Returns an `<svg>` element of a few kilobytes with the colors and font of the page around it.
+
+    The color of the text is that of the page, and the first color of the palette is the CSS variable `--series`.
+
+    Args:
+        draw: Function that draws into Matplotlib axes, such as `lambda ax: plots.mask(layer, ax)`.
+        label: String, what the figure shows, for readers who cannot see it. No other figure of the page has it.
+        size: Tuple of floats, width and height in inches. Defaults to `(3.4, 2.1)`.
+    """
+    text = io.StringIO()
+    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": label}):  # Each figure has its own names, the same at each run.
+        figure = Figure(size)
+        draw(figure.subplots())
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    content = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    for pattern, replacement in (
+        (r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", ""),
+        (r'<g id="[^"]*"', "<g"),
+        (r"xlink:href", "href"),
+        (r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px"),
+        (rf"(?i){_INK}", "currentColor"),
+        (rf"(?i){COLORS[0]}", "var(--series)"),
+        (r"\s*\n\s*", "\n"),
+    ):
+        content = re.sub(pattern, replacement, content)
+    # A hundredth of a point is enough in attributes.
+    content = re.sub(r'"[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), content)
+    width, height = (72 * inches for inches in size)
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">{content.strip()}'
