@@ -96,6 +96,17 @@ class inside:
             global_state.set_global_attribute(name, scope)
 
 
+def is_training() -> bool:
+    """Whether the layer that is called is trained. Only a layer with an argument `training` is told (Keras 3.15)."""
+    return bool(getattr(global_state.get_global_attribute("current_call_ctx"), "training", False))
+
+
+def keep_input_shape(wrapper, layer) -> None:
+    """Gives a wrapper the argument `input_shape` of its layer, which `Sequential` reads from the first (Keras 3.15)."""
+    if not hasattr(wrapper, "_input_shape_arg") and hasattr(layer, "_input_shape_arg"):
+        wrapper._input_shape_arg = layer._input_shape_arg
+
+
 def stored_value(variable):
     """Returns the value outside of scopes, or `None`. The public `value` is that of the scope (Keras 3.15)."""
     return variable._value

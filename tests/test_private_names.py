@@ -329,3 +329,25 @@ def test_saved_model_cli_compiles_ahead_of_time():
     command = [*_keras.saved_model_cli(), "aot_compile_cpu", "--helpfull"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "--cpp_class" in done.stdout
+
+
+class TrainingSeen(layers.Layer):
+    def call(self, inputs):
+        self.seen = _keras.is_training()
+        return inputs
+
+
+def test_is_training_reaches_layers_that_are_not_told():
+    layer = TrainingSeen()
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model(np.ones((1, 3)), training=True)
+    assert layer.seen
+    model(np.ones((1, 3)))
+    assert not layer.seen
+
+
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
+def test_keep_input_shape_builds_a_sequential_model():
+    wrapper = layers.TimeDistributed(layers.Dense(2))
+    _keras.keep_input_shape(wrapper, layers.Dense(2, input_shape=(4, 3)))
+    assert keras.Sequential([wrapper]).input_shape == (None, 4, 3)

@@ -5,6 +5,7 @@ import inspect
 
 import keras
 
+from keras_prune import _keras
 from keras_prune.layers.attachment import apply_masks, attach
 from keras_prune.layers.skip_reasons import unmaskable
 from keras_prune.layers.traversal import layers_in
@@ -61,6 +62,7 @@ class Prune(keras.layers.Wrapper):
         self.call = functools.update_wrapper(functools.partial(self.call), layer.call)
         self.build = functools.update_wrapper(functools.partial(self.build), layer.build)
         super().__init__(layer, **kwargs)
+        _keras.keep_input_shape(self, layer)
         self.autocast = False  # The layer inside casts its inputs to its own dtype.
         self._criterion = StdThreshold() if criterion is None else criterion
         self.supports_masking = layer.supports_masking

@@ -421,3 +421,9 @@ def test_wrapper_has_the_input_spec_and_mask_of_its_layer():
     embedding = kp.Prune(layers.Embedding(10, 4, mask_zero=True))
     embedding.build((None, 3))
     np.testing.assert_array_equal(array(embedding.compute_mask(np.array([[1, 0, 2]]))), [[True, False, True]])
+
+
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
+def test_wrapper_around_a_first_layer_builds_a_sequential_model():
+    model = keras.Sequential([kp.Prune(layers.Dense(3, input_shape=(8,)))])
+    assert model.input_shape == (None, 8)
