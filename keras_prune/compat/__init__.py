@@ -1,0 +1,1 @@
+"""Interfaces of other pruning libraries, for code that was written for them."""
