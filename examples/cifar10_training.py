@@ -6,6 +6,7 @@ import pathlib
 import time
 from typing import NamedTuple
 
+import _quiet  # noqa: F401
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds

@@ -15,6 +15,7 @@ import contextlib
 import json
 import pathlib
 
+import _quiet  # noqa: F401
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds

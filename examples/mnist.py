@@ -14,6 +14,7 @@ import math
 import pathlib
 import time
 
+import _quiet  # noqa: F401
 import keras
 import tensorflow_datasets as tfds
 from absl import app, flags

@@ -16,6 +16,7 @@ import math
 import pathlib
 import time
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 import paper_results

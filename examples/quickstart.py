@@ -9,6 +9,7 @@ Takes the 1,797 handwritten digits that scikit-learn carries and writes `output/
 import math
 import pathlib
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from sklearn.datasets import load_digits

@@ -12,6 +12,7 @@ ends with the same weights as a run that was not killed. Without TF_CONFIG there
 
 import pathlib
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 import tensorflow as tf

@@ -12,6 +12,7 @@ fine-tuned at a small learning rate before its first cut, and after every one.
 
 import pathlib
 
+import _quiet  # noqa: F401
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds

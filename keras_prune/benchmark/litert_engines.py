@@ -1,6 +1,5 @@
 """Engines on LiteRT, the runtime of `.tflite` files: dense, 8 bits, and sparse."""
 
-import contextlib
 import os
 import tempfile
 
@@ -8,6 +7,7 @@ import keras
 
 from keras_prune.benchmark.engine import Engine, threads
 from keras_prune.rules.patterns import Blocks
+from keras_prune.terminal.caught_output import caught_output
 
 
 class LiteRT(Engine):
@@ -51,7 +51,7 @@ class LiteRT(Engine):
         import tensorflow as tf
 
         chosen = [getattr(tf.lite.Optimize, name) for name in self.optimizations]
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with caught_output():
             model.export(path, format="litert", verbose=False, **({"optimizations": chosen} if chosen else {}))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_prune.export.sample import CALIBRATED, Sample, input_name, pack_inputs
 from keras_prune.export.tflite_file import read_tflite
 from keras_prune.export.verification import VerificationError, cause
+from keras_prune.terminal.caught_output import caught_output
 
 
 def write(model, path: str, sparse: bool, quantization: str | None, sample: Sample, batch_size: int | None) -> None:
@@ -47,7 +48,8 @@ def write(model, path: str, sparse: bool, quantization: str | None, sample: Samp
     ]
     options["input_signature"] = [pack_inputs(model, specs)]
     try:
-        model.export(path, format="litert", verbose=False, **options)
+        with caught_output():
+            model.export(path, format="litert", verbose=False, **options)
     except Exception as error:  # The passes of the converter raise any error.
         raise VerificationError(f"TensorFlow's converter fails with: {cause(error)}") from error
 

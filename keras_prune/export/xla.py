@@ -9,6 +9,7 @@ import keras
 from keras_prune._arguments import require_path
 from keras_prune.export import ahead_of_time, saved_model, stablehlo
 from keras_prune.export.verification import cause, check_limits, exporting, replace, verify
+from keras_prune.terminal.caught_output import caught_output
 
 FORMATS = {
     "tensorflow": {"saved_model": saved_model, "stablehlo": stablehlo, "ahead_of_time": ahead_of_time},
@@ -110,8 +111,10 @@ def export_xla(
     with exporting(model, filepath, x, batch_size) as (plain, sample, folder):
         path = os.path.join(folder, "export")
         try:
-            formats[format].write(plain, path, sample.runs[0])
-            candidate = verify(path, formats[format].run(path, sample), sample.outputs, tolerance)
+            with caught_output():
+                formats[format].write(plain, path, sample.runs[0])
+                outputs = formats[format].run(path, sample)
+            candidate = verify(path, outputs, sample.outputs, tolerance)
         except Exception as error:  # The passes of XLA raise any error.
             raise ValueError(
                 f"The export does not compile, or its outputs are not those of the Keras model: {cause(error)}. "

@@ -1,0 +1,55 @@
+"""Keep what compiled libraries print off the terminal."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def caught_output() -> Iterator[None]:
+    """Context that catches what is written to standard output and error, and drops it unless the context fails.
+
+    TensorFlow prints a page while it converts a model, and some lines at its import, from C++ code that
+    `contextlib.redirect_stdout` does not reach and `TF_CPP_MIN_LOG_LEVEL=3` does not silence (TensorFlow 2.21). An
+    error gets the output as a note, which a traceback shows. The redirection holds for the whole process.
+
+    Example:
+
+    >>> import os
+    >>> from keras_prune.terminal.caught_output import caught_output
+    >>> try:
+    ...     with caught_output():
+    ...         size = os.write(2, b"E0000 unknown operator")
+    ...         raise ValueError("The converter failed.")
+    ... except ValueError as error:
+    ...     print(error, error.__notes__)
+    The converter failed. ['E0000 unknown operator']
+    """
+    with tempfile.TemporaryFile() as file, _redirected(file), open(file.fileno(), "w", closefd=False) as text:
+        try:
+            # Notebooks and tests replace the streams, so that Python code does not write to the descriptors.
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                yield
+        except Exception as error:
+            text.flush()
+            file.seek(0)
+            if output := file.read().decode(errors="replace").strip():
+                error.add_note(output)
+            raise
+
+
+@contextlib.contextmanager
+def _redirected(file) -> Iterator[None]:
+    """Context in which the descriptors of standard output and error write to a file."""
+    with contextlib.ExitStack() as restored:
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            with contextlib.suppress(OSError, AttributeError):  # A process may have no terminal, and closed streams.
+                if stream is not None:
+                    stream.flush()
+                saved = os.dup(number)
+                restored.callback(os.close, saved)
+                restored.callback(os.dup2, saved, number)
+                os.dup2(file.fileno(), number)
+        yield
