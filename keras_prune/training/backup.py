@@ -57,7 +57,7 @@ class PruningBackup(keras.callbacks.Callback):
     ...         callbacks = [kp.PruningCallback(kp.OneShot(start=1)), kp.PruningBackup(directory)]
     ...         history = model.fit(x, x[:, :4], epochs=2 + start, shuffle=False, verbose=0, callbacks=callbacks)
     ...         print(f"start {start}: trained {len(history.epoch)} epochs, {kp.report(model).compression}x")
-    Epoch 2: pruned 24 of 32 connections at strength 1.00; 8 of 32 are left (75.00% sparse, 4.0x).
+    Epoch 2: pruned 24 connections at strength 1.00; 8 of 32 left (75.00% sparse, 4.0x).
     start 0: trained 2 epochs, 4.0x
     start 1: trained 1 epochs, 4.0x
     """

@@ -1,5 +1,6 @@
 """Callback that prunes a model during `fit`."""
 
+import textwrap
 import warnings
 
 import keras
@@ -40,7 +41,7 @@ class PruningCallback(keras.callbacks.Callback):
             that is. For other models, pass a dict from a regular expression for dropout names to the name of the layer,
             such as `{"drop.*": "fc6"}`. Defaults to `True`.
         log_layers: Boolean, whether to also log `sparsity/<path>`, `threshold/<path>` and `dropout/<path>` for each
-            layer. Defaults to `False`.
+            layer. They lengthen the line that `fit` prints for an epoch. Defaults to `False`.
         verbose: 1 prints one line for each cut, 0 prints nothing. Defaults to `1`.
 
     Raises:
@@ -58,8 +59,8 @@ class PruningCallback(keras.callbacks.Callback):
     >>> x, y = np.ones((32, 8)), np.ones((32, 4))
     >>> history = model.fit(x, y, epochs=3, verbose=0, callbacks=[kp.PruningCallback()])
     PruningCallback: Polynomial(start=0, end=2, frequency=1, power=3.0, unit='epoch'), 2 cuts in epochs 2 to 3 of 3.
-    Epoch 2: pruned 21 of 32 connections at strength 0.88; 11 of 32 are left (65.62% sparse, 2.9x).
-    Epoch 3: pruned 3 of 32 connections at strength 1.00; 8 of 32 are left (75.00% sparse, 4.0x).
+    Epoch 2: pruned 21 connections at strength 0.88; 11 of 32 left (65.62% sparse, 2.9x).
+    Epoch 3: pruned 3 connections at strength 1.00; 8 of 32 left (75.00% sparse, 4.0x).
     >>> history.history["sparsity"]
     [0.0, 0.65625, 0.75]
     """
@@ -198,17 +199,17 @@ class PruningCallback(keras.callbacks.Callback):
     def _description(self, cuts, strength: float) -> str:
         kept, total = connections_of(self._watch.weights)
         text = (
-            f"pruned {sum(cut.cut for cut in cuts):,} of {total:,} connections at strength {strength:.2f}; "
-            f"{kept:,} of {total:,} are left ({1 - kept / total:.2%} sparse, {total / kept:.1f}x)"
+            f"pruned {sum(cut.cut for cut in cuts):,} connections at strength {strength:.2f}; "
+            f"{kept:,} of {total:,} left ({1 - kept / total:.2%} sparse, {total / kept:.1f}x)"
         )
-        if self._watch.dropouts:
-            rates = (f"{rate.owner().name} {rate.current_rate:.2f}" for rate, _ in self._watch.dropouts)
-            text += f"; dropout {', '.join(rates)}"
+        if rates := sorted(rate.current_rate for rate, _ in self._watch.dropouts):
+            text += f"; dropout {' to '.join(dict.fromkeys(f'{rate:.2f}' for rate in (rates[0], rates[-1])))}"
         rescued = [cut.weight for cut in cuts if cut.rescued]
         if rescued:
             names = labels(self.model, [weight.layer for weight in rescued])
             listed = ", ".join(f"{names[id(weight.layer)]}/{weight.name}" for weight in rescued)
-            text += f"; only one connection or block is left in {listed}"
+            line = f"Only one connection or block is left in {listed}."
+            return f"{text}.\n{textwrap.shorten(line, 110, placeholder=' and others.')}"
         return f"{text}."
 
 
