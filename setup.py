@@ -33,6 +33,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_prune", "keras_prune.*"]),
     package_data={"keras_prune": ["py.typed", "*.pyi"]},
+    entry_points={"console_scripts": ["keras-prune = keras_prune.tools.command:main"]},
     python_requires=">=3.11",
     # No backend among these: Keras runs on TensorFlow, JAX or PyTorch, and the choice is the user's.
     install_requires=["absl-py>=1.4", "keras>=3.15", "numpy>=2.0", "rich>=14.3"],

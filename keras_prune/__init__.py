@@ -1,10 +1,12 @@
 """Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)."""
 
-# These hold classes that Keras must know before it can load a pruned model. All else is imported at its first use.
-import keras_prune.models.prune_model
-import keras_prune.rules.criteria
-import keras_prune.sparse.sparse_dense  # noqa: F401
 from keras_prune import _lazy
+
+# These hold classes that Keras must know before it can load a pruned model. All else is imported at its first use.
+_lazy.import_after(
+    "keras",
+    ["keras_prune.models.prune_model", "keras_prune.rules.criteria", "keras_prune.sparse.sparse_dense"],
+)
 
 __version__ = "0.1.0"
 

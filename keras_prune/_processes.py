@@ -6,7 +6,6 @@ under a `ParameterServerStrategy` is trained by one process: only the coordinato
 
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -35,16 +34,16 @@ def gather(values, model=None) -> np.ndarray:
 
 
 def _place(model) -> tuple[int, int]:
-    if keras.backend.backend() == "jax":
+    if _backend() == "jax":
         import jax
 
         return jax.process_index(), jax.process_count()
-    if keras.backend.backend() == "torch":
+    if _backend() == "torch":
         from torch import distributed
 
         together = distributed.is_available() and distributed.is_initialized()
         return (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
-    if keras.backend.backend() == "tensorflow" and (strategy := _workers_strategy(model)):
+    if _backend() == "tensorflow" and (strategy := _workers_strategy(model)):
         ids = strategy.experimental_distribute_values_from_function(lambda replica: replica.replica_id_in_sync_group)
         devices = len(strategy.extended.worker_devices)
         return strategy.experimental_local_results(ids)[0] // devices, strategy.num_replicas_in_sync // devices
@@ -52,11 +51,11 @@ def _place(model) -> tuple[int, int]:
 
 
 def _gather_bytes(row, count, model):
-    if keras.backend.backend() == "jax":
+    if _backend() == "jax":
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(row))
-    if keras.backend.backend() == "torch":
+    if _backend() == "torch":
         import torch
 
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -77,3 +76,9 @@ def _workers_strategy(model) -> Any:
 
     strategy = tf.distribute.get_strategy() if model is None else model.distribute_strategy
     return strategy if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+
+
+def _backend() -> str:
+    import keras  # Not above, because what `_lazy.import_after` imports behind Keras imports this module.
+
+    return keras.backend.backend()

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_prune.analysis import progress
 from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
-from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
@@ -109,7 +110,7 @@ class Sensitivity:
     def __str__(self):
         better = "more" if self.direction > 0 else "less"
         title = f"{self.monitor} of the uncut model: {self.reference:.4f} ({better} is better)"
-        table = new_table(title, ["layer", "criterion"], ["Weights%", self.monitor])
+        table = Table(title, ["layer", "criterion"], ["Weights%", self.monitor])
         for name, points in self.curves.items():
             for point in points:
                 table.add_row(name, repr(point.criterion), f"{point.density:.1%}", f"{point.value:.4f}")
@@ -179,12 +180,15 @@ def sensitivity(
     curves: dict[str, list[Point]] = {}
     by_layer = weights_by_layer(weights)
     names = labels(model, [layer for layer, _ in by_layer])
-    for layer, of_layer in by_layer:
-        curves[names[id(layer)]] = points = []
-        for criterion in _in_pattern_of(of_layer[0], criteria):
-            with _cut(of_layer, criterion) as density:
-                value = evaluate(model, validation_data, monitor, steps=steps)
-            points.append(Point(criterion, density, value))
+    with progress.steps("sensitivity", len(by_layer) * len(criteria)) as advance:
+        for layer, of_layer in by_layer:
+            advance(0, f"sensitivity of {names[id(layer)]}")
+            curves[names[id(layer)]] = points = []
+            for criterion in _in_pattern_of(of_layer[0], criteria):
+                with _cut(of_layer, criterion) as density:
+                    value = evaluate(model, validation_data, monitor, steps=steps)
+                points.append(Point(criterion, density, value))
+                advance()
     return Sensitivity(curves, reference, monitor, towards)
 
 

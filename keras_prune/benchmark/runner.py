@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 from keras import ops
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_prune.analysis.progress import steps
 from keras_prune.benchmark.engine import Engine, UnsupportedModelError
 from keras_prune.benchmark.engines import ENGINES, available
 from keras_prune.benchmark.results import Measurement, Results, this_machine, with_speed_ups
@@ -22,7 +22,6 @@ def benchmark(
     device: str = "cpu:0",
     rounds: int = 10,
     engines=ENGINES,
-    console=None,
 ) -> Results:
     """Measures all engines on all workloads and batch sizes.
 
@@ -36,7 +35,6 @@ def benchmark(
         device: String, `"cpu:0"` or `"gpu:0"`. Defaults to `"cpu:0"`.
         rounds: Integer, number of turns of each engine. A turn takes about 30 ms. Defaults to `10`.
         engines: List of `Engine` classes. Defaults to `ENGINES`, all.
-        console: `rich.console.Console` for the progress bar. Defaults to `None`, no bar.
 
     Returns:
         `Results`.
@@ -61,20 +59,19 @@ def benchmark(
     rows: list[Measurement] = []
     refused: dict[tuple[str, str], str] = {}
     skipped: dict[str, str] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=console is None, transient=True) as progress, full_float32(device):
-        task = progress.add_task("", total=len(workloads) * len(present) * (1 + len(batch_sizes) * rounds))
+    total = len(workloads) * len(present) * (1 + len(batch_sizes) * rounds)
+    with steps("benchmark", total) as advance, full_float32(device):
         for workload in workloads:
-            progress.update(task, description=f"{workload.name} at {workload.density:.1%}")
+            advance(0, f"{workload.name} at {workload.density:.1%}")
             try:
                 with keras.device(device):
                     models = {pattern: workload.build(pattern) for pattern in {one.pattern for one in present}}
                     loaded, reasons = load(present, models, device)
-                progress.advance(task, len(present))
+                advance(len(present))
                 for inputs, expected in _references(models, batch_sizes) if loaded else []:
                     calls, differences, failures = verify(loaded, inputs, expected)
                     reasons |= failures
-                    times = interleave(calls, rounds, 0.03, lambda: progress.advance(task))
+                    times = interleave(calls, rounds, 0.03, advance)
                     rows += measure(workload, len(inputs), loaded, times, differences)
             except UnsupportedModelError as error:
                 skipped[workload.name] = str(error)

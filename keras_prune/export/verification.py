@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_prune._arguments import is_number, require_integer
+from keras_prune.analysis.progress import steps
 from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.sample import gather, take_sample, with_graph
 from keras_prune.models.rebuild import plain_model
-from keras_prune.storage.checked_file import UNFINISHED, remove_abandoned
+from keras_prune.storage.checked_file import UNFINISHED, remove_abandoned, unfinished_until_end
 
 # It does not begin like the unfinished files that are deleted, since it may be the only copy.
 _PREVIOUS = ".keras_prune_previous"
@@ -90,7 +91,7 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
             temporary = tempfile.TemporaryDirectory(dir=existing, prefix=f"{UNFINISHED}export_")
         except OSError as error:
             raise type(error)(error.errno, error.strerror, os.fspath(filepath)) from error
-        with temporary as folder:
+        with temporary as folder, unfinished_until_end(folder, filepath), steps(f"exporting {filepath}"):
             yield graph, sample, folder
 
 

@@ -1,5 +1,7 @@
 """Sparse layers for inference, which store only the nonzero weights."""
 
+import keras  # noqa: F401  # First, because what `_lazy.import_after` imports behind it imports this folder.
+
 from keras_prune.sparse.sparse_dense import SparseDense
 
 __all__ = ["SparseDense"]

@@ -9,6 +9,7 @@ A checked file holds, with little-endian integers:
 """
 
 import contextlib
+import contextvars
 import hashlib
 import json
 import os
@@ -32,6 +33,42 @@ _CHECKSUM_BYTES = 32
 # JSON takes up to 40 times its size in Python.
 _HEADER_LIMIT, _SMALL_HEADER, _HEADER_EXPANSION = 1 << 26, 1 << 20, 200
 _PIECE = 1 << 20
+_WRITING: contextvars.ContextVar["Writing | None"] = contextvars.ContextVar("writing", default=None)
+
+
+class Writing:
+    """What is written within `watch_writing`.
+
+    Attributes:
+        unfinished: Set of the paths of temporary files and folders.
+        finished: List of the paths that were asked for and are complete, as strings.
+    """
+
+    def __init__(self):
+        self.unfinished: set[str] = set()
+        self.finished: list[str] = []
+
+
+@contextlib.contextmanager
+def watch_writing() -> Iterator[Writing]:
+    """Context that yields a `Writing`, which follows what is written in it. A command tells from it how far it got."""
+    token = _WRITING.set(writing := Writing())
+    try:
+        yield writing
+    finally:
+        _WRITING.reset(token)
+
+
+@contextlib.contextmanager
+def unfinished_until_end(temporary, filepath) -> Iterator[None]:
+    """Context in which `temporary` is to become `filepath`, which is complete if it ends without an error."""
+    writing = _WRITING.get() or Writing()
+    writing.unfinished.add(temporary)
+    try:
+        yield
+        writing.finished.append(os.fspath(filepath))
+    finally:
+        writing.unfinished.discard(temporary)
 
 
 def remove_abandoned(folder) -> None:
@@ -74,11 +111,12 @@ def atomic_write(filepath) -> Iterator[str]:
     unfinished = os.path.join(folder, f"{UNFINISHED}{uuid.uuid4().hex}.{name}")
     remove_abandoned(folder)
     try:
-        open(unfinished, "xb").close()  # If the folder is missing, this fails before any work is done.
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
+        with unfinished_until_end(unfinished, filepath):
+            open(unfinished, "xb").close()  # If the folder is missing, this fails before any work is done.
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(unfinished)

@@ -1,1 +1,1 @@
-"""Command-line tools: `python -m keras_prune.tools.prune --help` and so on."""
+"""The command `keras-prune`, whose subcommands are the modules of this folder. They import Keras when they run."""

@@ -1,13 +1,15 @@
-"""Measure which runtime and weight format is fastest for a pruned model on this machine.
+"""Measure which runtime and weight format is fastest on this machine.
 
-    python -m keras_prune.tools.benchmark pruned.keras                 # the model, and each of its dense layers
-    python -m keras_prune.tools.benchmark --layers=alexnet,vgg16       # the paper's largest layers, at its densities
-    python -m keras_prune.tools.benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5    # where sparse pays
-    KERAS_BACKEND=jax python -m keras_prune.tools.benchmark --layers=vgg16 --device=gpu:0      # without TensorFlow
+Prints a table, the reasons for missing engines, and advice. Writes benchmark.json, benchmark.csv
+and, if Matplotlib is installed, speed_ups_*.png and density_*.png to the output directory. The
+times hold for this machine only. Do not run anything else during the measurement.
 
-Prints a table, the reasons for missing engines, and advice. Writes `benchmark.json`, `benchmark.csv` and, if matplotlib
-is installed, `speed_ups_*.png` and `density_*.png` to the output directory. The times hold for this machine only. Do
-not run anything else during the measurement.
+Examples:
+
+  keras-prune benchmark pruned.keras                 # the model, and each of its dense layers
+  keras-prune benchmark --layers=alexnet,vgg16       # the paper's largest layers, at its densities
+  keras-prune benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5      # where sparse pays
+  KERAS_BACKEND=jax keras-prune benchmark --layers=vgg16 --device=gpu:0         # without TensorFlow
 """
 
 import contextlib
@@ -19,20 +21,14 @@ import sys
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
-from keras_prune.benchmark.advice import advice
-from keras_prune.benchmark.engines import ENGINES
-from keras_prune.benchmark.results import Results
-from keras_prune.benchmark.runner import benchmark
-from keras_prune.benchmark.workloads import layer_workloads, model_workloads
-from keras_prune.models.prune_model import strip
-from keras_prune.storage.checked_file import atomic_write
-from keras_prune.tools.command_line import Result, Tool, load_model
+import keras_prune as kp
+from keras_prune.tools.files import load_model
+from keras_prune.tools.subcommand import Result, Subcommand, numbers
 
 
 def define(values: flags.FlagValues) -> None:
-    """Defines the flags of the tool."""
+    """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_list("layers", [], "Layers to measure instead of a model, such as alexnet,vgg16/fc6.", **own)
     flags.DEFINE_list("densities", [], "Shares of connections left in --layers. Default: those of the paper.", **own)
@@ -46,14 +42,17 @@ def define(values: flags.FlagValues) -> None:
 
 def measure(values: flags.FlagValues, path: str | None = None) -> Result:
     """Measures a model, or the layers of `--layers`, and writes the results to `--output_dir`."""
-    batch_sizes, densities = _numbers(values, "batch_sizes", int), _numbers(values, "densities", float)
+    from keras_prune.benchmark.advice import advice
+    from keras_prune.benchmark.runner import benchmark
+
+    batch_sizes, densities = numbers(values, "batch_sizes", int), numbers(values, "densities", float)
     engines, folder = _engines(values.engines), values.output_dir
     _require_writable(folder)
     with _cores(values.threads):
         if values.device.startswith("gpu"):
             _prepare_gpu()
         workloads = _workloads(values, path, densities)
-        results = benchmark(workloads, batch_sizes, values.device, values.rounds, engines, Console(stderr=True))
+        results = benchmark(workloads, batch_sizes, values.device, values.rounds, engines)
     given = advice(results)
     summary = results.to_dict() | {"advice": [str(choice) for choice in given.choices]}
     os.makedirs(folder, exist_ok=True)
@@ -61,8 +60,10 @@ def measure(values: flags.FlagValues, path: str | None = None) -> Result:
     return Result(f"{results}\n{given}\nresults in {folder}", summary)
 
 
-def write(results: Results, summary: dict, folder: str) -> None:
+def write(results, summary: dict, folder: str) -> None:
     """Writes `benchmark.json`, `benchmark.csv` and the figures."""
+    from keras_prune.storage.checked_file import atomic_write
+
     with atomic_write(os.path.join(folder, "benchmark.json")) as path, open(path, "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1, allow_nan=False)
     if results.rows:
@@ -89,24 +90,20 @@ def write(results: Results, summary: dict, folder: str) -> None:
 
 
 def _workloads(values, path, densities):
+    from keras_prune.benchmark.workloads import layer_workloads, model_workloads
+
     if path is None:
         if not values.layers:
             raise ValueError("Expected a model, or --layers such as alexnet,vgg16/fc6. Received: neither")
         return [workload for name in values.layers for workload in layer_workloads(name, densities)]
     if values.layers or densities:
         raise ValueError(f"--layers and --densities cannot be combined with a model. Received: {path!r} with them")
-    return model_workloads(strip(load_model(path, values.modules)))
-
-
-def _numbers(values, name, kind):
-    try:
-        return [kind(entry) for entry in values[name].value]
-    except ValueError:
-        received = ",".join(values[name].value)
-        raise ValueError(f"--{name} must be numbers, such as 1,64. Received: --{name}={received}") from None
+    return model_workloads(kp.strip(load_model(path, values.modules)))
 
 
 def _engines(chosen):
+    from keras_prune.benchmark.engines import ENGINES
+
     names = [engine.name for engine in ENGINES]
     if unknown := set(chosen) - set(names):
         raise ValueError(f"--engines must be some of {names}. Received: {sorted(unknown)}")
@@ -154,7 +151,4 @@ def _prepare_gpu():
         jax.config.update("jax_bcoo_cusparse_lowering", True)
 
 
-main = Tool(__doc__, ["[MODEL]"], define, measure).main
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Subcommand("benchmark", __doc__, ["[MODEL]"], define, measure)

@@ -1,27 +1,25 @@
-"""Export a saved model, pruned or not, and verify the outputs of the file.
+"""Export a model for LiteRT or XLA, or to a sparse file, and verify its outputs.
 
-    python -m keras_prune.tools.export pruned.keras model.tflite                    # LiteRT, zeros left out
-    python -m keras_prune.tools.export pruned.keras model.tflite --quantization=full_int8 --data=inputs.npy
-    python -m keras_prune.tools.export pruned.keras model.kprune                    # keras_prune.load_sparse reads it
-    python -m keras_prune.tools.export pruned.keras folder --formats=saved_model,stablehlo      # XLA
+The ending of the output selects the kind: .tflite, .kprune, or a folder for XLA. A pruned model is
+exported without its masks, with zeros in its weights. A file whose outputs are not those of the
+model is not written.
 
-The ending of the output selects the kind of export: .tflite, .kprune, or a folder for XLA. A pruned model is exported
-without its masks, with zeros in its weights. A file whose outputs are not those of the model is not written.
+Examples:
+
+  keras-prune export pruned.keras model.tflite                    # LiteRT, zeros left out
+  keras-prune export pruned.keras model.tflite --quantization=full_int8 --data=inputs.npy
+  keras-prune export pruned.keras model.kprune                    # keras_prune.load_sparse reads it
+  keras-prune export pruned.keras folder --formats=saved_model,stablehlo      # XLA
 """
 
 import os
-import sys
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from keras_prune import _keras
-from keras_prune.export.tflite import export_tflite
-from keras_prune.export.xla import export_xla
-from keras_prune.models.graph import has_graph
-from keras_prune.storage.sparse_file import save_sparse
-from keras_prune.tools.command_line import Result, Tool, load_model
+import keras_prune as kp
+from keras_prune.tools.files import load_inputs, load_model, save_model
+from keras_prune.tools.subcommand import Result, Subcommand
 
 # The flags of each kind of output, by its ending.
 _OPTIONS = {
@@ -33,7 +31,7 @@ _FILE_NAMES = {"stablehlo": "model.stablehlo"}
 
 
 def define(values: flags.FlagValues) -> None:
-    """Defines the flags of the tool."""
+    """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
     quantizations = ["float16", "dynamic_int8", "full_int8", "int8_only"]
     flags.DEFINE_enum("quantization", None, quantizations, "How a .tflite file stores weights, else float32.", **own)
@@ -67,47 +65,19 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
         )
     model = load_model(path, values.modules)
     if "data" in options:
-        options["x"] = load_data(options.pop("data"), model)
+        options["x"] = load_inputs(options.pop("data"), model)
     if ending == ".kprune":
-        save_sparse(model, output)
+        save_model(model, output)
         size, dense = os.path.getsize(output), 4 * model.count_params()
         text = f"{output}: {size:,} bytes; float32 weights take {dense:,}"
         return Result(text, {"path": output, "bytes": size, "float32_bytes": dense})
     if not ending:
         formats: list[str] = options.pop("formats", ["saved_model"])
         paths = [os.path.join(output, _FILE_NAMES.get(name, name)) for name in formats]
-        reports = [export_xla(model, *pair, **options) for pair in zip(paths, formats, strict=True)]
+        reports = [kp.export_xla(model, *pair, **options) for pair in zip(paths, formats, strict=True)]
         return Result("\n".join(map(str, reports)), {"exports": [report.to_dict() for report in reports]})
-    try:
-        report = export_tflite(model, output, **options)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    report = kp.export_tflite(model, output, **options)
     return Result(report, report.to_dict())
 
 
-def load_data(path, model):
-    """Returns the array in a .npy file or an .npz file with one array, or a dict of arrays by their names.
-
-    Raises:
-        ValueError: If the file cannot be read, or its names are not those of the inputs of the model.
-    """
-    expected = "--data must be a .npy file, or an .npz file with an array for each input of the model by its name"
-    try:
-        loaded = np.load(path)
-        data = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-    except Exception as error:  # Files that NumPy did not write raise any error.
-        raise ValueError(f"{expected}. Received: {path!r}: {type(error).__name__}: {error}") from error
-    if isinstance(data, np.ndarray):
-        return data
-    # A subclassed model has no names for its inputs.
-    names = [_keras.origin_of(tensor)[0].name for tensor in model.inputs] if has_graph(model) else list(data)
-    arrays = [array for array in data.values() if isinstance(array, np.ndarray)]
-    if len(arrays) != len(data) or (len(names) > 1 and set(names) != set(data)):
-        raise ValueError(f"{expected}, here {names}. Received: {path!r} with {list(data)}")
-    return arrays[0] if len(arrays) == 1 else data
-
-
-main = Tool(__doc__, ["MODEL", "OUTPUT"], define, export).main
-
-if __name__ == "__main__":
-    sys.exit(main())
+EXPORT = Subcommand("export", __doc__, ["MODEL", "OUTPUT"], define, export)

@@ -13,6 +13,7 @@ from keras import ops
 from keras_prune import _keras
 from keras_prune._arguments import is_number, require_integer, require_path
 from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
+from keras_prune.analysis.progress import track, training_bar
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
 from keras_prune.models.checks import require_connections, require_whole
@@ -115,10 +116,11 @@ def iterative_prune(
 
     def retrain(callbacks):
         _set_learning_rate(model, rate and rate * learning_rate_fraction)
-        model.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *_callbacks_of(fit_arguments)]})
+        own = _callbacks_of(fit_arguments)
+        model.fit(**{"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own, *training_bar("training")]})
         return _measure(model, monitor, fit_arguments)
 
-    for aim in rounds[len(done) - 1 :]:
+    for aim in track(rounds[len(done) - 1 :], "rounds"):
         if not done[-1].within_budget:
             break
         with _restored_unless_kept(model, rate) as restore:

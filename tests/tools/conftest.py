@@ -6,6 +6,8 @@ import sys
 import keras
 import pytest
 
+from keras_prune.tools.command import main
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -20,25 +22,26 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Function that runs a tool in this process and returns its output, or the error for a status other than 0."""
+    """Function that runs a subcommand in this process and returns its output, or else the error."""
 
-    def run_tool(tool, *arguments, status=0):
+    def run_subcommand(*arguments, status=0):
         capsys.readouterr()
-        returned = tool.main([*map(str, arguments)])
+        returned = main([*map(str, arguments)])
         output = capsys.readouterr()
         assert returned == status, output.err
-        return output.err.splitlines()[-1] if status else output.out
+        assert not status or not output.out
+        return output.err.strip() if status else output.out
 
-    return run_tool
+    return run_subcommand
 
 
 @pytest.fixture
 def start():
-    """Function that runs a tool in another process."""
+    """Function that runs the command in another process."""
 
-    def start_tool(tool, *arguments):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        command = [sys.executable, "-m", f"keras_prune.tools.{tool}", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    def start_command(*arguments, **environment):
+        command = [sys.executable, "-m", "keras_prune", *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
-    return start_tool
+    return start_command

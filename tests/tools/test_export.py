@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import keras_prune as kp
-from keras_prune.tools import export
 
 needs_tflite = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow" or importlib.util.find_spec("ai_edge_litert") is None,
@@ -27,7 +26,7 @@ def pruned(folder):
 
 def exported(run, *arguments):
     """Runs the tool and returns the values that it prints."""
-    return json.loads(run(export, *arguments, "--json"))
+    return json.loads(run("export", *arguments, "--json"))
 
 
 def test_export_runs_as_a_process(pruned, start):
@@ -44,7 +43,7 @@ def test_export_writes_tflite_files(pruned, run):
     assert values["relative_difference"] < 1e-5
     assert [row["name"] for row in values["rows"]] == ["fc1", "fc2"]
     np.save("inputs.npy", np.random.default_rng(0).random((32, 16)).astype("float32"))
-    text = run(export, "pruned.keras", "int8.tflite", "--quantization=int8_only", "--data=inputs.npy")
+    text = run("export", "pruned.keras", "int8.tflite", "--quantization=int8_only", "--data=inputs.npy")
     assert text.lstrip().startswith("int8.tflite")
 
 
@@ -88,28 +87,10 @@ def python_objects(path):
 def test_export_rejects_unreadable_data(folder, run, write):
     write("data.npy")
     before = sorted(folder.iterdir())
-    error = run(export, "dense.keras", "model.tflite", "--data=data.npy", status=2)
+    error = run("export", "dense.keras", "model.tflite", "--data=data.npy", status=2)
     assert error.startswith("error: --data must be a .npy file, or ")
     assert "Received: 'data.npy'" in error
     assert sorted(folder.iterdir()) == before
-
-
-def test_load_data_reads_arrays_by_name(folder):
-    inputs = [keras.Input((4,), name="left"), keras.Input((2,), name="right")]
-    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
-    left, right = np.ones((3, 4), "float32"), np.zeros((3, 2), "float32")
-    np.savez("data.npz", right=right, left=left)
-    data = export.load_data("data.npz", model)
-    np.testing.assert_array_equal(data["left"], left)
-    np.testing.assert_array_equal(data["right"], right)
-    np.savez("others.npz", right, left)
-    with pytest.raises(ValueError, match=r"here \['left', 'right'\]. Received: 'others.npz' with \['arr_0', 'arr_1'\]"):
-        export.load_data("others.npz", model)
-
-
-def test_load_data_reads_a_single_array_with_any_name(folder):
-    np.savez("data.npz", np.ones((3, 16), "float32"))
-    assert export.load_data("data.npz", keras.models.load_model("dense.keras")).shape == (3, 16)
 
 
 @pytest.mark.parametrize(
@@ -122,5 +103,5 @@ def test_load_data_reads_a_single_array_with_any_name(folder):
     ],
 )
 def test_export_rejects_flags_of_other_outputs(folder, run, flags, output, message):
-    assert message in run(export, "dense.keras", output, *flags, status=2)
+    assert message in run("export", "dense.keras", output, *flags, status=2)
     assert [file.name for file in folder.iterdir()] == ["dense.keras"]
