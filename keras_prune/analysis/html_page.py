@@ -20,23 +20,30 @@ h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
 .numbers dd { margin: 0; font-size: 1.7rem; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .numbers dd small { display: block; font-size: .9rem; font-weight: 400; color: var(--quiet); }
 .wide { overflow-x: auto; }
-.wide table { width: 100%; }
-.wide .bar { width: 14em; }
+.layers table { width: 100%; }
+.layers th:first-child { min-width: 9em; }
+.layers .bar { width: 12em; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.6rem 2rem; }
+.masks figure { max-width: 38rem; }
 .masks { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
-figure { margin: 0; break-inside: avoid; }
+figure { margin: 0; max-width: 27rem; break-inside: avoid; }
 figcaption strong { color: var(--ink); overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem; }
+@media (max-width: 40rem) {
+  .kp-report th, .kp-report td { padding: .3em .4em; }
+  .kp-report .bar { width: 4.5em; }
+  .layers th:first-child { min-width: 5em; }
+}
 @media (prefers-color-scheme: dark) {
   :root { --paper: #16181c; --ink: #e8e8e8; --quiet: #a8adb5; }
-  .kp-report { --series: #56b4e9; }
+  .kp-report { --series: #56b4e9; --mark: #e69f00; }
   svg image { filter: brightness(1.7); }
 }
 @media print {
   :root { --paper: #fff; --ink: #000; --quiet: #444; }
-  .kp-report { --series: #0072b2; }
+  .kp-report { --series: #0072b2; --mark: #d55e00; }
   svg image { filter: none; }
   .bar, .bar i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 11px; }
@@ -64,9 +71,9 @@ def html_page(report, rounds=None) -> str:
     """
     title = f"Pruning report: {html_table.headline(report)}"
     sections = [
-        ("Layers", f'<div class="wide">{html_table.layer_table(report)}</div>{_legend(report)}'),
+        ("Layers", f'<div class="wide layers">{html_table.layer_table(report)}</div>{_legend(report)}'),
         ("Size and operations", _sizes(report)),
-        ("Rounds", "" if rounds is None else _rounds(rounds)),
+        ("Training" if isinstance(rounds, keras.callbacks.History) else "Rounds", _rounds(rounds)),
         ("Weights", _histograms(report)),
         ("Masks", _masks(report)),
         ("Left out", html_table.left_out(report).removeprefix("<p>Left out:</p>")),
@@ -85,7 +92,11 @@ def _numbers(report) -> str:
     """The headline numbers."""
     sizes = report.total_bytes()
     numbers = [
-        ("Compression", html_table.compression(report), "fewer connections"),
+        (
+            "Compression",
+            html_table.compression(report),
+            "fewer connections" if report.kept < report.weights else "not pruned",
+        ),
         ("Connections kept", f"{report.density:.1%}", f"{report.kept:,} of {report.weights:,}"),
         ("Operations left", f"{report.flop_density:.1%}", f"of {_short(report.flop)} FLOP for one input"),
         ("Sparse file", f"{_short(sizes['stored_bytes'])}B", f"{_short(sizes['dense_bytes'])}B dense"),
@@ -174,8 +185,9 @@ def _figure(svg: str, caption: str) -> str:
 
 
 def _describe_histogram(one) -> str:
+    shape = " x ".join(map(str, one.shape))
     line = "" if one.threshold is None else f", threshold {one.threshold:.3g}"
-    return f"{one.kept:,} of {one.size:,} kept, weights from {one.edges[0]:.3g} to {one.edges[1]:.3g}{line}"
+    return f"{shape}: {one.kept:,} of {one.size:,} connections kept{line}"
 
 
 def _describe_mask(one) -> str:
@@ -185,6 +197,8 @@ def _describe_mask(one) -> str:
 
 
 def _rounds(rounds) -> str:
+    if rounds is None:
+        return ""
     from keras_prune import plots
     from keras_prune.plots.svg import inline_svg
 
@@ -195,7 +209,9 @@ def _rounds(rounds) -> str:
         return f'<div class="grid">{_figure(svg, caption)}</div>'
     logs = ["sparsity", *[log for log in rounds.history if log.startswith("val_")]]
     figures = [
-        _figure(inline_svg(lambda ax, log=log: plots.epochs(rounds, log, ax), f"{log} by epoch"), escape(log))
+        _figure(
+            inline_svg(lambda ax, log=log: plots.epochs(rounds, log, ax), f"{log} by epoch"), f"{escape(log)} by epoch"
+        )
         for log in logs
     ]
     return f'<div class="grid">{"".join(figures)}</div>'

@@ -5,18 +5,20 @@ import math
 from html import escape
 
 TABLE_STYLE = """
-.kp-report { --series: #0072b2; --line: rgba(128, 128, 128, .35); line-height: 1.4; }
+.kp-report { --series: #0072b2; --mark: #d55e00; --line: rgba(128, 128, 128, .35); line-height: 1.4; }
 .kp-report table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0; font-size: .9em; }
-.kp-report th, .kp-report td { text-align: right; padding: .3em .7em; background: none; color: inherit; }
-.kp-report thead th { border-bottom: 1px solid currentColor; font-weight: 600; white-space: nowrap; }
+.kp-report th, .kp-report td { text-align: right; white-space: nowrap; padding: .3em .7em; background: none;
+  color: inherit; }
+.kp-report thead th { border-bottom: 1px solid currentColor; font-weight: 600; }
 .kp-report tbody tr { border-bottom: 1px solid var(--line); background: none; }
 .kp-report tfoot th, .kp-report tfoot td { border-top: 1px solid currentColor; font-weight: 600; }
-.kp-report th:first-child { text-align: left; padding-left: 0; font-weight: 400; overflow-wrap: anywhere; }
+.kp-report th:first-child { text-align: left; white-space: normal; padding-left: 0; font-weight: 400;
+  overflow-wrap: anywhere; }
 .kp-report thead th:first-child, .kp-report tfoot th:first-child { font-weight: 600; }
-.kp-report .kept { text-align: left; white-space: nowrap; }
+.kp-report .kept { text-align: left; }
 .kp-report .bar { display: inline-block; width: 9em; max-width: 22vw; height: .7em; margin-right: .6em;
   background: var(--line); vertical-align: baseline; }
-.kp-report .bar i { display: block; height: 100%; min-width: 1px; background: var(--series); }
+.kp-report .bar i { display: block; height: 100%; background: var(--series); }
 .kp-report p, .kp-report ul { margin: .6em 0; max-width: 48em; }
 .kp-report ul { padding-left: 1.2em; }
 """

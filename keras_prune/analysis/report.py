@@ -9,7 +9,7 @@ import numpy as np
 from keras_prune.analysis.entropy import entropy_bound
 from keras_prune.analysis.html_page import save_page
 from keras_prune.analysis.html_table import notebook_table
-from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.analysis.weight_nodes import activations_of, left_out_layers, weight_nodes
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import models_in
@@ -152,7 +152,7 @@ class Report:
 
     def __str__(self):
         numbers = ("weights", "kept", "FLOP", "Act%", "Weights%", "FLOP%", "dropout")
-        table = new_table(f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x", ["layer"], numbers)
+        table = Table(f"{self.kept:,} of {self.weights:,} connections: {self.compression:.1f}x", ["layer"], numbers)
         for row in self.rows:
             table.add_row(*_cells(row.name, row), "" if row.dropout is None else f"{row.dropout:.2f}")
         table.add_section()

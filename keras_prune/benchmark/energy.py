@@ -7,7 +7,7 @@ and one addition. Activations, control and leakage are not counted, and zero act
 
 from collections.abc import Sequence
 
-from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.networks import TABLES, PaperRow
 
 # Picojoules for 32 bits in 45 nm CMOS (Han et al. 2015, Fig. 1).
@@ -54,7 +54,7 @@ def energy(rows: Sequence[PaperRow], pruned: bool = True, memory: str = "DRAM") 
 def main():
     """Prints the estimate for the paper's four networks."""
     numbers = ("dense, DRAM", "pruned, DRAM", "pruned, SRAM", "dense / pruned, DRAM", "dense DRAM / pruned SRAM")
-    table = new_table("microjoules for one input, 45 nm", ["network"], numbers)
+    table = Table("microjoules for one input, 45 nm", ["network"], numbers)
     for network, rows in TABLES.items():
         layers = rows[:-1]
         dense, dram, sram = energy(layers, False), energy(layers), energy(layers, memory="SRAM")

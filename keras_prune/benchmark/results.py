@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.benchmark.engine import threads
 from keras_prune.rules.patterns import Pattern
 
@@ -135,9 +135,7 @@ class Results:
 
     def __str__(self):
         title = "fastest of each row: *, speed-up over its fastest dense float32 engine"
-        table = new_table(
-            title, ["workload", "engine"], ("density", "batch", "us", "quartiles", "speed-up", "weights, MB")
-        )
+        table = Table(title, ["workload", "engine"], ("density", "batch", "us", "quartiles", "speed-up", "weights, MB"))
         for group in self.groups():
             fastest = min(row.microseconds for row in group)
             for row in group:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras
 
 from keras_prune.analysis.measured_gains import measured
-from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
+from keras_prune.analysis.tables import Table, names_by_reason, table_with_lines
 from keras_prune.analysis.xnnpack_subgraph import convolutions_of, sparse_subgraph
 from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
@@ -107,7 +107,7 @@ class DeploymentPlan:
 
     def __str__(self):
         numbers = ("weights", "pattern", "smaller from", "faster from")
-        table = new_table(self._title(), ["layer", "kind"], numbers)
+        table = Table(self._title(), ["layer", "kind"], numbers)
         for row in self.rows:
             pattern = "x".join(map(str, row.pattern.block_size)) if isinstance(row.pattern, Blocks) else "any"
             shares = ("-" if share is None else f"{share:.0%} zeros" for share in (row.smaller_from, row.faster_from))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_prune.analysis.tables import names_by_reason, new_table, table_with_lines
+from keras_prune.analysis.tables import Table, names_by_reason, table_with_lines
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.layers.weights import prunable_weights
 from keras_prune.models.graph import is_weight_layer, leaf_layers
@@ -102,7 +102,7 @@ class TFLiteReport:
 
     def __str__(self):
         title = f"{self.path}: {self.bytes:,} bytes, {self.float32_bytes / self.bytes:.1f}x"
-        table = new_table(title, ["layer", "operator"], ["Weights%", "stored", "bytes", "sparse kernel"])
+        table = Table(title, ["layer", "operator"], ["Weights%", "stored", "bytes", "sparse kernel"])
         for row in self.rows:
             op, size = ("-", "-") if row.stored is None else (row.stored.op, f"{row.stored.stored_bytes:,}")
             table.add_row(row.name, op, f"{row.density:.1%}", row.encoding, size, row.sparse_kernel or "-")

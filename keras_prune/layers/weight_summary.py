@@ -26,7 +26,7 @@ class WeightSummary(NamedTuple):
         threshold: Float, magnitude below which the last cut pruned. `None` if no magnitude separates what is kept: the
             model is not pruned, or blocks were pruned, or the criterion has no threshold.
         smallest: Float, the smallest magnitude that survives; 0 if none does.
-        counts: Array of shape `(80,)`, how many surviving values lie in each bin of a histogram.
+        counts: Array of shape `(bins,)`, how many surviving values lie in each bin of a histogram.
         edges: Tuple of floats, where the first bin starts and the last one ends.
         shares: Array of shape `(rows, columns)`, the share of the connections kept in each rectangle of the mask, with
             outputs as rows. `None` if the weight has not two dimensions or is spread over processes.
@@ -55,11 +55,12 @@ def summarize(weight: PrunableWeight, name: str, with_mask: bool = True) -> Weig
         name: String, the name in the summary.
         with_mask: Boolean, whether to keep a picture of the mask, of at most 240,000 bytes. Defaults to `True`.
     """
-    value, counts, smallest = weight.value, np.zeros(BINS, "int64"), math.inf
-    low, high = _edges(value)
+    value, smallest = weight.value, math.inf
+    low, high, bins = _bins(value)
+    counts = np.zeros(bins, "int64")
     for survivors in _survivors(weight, value):
-        bins = ((survivors - low) * (BINS / (high - low))).astype("int32")
-        counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        places = ((survivors - low) * (bins / (high - low))).astype("int32")
+        counts += np.bincount(np.minimum(places, bins - 1), minlength=bins)
         smallest = min(smallest, np.min(np.abs(survivors), initial=math.inf))
     smallest = float(of_processes(smallest, value).min())
     return WeightSummary(
@@ -88,16 +89,18 @@ def _finite(values) -> np.ndarray:
         return values if np.isfinite(np.sum(values)) else values[np.isfinite(values)]
 
 
-def _edges(value) -> tuple[np.float32, np.float32]:
-    """Returns the range of a weight, zero included."""
+def _bins(value) -> tuple[np.float32, np.float32, int]:
+    """Returns where the bins of a weight start and end, zero in between, and how many there are."""
     low = high = np.float32(0)
     for (values,) in counted_chunks(value):
         finite = _finite(values)
         low, high = np.min(finite, initial=low), np.max(finite, initial=high)
     low, high = of_processes(low, value).min(), of_processes(high, value).max()
     if "int" in str(value.dtype):  # Each bin holds as many integers as the others.
-        return low - np.float32(0.5), low - np.float32(0.5) + BINS * np.ceil((high - low + 1) / BINS)
-    return (low, high) if low < high else (np.float32(-1), np.float32(1))
+        each = math.ceil((high - low + 1) / BINS)
+        bins = math.ceil((high - low + 1) / each)
+        return low - np.float32(0.5), low - np.float32(0.5) + np.float32(bins * each), bins
+    return (low, high, BINS) if low < high else (np.float32(-1), np.float32(1), BINS)
 
 
 def _threshold(weight) -> float | None:

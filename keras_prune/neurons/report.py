@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_prune.analysis.tables import new_table, table_with_lines
+from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.layers.weights import labels
 from keras_prune.models.graph import is_weight_layer
 from keras_prune.models.rebuild import plain_model
@@ -76,7 +76,7 @@ class DeadNeurons:
 
     def __str__(self):
         numbers = ("neurons", "without inputs", "without outputs", "left", "kept", "ignored inputs")
-        table = new_table(self._title(), ["layer"], numbers)
+        table = Table(self._title(), ["layer"], numbers)
         for row in self.rows:
             cells = ["-"] * 6
             if row.neurons is not None:
@@ -84,7 +84,7 @@ class DeadNeurons:
                 cells = [f"{count:,}" for count in counts] + [f"{row.ignored_inputs:,} of {row.inputs:,}"]
             table.add_row(row.name, *cells)
         lines = [f"{row.name}: {row.note}" for row in self.rows if row.note]
-        return table_with_lines(table, lines, soft_wrap=True)
+        return table_with_lines(table, lines)
 
     def _title(self) -> str:
         return f"{self.neurons - self.kept:,} of {self.neurons:,} neurons can go"

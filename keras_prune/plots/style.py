@@ -58,7 +58,7 @@ def legend_above(ax) -> None:
 
 def whole_ticks(axis) -> None:
     """Lets an axis have a few ticks at integers, with commas between thousands."""
-    axis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    axis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
 
 

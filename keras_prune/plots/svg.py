@@ -20,7 +20,8 @@ _SETTINGS = {
 def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
     """Returns an `<svg>` element of a few kilobytes with the colors and font of the page around it.
 
-    The color of the text is that of the page, and the first color of the palette is the CSS variable `--series`.
+    The color of the text is that of the page, and the first two of the palette are the CSS variables `--series` and
+    `--mark`.
 
     Args:
         draw: Function that draws into Matplotlib axes, such as `lambda ax: plots.mask(layer, ax)`.
@@ -41,6 +42,7 @@ def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
         (r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px"),
         (rf"(?i){_INK}", "currentColor"),
         (rf"(?i){COLORS[0]}", "var(--series)"),
+        (rf"(?i){COLORS[1]}", "var(--mark)"),
         (r"\s*\n\s*", "\n"),
     ):
         content = re.sub(pattern, replacement, content)
