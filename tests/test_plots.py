@@ -120,13 +120,20 @@ def test_curves_differ_without_color():
     assert all(one[1:] != other[1:] for one, other in itertools.pairwise(looks))
 
 
-def test_long_legends_are_beside_the_axes():
-    ax = plots.sensitivity(scan([f"conv{i}" for i in range(16)]))
+PATHS = [
+    f"backbone/block_{i}_expand/{name}" for i in range(20) for name in ("conv", "depthwise_convolution", "project")
+]
+
+
+def test_long_legends_are_below_the_axes():
+    ax = plots.sensitivity(scan(PATHS[:16]))
     ax.figure.draw_without_rendering()
-    inside, beside = ax.get_window_extent(), ax.get_legend().get_window_extent()
-    assert beside.x0 >= inside.x1
-    assert beside.y0 >= 0
-    assert beside.x1 <= ax.figure.bbox.x1
+    inside, below, label = (one.get_window_extent() for one in (ax, ax.get_legend(), ax.xaxis.label))
+    assert below.y1 <= label.y0
+    assert below.y0 >= 0
+    assert below.x0 >= 0
+    assert below.x1 <= ax.figure.bbox.x1
+    assert inside.height > 1.5 * ax.figure.dpi
 
 
 def test_weights_counts_the_surviving_connections():

@@ -4,11 +4,19 @@ import collections
 import math
 from collections.abc import Iterator
 
-from matplotlib import colormaps, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from keras_prune.benchmark.results import Results
-from keras_prune.plots.style import REFERENCE, add_legend, axes_or_new, curve_style
+from keras_prune.plots.style import (
+    REFERENCE,
+    add_legend,
+    axes_or_new,
+    bar_style,
+    curve_style,
+    fitting_names,
+    plain_log_ticks,
+)
 
 
 def time_against_density(results: Results, workload: str, batch_size: int, ax=None):
@@ -47,17 +55,18 @@ def time_against_density(results: Results, workload: str, batch_size: int, ax=No
         for one in results.crossovers()
         if (one.workload, one.batch_size) == (workload, batch_size)
     }
-    with axes_or_new(ax) as drawn:
+    with axes_or_new(ax, labels=len(curves) + 1) as drawn:
         drawn.plot(densities, [dense[density] for density in densities], color="0.4", lw=1.5, label="fastest dense")
         for index, (engine, points) in enumerate(curves.items()):
             style = curve_style(index)
             drawn.plot(*zip(*sorted(points), strict=True), label=engine, **style)
             if 0 < crossings.get(engine, 0) < math.inf:
                 drawn.axvline(crossings[engine], color=style["color"], linewidth=0.6, linestyle=":")
-        drawn.set(xscale="log", yscale="log", xlabel="connections left (%)", ylabel="time (us)")
+        drawn.set(xscale="log", yscale="log", xlabel="connections left (%)", ylabel="time (µs)")
         drawn.set_xticks(densities, [f"{density:g}" for density in densities])
         drawn.xaxis.set_minor_locator(ticker.NullLocator())
-        drawn.set_title(f"{workload}, batch {batch_size}", fontsize="medium")
+        plain_log_ticks(drawn.yaxis)
+        drawn.set_title(f"{fitting_names([workload])[0]}, batch {batch_size}", fontsize="medium")
         add_legend(drawn)
     return drawn
 
@@ -77,7 +86,7 @@ def speed_ups(results: Results, batch_size: int, ax=None):
         ValueError: If the results lack dense or other engines of that batch size.
     """
     rows = [row for row in results.rows if row.batch_size == batch_size and row.speed_up is not None]
-    names = [f"{row.workload}, {row.density:.1%}" for row in rows]
+    names = [(row.workload, row.density) for row in rows]
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     engines = list(dict.fromkeys(row.engine for row in rows if not row.baseline))
     if not engines:
@@ -85,8 +94,11 @@ def speed_ups(results: Results, batch_size: int, ax=None):
             "speed_ups needs dense and other engines of one batch size. "
             f"Received: batch_size={batch_size}, and engines {sorted({row.engine for row in results.rows})}"
         )
+    workloads = list(dict.fromkeys(row.workload for row in rows))
+    short = dict(zip(workloads, fitting_names(workloads, 20), strict=True))
+    labels = [f"{short[workload]}, {density:.1%}" for workload, density in places]
     thickness = 0.8 / len(engines)
-    with axes_or_new(ax, height=0.6 + (0.1 + 0.07 * len(engines)) * len(places)) as drawn:
+    with axes_or_new(ax, 0.6 + (0.1 + 0.07 * len(engines)) * len(places), len(engines)) as drawn:
         for index, engine in enumerate(engines):
             bars = [
                 (places[name] + (index - (len(engines) - 1) / 2) * thickness, row.speed_up - 1)
@@ -95,13 +107,13 @@ def speed_ups(results: Results, batch_size: int, ax=None):
             ]
             # Bars start at 1: faster engines grow to the right, slower ones to the left.
             heights, widths = zip(*bars, strict=True)
-            drawn.barh(heights, widths, thickness, left=1, label=engine, color=colormaps["tab20"](index))
+            drawn.barh(heights, widths, thickness, left=1, label=engine, **bar_style(index))
         drawn.axvline(1, **REFERENCE | {"zorder": 3})
-        drawn.set_yticks(range(len(places)), list(places))
+        drawn.set_yticks(range(len(places)), labels)
         drawn.invert_yaxis()
         drawn.set(xscale="log", xlabel=f"speed-up over fastest dense, batch {batch_size}")
-        drawn.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        drawn.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
+        plain_log_ticks(drawn.xaxis)
+        add_legend(drawn)
     return drawn
 
 

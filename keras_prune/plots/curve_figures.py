@@ -46,7 +46,7 @@ def trade_off(curves, ax=None):
                 f"or (seeds, points). Divide percent by 100. Received: curves[{label!r}]={curve}"
             )
         percent.append((label, 100 * sparsities, 100 * np.atleast_2d(changes)))
-    with axes_or_new(ax) as drawn:
+    with axes_or_new(ax, labels=len(percent)) as drawn:
         drawn.axhline(0, **REFERENCE)
         for index, (label, cut, change) in enumerate(percent):
             (line,) = drawn.plot(cut, change.mean(0), label=label, **curve_style(index))
@@ -77,7 +77,7 @@ def sensitivity(scan, ax=None):
     """
     if not scan.curves or not all(scan.curves.values()):
         raise ValueError(f"`scan` must have layers with points. Received: scan.curves={scan.curves}")
-    with axes_or_new(ax) as drawn:
+    with axes_or_new(ax, labels=len(scan.curves) + 1) as drawn:
         names = fitting_names(scan.curves)
         for index, (name, points) in enumerate(zip(names, scan.curves.values(), strict=True)):
             kept, values = [100 * point.density for point in points], [point.value for point in points]

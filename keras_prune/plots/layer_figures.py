@@ -53,7 +53,7 @@ def weights(before, after, ax=None):
         drawn.hist(after, edges, histtype="step", log=True, color=COLORS[0], label=f"after: {after.size:,}")
         drawn.set(xlabel="weight", ylabel="connections per bin", ylim=(0.5, None))
         plain_log_ticks(drawn.yaxis)
-        add_legend(drawn)
+        legend_above(drawn)
     return drawn
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib import ticker
+from matplotlib.transforms import offset_copy
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
@@ -17,19 +18,21 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
 }
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+CROWDED = 6  # More labels do not fit into the axes.
 REFERENCE = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # A line that curves or bars are compared with.
 
 
 @contextlib.contextmanager
-def axes_or_new(ax=None, height: float = 0.0):
+def axes_or_new(ax=None, height: float = 0.0, labels: int = 0):
     """Context that yields `ax`, or the axes of a new figure in `STYLE`.
 
     Args:
         ax: Matplotlib axes. Defaults to `None`.
         height: Float, height of a new figure in inches, at least 2.6. Defaults to `0.0`.
+        labels: Integer, how many labels the legend has. A new figure is higher for a long legend. Defaults to `0`.
     """
     with plt.rc_context({} if ax else STYLE):
-        yield ax or plt.subplots(figsize=(3.4, max(height, 2.6)))[1]
+        yield ax or plt.subplots(figsize=(3.4, max(height, 2.6) + (0.07 * labels if labels > CROWDED else 0)))[1]
 
 
 def curve_style(index: int) -> dict:
@@ -45,9 +48,12 @@ def bar_style(index: int) -> dict:
 
 
 def add_legend(ax) -> None:
-    """Adds a legend to axes. A legend of more than 6 labels is placed beside them."""
-    crowded = len(ax.get_legend_handles_labels()[1]) > 6
-    ax.legend(**({"loc": "upper left", "bbox_to_anchor": (1, 1), "labelspacing": 0.2} if crowded else {}))
+    """Adds a legend to axes. A legend of more than `CROWDED` labels is placed below them, in two columns."""
+    where: dict[str, Any] = {}
+    if len(ax.get_legend_handles_labels()[1]) > CROWDED:
+        below_label = offset_copy(ax.transAxes, ax.figure, 0, -0.4, units="inches")
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below_label, "ncols": 2}
+    ax.legend(**where, labelspacing=0.2)
 
 
 def legend_above(ax) -> None:
@@ -63,8 +69,11 @@ def whole_ticks(axis) -> None:
 
 
 def plain_log_ticks(axis) -> None:
-    """Labels the ticks of a logarithmic axis with numbers such as 0.1 and 1,000 instead of powers of ten."""
+    """Labels the ticks of a logarithmic axis with numbers such as 0.5 and 1,000 instead of powers of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def spread_out(values, ratio: float = 1.25) -> list[float]:
