@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 import zipfile
@@ -97,10 +98,14 @@ def _load_preset(folder):
         raise ValueError(
             f"The folder is a KerasHub preset, and KerasHub is missing: pip install keras-hub. Received: {folder!r}"
         )
+    import keras
     import keras_hub
 
-    kind = keras_hub.models.Task if os.path.isfile(os.path.join(folder, "task.json")) else keras_hub.models.Backbone
     try:
+        kind = keras_hub.models.Backbone
+        if os.path.isfile(task := os.path.join(folder, "task.json")):
+            with open(task, encoding="utf-8") as file:
+                kind = keras.saving.get_registered_object(json.load(file)["registered_name"])
         return kind.from_preset(folder)
     except Exception as error:  # KerasHub may raise anything for a file that it did not write.
         raise ValueError(

@@ -76,6 +76,8 @@ def define(values: flags.FlagValues) -> None:
 
 def prune(values: flags.FlagValues, path: str, output: str) -> Result:
     """Prunes the model in one file as the flags say, and writes it to another."""
+    from keras_prune.analysis.tables import wrapped
+
     strength = _strength(values)
     require_output(output)
     model = load_model(path, values.modules, compiled=strength == "rounds")
@@ -87,17 +89,13 @@ def prune(values: flags.FlagValues, path: str, output: str) -> Result:
         model = kp.strip(model)
     measured = kp.report(model)  # Of the model that is written.
     save_model(model, output)
-    lines = [str(measured)]
-    lines += [f"left out: {name} - {reason}" for name, reason in skipped.items() if name not in measured.skipped]
+    lines = [f"left out: {name} - {reason}" for name, reason in skipped.items() if name not in measured.skipped]
     if strength in ("compression", "rounds") and total < measured.weights:
         lines.append(f"--{strength} counts only pruned layers: {kept:,} of {total:,}, {total / kept:.1f}x")
-    for number, one in enumerate(rounds):
-        budget = "" if one.within_budget else ", not kept"
-        lines.append(f"round {number}: {one.compression:.1f}x, {values.monitor} {one.value:.4f}{budget}")
     kind = "a plain Keras model" if plain else "with masks for further training"
     lines.append(f"pruned {pruned:,} of {measured.kept + pruned:,} connections; wrote {output}, {kind}")
     summary = {"model": path, "output": output, "pruned": pruned, "rounds": [one.to_dict() for one in rounds]}
-    return Result("\n".join(lines), summary | measured.to_dict() | {"skipped": skipped})
+    return Result(f"{measured}\n{wrapped(lines)}", summary | measured.to_dict() | {"skipped": skipped})
 
 
 def _strength(values) -> str | None:

@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import pathlib
+import subprocess
 import sys
 import zipfile
 
@@ -221,3 +222,27 @@ def test_load_pairs_rejects_other_arrays(folder, arrays, message):
     np.savez("data.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         load_pairs("data.npz", keras.models.load_model("dense.keras"))
+
+
+@pytest.mark.parametrize("task", [True, False])
+def test_load_model_reads_presets(tmp_path, task):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = keras_hub.models.BertBackbone(20, 1, 1, 4, 8, max_sequence_length=8)
+    if task:
+        model = keras_hub.models.BertTextClassifier(model, num_classes=3)
+    model.save_to_preset(str(tmp_path / "preset"))
+    loaded = load_model(str(tmp_path / "preset"))
+    assert type(loaded) is type(model)
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_load_model_imports_keras_hub_for_its_layers(tmp_path):
+    keras_hub = pytest.importorskip("keras_hub")
+    inputs = keras.Input((4, 8))
+    keras.Model(inputs, keras_hub.layers.TransformerEncoder(8, 2)(inputs)).save(tmp_path / "model.keras")
+    code = f"""
+from keras_prune.tools.files import load_model
+print(type(load_model({str(tmp_path / "model.keras")!r}).layers[1]).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "TransformerEncoder\n", done.stderr
