@@ -1,6 +1,7 @@
 """Callbacks that prune wrapped layers during `fit`, and write their sparsity for TensorBoard."""
 
 import importlib.util
+from typing import Any
 
 import keras
 
@@ -66,7 +67,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._prune(self.model, due)  # On JAX, `self.model` brings the variables up to date.
 
     def _prune(self, model, due) -> None:
-        cuts = [(weight, sparsity) for layer, sparsity in due for weight in pruned_weights(layer)]
+        cuts: list[tuple[Any, float]] = [
+            (weight, sparsity) for layer, sparsity in due for weight in pruned_weights(layer)
+        ]
         require_finite_weights([weight for weight, _ in cuts])
         for weight, sparsity in cuts:
             weight.cut(weight.criterion, sparsity)
