@@ -10,6 +10,8 @@ from keras import layers
 
 import keras_prune as kp
 from keras_prune.analysis.sensitivity import Point, Sensitivity
+from keras_prune.layers.weight_summary import WeightSummary
+from keras_prune.results import Round
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -17,6 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from keras_prune import plots  # noqa: E402
+from keras_prune.plots.style import fitting_names  # noqa: E402
 
 SPARSITIES = [0.5, 0.8, 0.9]
 CURVES = {"L1": (SPARSITIES, [0.0, -0.01, -0.03]), "L2": (SPARSITIES, [0.002, 0.0, -0.01])}
@@ -34,11 +37,24 @@ def report(densities, names="abcdefgh"):
     return types.SimpleNamespace(rows=[types.SimpleNamespace(name=name, density=density) for name, density in rows])
 
 
+SUMMARY = WeightSummary("fc", (100, 50), 4000, 0.5, 0.4, np.arange(80), (-2.0, 2.0), (255 * (PRUNED != 0)).T)
+ROUNDS = [Round(1.0, 0.98, True, 0.0), Round(4.0, 0.97, True, 1.0), Round(5.0, 0.5, False, 2.0)]
+
+
+def history(**logs):
+    made = keras.callbacks.History()
+    made.epoch, made.history = list(range(3)), logs
+    return made
+
+
 FIGURES = {
     "trade_off": lambda ax=None: plots.trade_off(CURVES, ax),
     "sensitivity": lambda ax=None: plots.sensitivity(scan(), ax),
     "weights": lambda ax=None: plots.weights(WEIGHT, PRUNED, ax),
     "mask": lambda ax=None: plots.mask(PRUNED, ax),
+    "histogram": lambda ax=None: plots.histogram(SUMMARY, ax),
+    "rounds": lambda ax=None: plots.rounds(ROUNDS, "accuracy", ax),
+    "epochs": lambda ax=None: plots.epochs(history(sparsity=[0.0, 0.5, 0.9]), ax=ax),
     "density": lambda ax=None: plots.density(report([0.08, 0.26]), ax),
 }
 each_figure = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
@@ -195,6 +211,70 @@ def test_mask_is_the_same_after_strip():
     np.testing.assert_array_equal(shown(plots.mask(kp.strip(model).layers[0])), mask)
 
 
+def test_mask_draws_the_shares_of_a_summary():
+    ax = plots.mask(SUMMARY)
+    np.testing.assert_allclose(ax.images[0].get_array(), (PRUNED != 0).T)
+    assert ax.images[0].get_extent() == [0, 100, 50, 0]
+
+
+def test_histogram_draws_the_survivors_and_the_threshold():
+    ax = plots.histogram(SUMMARY)
+    assert ax.patches[0].get_data().values.tolist() == SUMMARY.counts.tolist()
+    assert sorted(line.get_xdata()[0] for line in ax.lines) == [-0.5, 0.5]
+    assert legend(ax) == ["threshold 0.5"]
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(4000, ["smallest kept 0.4"]), (5000, [])])
+def test_histogram_without_threshold_draws_the_smallest(kept, expected):
+    ax = plots.histogram(SUMMARY._replace(threshold=None, kept=kept))
+    assert len(ax.lines) == 2 * len(expected)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == expected if expected else not ax.get_legend()
+
+
+def test_rounds_marks_those_out_of_the_budget():
+    ax = plots.rounds(ROUNDS, "val_accuracy")
+    _, line, within, beyond = ax.lines
+    assert drawn(line) == [[1, 4, 5], [0.98, 0.97, 0.5]]
+    assert drawn(within) == [[1, 4], [0.98, 0.97]]
+    assert drawn(beyond) == [[5], [0.5]]
+    assert legend(ax) == ["within the budget", "out of the budget"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1x", "4x", "5x"]
+    assert ax.get_ylabel() == "val accuracy"
+
+
+def test_epochs_draws_any_log_from_the_first_epoch():
+    ax = plots.epochs(history(val_loss=[3.0, 2.0, 1.0]), "val_loss")
+    assert drawn(ax.lines[0]) == [[1, 2, 3], [3.0, 2.0, 1.0]]
+    assert ax.get_ylabel() == "val loss"
+    assert drawn(plots.epochs(history(sparsity=[0.0, 0.5, 1.0])).lines[0])[1] == [0, 50, 100]
+
+
+def test_density_names_fit_and_stay_apart():
+    ax = plots.density(report([0.3] * 60, PATHS))
+    ax.figure.draw_without_rendering()
+    labels = ax.get_yticklabels()
+    assert len({label.get_text() for label in labels}) == 60
+    edges = sorted((label.get_window_extent().y0, label.get_window_extent().y1) for label in labels)
+    assert all(start >= end for (_, end), (start, _) in itertools.pairwise(edges))
+    assert min(label.get_window_extent().x0 for label in labels) >= 0
+    assert ax.get_window_extent().width > ax.figure.bbox.width / 3
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["fc1", "fc2"], ["fc1", "fc2"]),
+        (["net/fc"], ["net/fc"]),
+        (["net/block/a", "net/block/b"], ["a", "b"]),
+        (["net/a/b", "net/c"], ["a/b", "c"]),
+        (["block_3/attention/query"], ["block_3/\u2026/query"]),
+        (["a" * 21], ["aaaaaa\u2026" + "a" * 13]),
+    ],
+)
+def test_long_names_are_shortened(names, expected):
+    assert fitting_names(names, 20) == expected
+
+
 def test_density_draws_a_bar_with_its_value_per_layer():
     ax = plots.density(report([0.08, 0.095, 1.0]))
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([8, 9.5, 100])
@@ -241,6 +321,10 @@ REFUSED = {
     "two weights": (lambda: plots.mask(kp.prune(RECURRENT).layers[0]), "with 2 prunable weights"),
     "a layer that is not built": (lambda: plots.mask(kp.Prune(layers.Dense(3))), "with 0 prunable weights"),
     "a layer without weights": (lambda: plots.mask(layers.ReLU()), "with 0 prunable weights"),
+    "no survivor": (lambda: plots.histogram(SUMMARY._replace(counts=np.zeros(80))), "name='fc'"),
+    "no round": (lambda: plots.rounds([]), r"rounds=\[\]"),
+    "another list": (lambda: plots.rounds([0.5]), r"rounds=\[0\.5\]"),
+    "no sparsity": (lambda: plots.epochs(history(loss=[1.0])), "log='sparsity'"),
     "no report": (lambda: plots.density({}), r"layers=\[\]"),
     "other layers": (lambda: plots.density({"a": report([1.0]), "b": report([1.0], "b")}), r"\[\['a'\], \['b'\]\]"),
 }

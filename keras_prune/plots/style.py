@@ -101,9 +101,9 @@ def fitting_names(names, length: int = 26) -> list[str]:
 def _fitting(name: str, length: int) -> str:
     if len(name) <= length:
         return name
-    first, *_, last = name.split("/")
-    joined = f"{first}/\u2026/{last}"  # Which block, and which layer in it.
-    if name.count("/") > 1 and len(joined) <= length:
+    folders = name.split("/")
+    joined = f"{folders[0]}/\u2026/{folders[-1]}"  # Which block, and which layer in it.
+    if len(folders) > 2 and len(joined) <= length:
         return joined
     front = length // 3
     return f"{name[:front]}\u2026{name[front + 1 - length :]}"
