@@ -79,7 +79,7 @@ def histogram(summary, ax=None):
     """
     if not summary.counts.any():
         raise ValueError(f"The figure needs a connection that survives and is finite. Received: summary={summary}")
-    edges = np.linspace(*summary.edges, len(summary.counts) + 1)
+    edges = np.linspace(summary.edges[0], summary.edges[1], len(summary.counts) + 1)
     line, label = summary.threshold, f"threshold {summary.threshold or 0:.3g}"
     if line is None and summary.kept < summary.size:
         line, label = summary.smallest, f"smallest kept {summary.smallest:.3g}"
