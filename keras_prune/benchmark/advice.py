@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from keras_prune.analysis.tables import wrapped
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import model_workloads
@@ -71,7 +72,7 @@ class Advice:
 
     def __str__(self):
         lines = [str(choice) for choice in self.choices]
-        return "\n".join(lines + [f"left out: {name} - {reason}" for name, reason in self.results.skipped.items()])
+        return wrapped(lines + [f"left out: {name} - {reason}" for name, reason in self.results.skipped.items()])
 
 
 def advice(results: Results) -> Advice:
@@ -118,8 +119,10 @@ def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advic
     >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4, name="fc")], name="tiny")
     >>> advice = kp.compare_runtimes(model)  # doctest: +SKIP
     >>> print(advice)  # doctest: +SKIP
-    tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly faster.
-    tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly faster.
+    tiny at 100.0%, batch 1: stay dense, with LiteRT (2 us, 0.00 MB); no sparse engine is clearly
+    faster.
+    tiny/fc at 100.0%, batch 1: stay dense, with LiteRT (1 us, 0.00 MB); no sparse engine is clearly
+    faster.
     """
     with plain_model(model) as plain:
         return advice(benchmark(model_workloads(plain), [batch_size], device, rounds=5))
