@@ -1,5 +1,6 @@
 """Callbacks that prune wrapped layers during `fit`, and write their sparsity for TensorBoard."""
 
+import functools
 import importlib.util
 from typing import Any
 
@@ -58,11 +59,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _count(self, steps: int) -> None:
         """Counts steps, and prunes what becomes due."""
         done = max([0, *(layer.pruning_step for layer in self.prunable_layers)])
-        due = []
+        sparsity_of = functools.cache(functools.partial(_last_sparsity, range(done + steps, done, -1)))
         for layer in self.prunable_layers:
-            layer.pruning_step = done + steps
-            if sparsity := layer.sparsity_due(done, done + steps):
-                due.append((layer, sparsity))
+            layer.__dict__["pruning_step"] = done + steps  # `setattr` of a layer takes longer than all else here.
+        due = [(layer, sparsity) for layer in self.prunable_layers if (sparsity := sparsity_of(layer.update_schedule))]
         if due:
             self._prune(self.model, due)  # On JAX, `self.model` brings the variables up to date.
 
@@ -76,6 +76,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
         for optimizer in optimizers_of(model):
             reset_slots(optimizer, [(weight.variable, weight.mask) for weight, _ in cuts])
         self._watch.follow(pruned_weights(model), [])
+
+
+def _last_sparsity(steps, schedule) -> float:
+    """Returns the sparsity at the first of the steps at which the schedule prunes, or 0."""
+    return next((float(sparsity) for due, sparsity in map(schedule, steps) if due), 0.0)
 
 
 class PruningSummaries(keras.callbacks.TensorBoard):

@@ -97,6 +97,8 @@ class PruneLowMagnitude(Prune):
             zeros, of = sparsity_m_by_n
             pattern = NOfM(kept=of - zeros, of=of)
         self.pruning_schedule = pruning_schedule or ConstantSparsity(0.5, 0)
+        # With N of M, the pattern tells the sparsity, and the first step the time.
+        self.update_schedule = ConstantSparsity(0.5, 1, end_step=1) if sparsity_m_by_n else self.pruning_schedule
         self.block_size, self.block_pooling_type = tuple(block_size), block_pooling_type
         self.sparsity_m_by_n = sparsity_m_by_n and tuple(sparsity_m_by_n)
         self.pruning_step = -1  # The last training step, which UpdatePruningStep counts.
@@ -127,16 +129,6 @@ class PruneLowMagnitude(Prune):
                 "tfmot.sparsity.keras.UpdatePruningStep()] to `fit`."
             )
         return super().call(*args, **kwargs)
-
-    def sparsity_due(self, after: int, until: int) -> float:
-        """Returns the sparsity of the last update in the steps `after < step <= until`, or 0."""
-        if self.sparsity_m_by_n:
-            return 0.5 if after < 1 <= until else 0.0  # Any: the pattern decides.
-        for step in range(until, after, -1):
-            due, sparsity = self.pruning_schedule(step)
-            if due:
-                return float(sparsity)
-        return 0.0
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

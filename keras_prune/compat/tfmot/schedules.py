@@ -109,9 +109,9 @@ class PolynomialDecay(PruningSchedule):
     def __call__(self, step):
         step, length = int(step), max(self.end_step - self.begin_step, 1)
         # In float32, as in tfmot: the number of connections left depends on the last bit.
-        left = 1 - np.clip(np.float32(step - self.begin_step) / np.float32(length), 0, 1)
-        range_ = np.float32(self.initial_sparsity - self.final_sparsity)
-        sparsity = range_ * left ** np.float32(self.power) + np.float32(self.final_sparsity)
+        progress = np.float32(min(max(step - self.begin_step, 0), length)) / np.float32(length)
+        rest = np.float32(self.initial_sparsity - self.final_sparsity)
+        sparsity = rest * (np.float32(1) - progress) ** np.float32(self.power) + np.float32(self.final_sparsity)
         return self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency), sparsity
 
     def get_config(self):
