@@ -97,7 +97,7 @@ def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advic
     """Measures a model and each of its dense layers with all installed engines, and returns which are worth using.
 
     TensorFlow, LiteRT and, with `KERAS_BACKEND=jax`, JAX run whole models. The other runtimes run single layers. The
-    command `python -m keras_prune.tools.benchmark` measures several batch sizes and shows a progress bar.
+    command `keras-prune benchmark` measures several batch sizes and shows a progress bar.
 
     Args:
         model: Built Keras model, pruned or plain. It is not changed. Of a subclassed model, or a model with several

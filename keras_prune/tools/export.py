@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 import keras_prune as kp
-from keras_prune.tools.files import load_inputs, load_model, save_model
+from keras_prune.tools.files import input_names, load_inputs, load_model, save_model
 from keras_prune.tools.subcommand import Result, Subcommand
 
 # The flags of each kind of output, by its ending.
@@ -64,6 +64,10 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
             f"{[f'--{name}' for name in _OPTIONS[ending]]}. Received: {' and '.join(foreign)} for {output!r}"
         )
     model = load_model(path, values.modules)
+    if ending != ".kprune" and "data" not in options and not input_names(model):
+        raise ValueError(
+            "The inputs of a subclassed model are unknown. Add some, such as --data=inputs.npy. Received: no --data"
+        )
     if "data" in options:
         options["x"] = load_inputs(options.pop("data"), model)
     if ending == ".kprune":

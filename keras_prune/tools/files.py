@@ -78,7 +78,7 @@ def _load(path, compiled):
     except Exception as error:  # Keras may raise anything for a file that it did not write.
         if "enable_unsafe_deserialization" in str(error):
             raise ValueError(f"{_UNSAFE} Received: {path!r}") from error
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0].partition(" Full object config:")[0]
         raise ValueError(
             f"Expected a model that Keras saved as .keras or .h5, a .kprune file, or the folder of a KerasHub preset: "
             f"{type(error).__name__}: {reason}. If it has custom layers, add --modules=their.module. "
@@ -151,7 +151,7 @@ def load_inputs(path: str, model):
     data = _read(path, expected)
     if not isinstance(data, dict):
         return data
-    names = _input_names(model) or list(data)
+    names = input_names(model) or list(data)
     if len(names) > 1 and set(names) != set(data):
         raise ValueError(f"{expected}, here {names}. Received: {path!r} with {list(data)}")
     return next(iter(data.values())) if len(data) == 1 else data
@@ -171,7 +171,7 @@ def load_pairs(path: str, model, flag: str = "data") -> tuple:
     expected = f"--{flag} must be an .npz file with the arrays x and y"
     data = _read(path, expected)
     arrays = data if isinstance(data, dict) else {}
-    names = _input_names(model)
+    names = input_names(model)
     if len(names) > 1:
         expected += f", where x may be one array for each input by its name, here {names}"
     wanted = ["x"] if "x" in arrays or not set(names) <= set(arrays) else names
@@ -196,7 +196,7 @@ def _read(path, expected):
     return data
 
 
-def _input_names(model) -> list[str]:
+def input_names(model) -> list[str]:
     """Returns the names of the inputs; none of a subclassed model, whose inputs have no names."""
     from keras_prune import _keras
     from keras_prune.models.graph import has_graph
