@@ -62,7 +62,7 @@ def summarize(weight: PrunableWeight, name: str, with_mask: bool = True) -> Weig
         places = ((survivors - low) * (bins / (high - low))).astype("int32")
         counts += np.bincount(np.minimum(places, bins - 1), minlength=bins)
         smallest = min(smallest, np.min(np.abs(survivors), initial=math.inf))
-    smallest = float(of_processes(smallest, value).min())
+    smallest = float(of_processes(np.float32(smallest), value).min())  # Of one dtype in every process.
     return WeightSummary(
         name=name,
         shape=tuple(value.shape),

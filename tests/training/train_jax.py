@@ -113,7 +113,11 @@ def cut(results, output):
         for weight in kp.layers.pruned_weights(model):
             results[f"cut/{name}/{weight.layer.name}"] = on_host(weight.mask.value)
             results[f"cut/{name}/{weight.layer.name}/threshold"] = np.float32(weight.threshold.value)
-        results[f"cut/{name}/report"] = str(kp.report(model))
+        report = kp.report(model)
+        results[f"cut/{name}/report"] = str(report)
+        results[f"cut/{name}/counts"] = np.concatenate(
+            [[*one.edges, one.smallest, *one.counts] for one in report.summaries]
+        )
     kp.save_sparse(model, f"{output}.kprune")
     results["dead"] = str(kp.dead_neurons(model))
     model = kp.strip(model)
