@@ -150,13 +150,15 @@ def _histograms(report) -> str:
     drawable = [one for one in report.summaries if one.counts.any()]
     largest = {id(one) for one in sorted(drawable, key=lambda one: -one.size)[:HISTOGRAMS]}
     chosen = [one for one in drawable if id(one) in largest]
-    note = "How many surviving connections have which weight. Dashed lines: the magnitude below which the last cut "
-    note += "pruned, or the smallest that survives if the model has no threshold. Training moves weights past it."
+    note = "How many surviving connections have which weight."
+    if any(one.kept < one.size for one in chosen):
+        note += " Dashed lines: the magnitude below which the last cut pruned, or the smallest that survives if no "
+        note += "threshold is known. Training moves weights past it."
     return _figures("grid", note, chosen, len(report.summaries), "histogram", _describe_histogram)
 
 
 def _masks(report) -> str:
-    matrices = [one for one in report.summaries if len(one.shape) == 2]
+    matrices = [one for one in report.summaries if len(one.shape) == 2 and one.kept < one.size]
     chosen = [one for one in matrices if one.shares is not None]
     note = "One row for each neuron, one column for each input; blue where a connection is kept. "
     note += "If a dot stands for several connections, its strength is the share of them that is kept."

@@ -89,7 +89,6 @@ def test_page_holds_every_part():
         f"histogram of {NAME}",
         "histogram of head",
         f"mask of {NAME}",
-        "mask of head",
     ]
     assert "threshold" in labels[1]
     assert "threshold" not in labels[3]
@@ -150,18 +149,18 @@ def not_finite():
 
 
 SOUND = {
-    "not pruned": (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3)]), ["histogram", "mask"]),
-    "stripped": (lambda: kp.strip(pruned()), ["histogram"] * 3 + ["mask"] * 2),
-    "blocks": (lambda: pruned(kp.TargetSparsity(0.5, kp.NOfM(2, 4))), ["histogram"] * 3 + ["mask"] * 2),
+    "not pruned": (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3)]), ["histogram"]),
+    "stripped": (lambda: kp.strip(pruned()), ["histogram"] * 3 + ["mask"]),
+    "blocks": (lambda: pruned(kp.TargetSparsity(0.5, kp.NOfM(2, 4))), ["histogram"] * 3 + ["mask"]),
     "all zero": (zeros, ["mask"]),
-    "not finite": (not_finite, ["histogram", "mask"]),
+    "not finite": (not_finite, ["histogram"]),
     "one value": (
         lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_initializer="ones")]),
-        ["histogram", "mask"],
+        ["histogram"],
     ),
     "embedding": (
         lambda: keras.Sequential([keras.Input((4,)), layers.Embedding(9, 2), layers.LSTM(2)]),
-        ["histogram"] * 3 + ["mask"] * 3,
+        ["histogram"] * 3,
     ),
 }
 
@@ -177,7 +176,9 @@ def test_page_of_many_layers_shows_the_largest(monkeypatch):
     monkeypatch.setattr(html_page, "HISTOGRAMS", 2)
     monkeypatch.setattr(report_module, "MASKS", 1)
     wide = [layers.Dense(2 + index, name=f"fc{index}") for index in range(5)]
-    text = page_of(keras.Sequential([keras.Input((4,)), *wide]))
+    model = kp.prune(keras.Sequential([keras.Input((4,)), *wide]), 0.5)
+    kp.cut(model)
+    text = page_of(model)
     assert [label.split(":")[0] for label in figures(text)] == ["histogram of fc3", "histogram of fc4", "mask of fc4"]
     assert "The 2 largest of 5 weights." in text
     assert "The 1 largest of 5 weights." in text
