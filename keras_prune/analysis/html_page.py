@@ -21,8 +21,8 @@ h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
 .numbers dd small { display: block; font-size: .9rem; font-weight: 400; color: var(--quiet); }
 .wide { overflow-x: auto; }
 .layers table { width: 100%; }
-.layers th:first-child { min-width: 9em; }
-.layers .bar { width: 12em; }
+.layers th:first-child { min-width: 7em; }
+.layers .bar { width: clamp(4.5em, 10vw, 12em); }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.6rem 2rem; }
 .masks figure { max-width: 38rem; }
 .masks { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
