@@ -27,9 +27,9 @@ def shown(console: Console | None = None) -> Iterator[None]:
     >>> with shown():
     ...     scan = kp.sensitivity(model, (np.ones((8, 4)), np.ones((8, 1))), monitor="loss")
     """
-    console = Console(stderr=True) if console is None else console
+    terminal = Console(stderr=True) if console is None else console
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         token = _SHOWN.set(None if progress.disable else progress)
         try:
             yield

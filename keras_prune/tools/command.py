@@ -1,6 +1,7 @@
 """The command `keras-prune`. Nothing here imports Keras, so that `--help` is quick."""
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Strings, the arguments behind the name of the command. Defaults to `None`, those of this process.
     """
     if argv is None:
-        sys.stdout.reconfigure(errors="replace")  # Of tables, where the terminal does not know their lines.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # Of tables, where the terminal does not know their lines.
         if hasattr(signal, "SIGPIPE"):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently behind `| head`.
     with Interruption() as interruption:
@@ -48,7 +50,7 @@ def _run(arguments: list[str], interruption: Interruption) -> int:
 
 def help_text() -> str:
     """Returns the help of the whole command."""
-    lines = [f"  {name:10} {one.usage.splitlines()[0]}" for name, one in SUBCOMMANDS.items()]
+    lines = [f"  {name:10} {(one.usage or '').partition(chr(10))[0]}" for name, one in SUBCOMMANDS.items()]
     return "\n".join(
         [
             "usage: keras-prune SUBCOMMAND [arguments]",

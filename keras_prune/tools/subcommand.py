@@ -37,14 +37,14 @@ class Subcommand(NamedTuple):
 
     Attributes:
         name: String.
-        usage: String, the help. Its first line is a sentence.
+        usage: String, the help. Its first line is a sentence. `None` if Python leaves docstrings out (`-OO`).
         files: Strings, names of the file arguments. Optional ones are in brackets, such as `"[MODEL]"`.
         define: Function that defines the flags in an `absl.flags.FlagValues`, each subcommand in its own.
         action: Function of the parsed flags and the files that returns a `Result`. It may import Keras.
     """
 
     name: str
-    usage: str
+    usage: str | None
     files: Sequence[str]
     define: Callable[[flags.FlagValues], None]
     action: Callable[..., Result]
@@ -107,7 +107,7 @@ class Subcommand(NamedTuple):
         """Returns usage, description, examples and flags."""
         usage = f"usage: keras-prune {self.name} {' '.join(self.files)} [flags]"
         lines = [line for name in values if name != "h" for line in _help(values[name])]
-        return "\n".join([usage, "", self.usage.strip(), "", "Flags:", "", *lines])
+        return "\n".join([usage, "", (self.usage or "").strip(), "", "Flags:", "", *lines])
 
 
 def _help(flag) -> list[str]:
