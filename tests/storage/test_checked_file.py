@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_prune.storage import checked_file
-from keras_prune.storage.checked_file import atomic_write, open_checked, write_checked
+from keras_prune.storage.checked_file import atomic_write, open_checked, watch_writing, write_checked
 
 
 def read(path):
@@ -173,3 +173,15 @@ def test_write_checked_replaces_what_a_link_points_to(path):
 def test_open_checked_raises_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError), open_checked(tmp_path / "none"):
         pass
+
+
+def test_watch_writing_follows_files(tmp_path):
+    with watch_writing() as writing:
+        with atomic_write(tmp_path / "whole") as unfinished:
+            assert writing.unfinished == {unfinished}
+        with pytest.raises(KeyError), atomic_write(tmp_path / "failed"):
+            raise KeyError
+    assert (writing.unfinished, writing.finished) == (set(), [str(tmp_path / "whole")])
+    with atomic_write(tmp_path / "later"):
+        pass
+    assert len(writing.finished) == 1
