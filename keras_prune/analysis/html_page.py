@@ -1,6 +1,5 @@
 """A report as one HTML page that needs no network and no JavaScript."""
 
-from collections.abc import Callable
 from html import escape
 
 import keras
@@ -8,7 +7,6 @@ import keras
 from keras_prune.analysis import html_table
 from keras_prune.storage.checked_file import atomic_write
 
-HISTOGRAMS = 24  # A page of 200 layers would take half a minute and 2 MB otherwise.
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --quiet: #595959; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
@@ -69,13 +67,18 @@ def html_page(report, rounds=None) -> str:
         report: `Report`.
         rounds: List of `Round`, or a `keras.callbacks.History`. Defaults to `None`.
     """
+    from keras_prune.analysis import html_figures  # Requires Matplotlib.
+
     title = f"Pruning report: {html_table.headline(report)}"
     sections = [
         ("Layers", f'<div class="wide layers">{html_table.layer_table(report)}</div>{_legend(report)}'),
         ("Size and operations", _sizes(report)),
-        ("Training" if isinstance(rounds, keras.callbacks.History) else "Rounds", _rounds(rounds)),
-        ("Weights", _histograms(report)),
-        ("Masks", _masks(report)),
+        (
+            "Training" if isinstance(rounds, keras.callbacks.History) else "Rounds",
+            html_figures.rounds_or_epochs(rounds),
+        ),
+        ("Weights", html_figures.histograms(report)),
+        ("Masks", html_figures.masks(report)),
         ("Left out", html_table.left_out(report).removeprefix("<p>Left out:</p>")),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
@@ -144,76 +147,3 @@ def _sizes(report) -> str:
         "are. Values and mask entropy: what the values take, and the least that says where they are if they are "
         "scattered at random.</p>"
     )
-
-
-def _histograms(report) -> str:
-    drawable = [one for one in report.summaries if one.counts.any()]
-    largest = {id(one) for one in sorted(drawable, key=lambda one: -one.size)[:HISTOGRAMS]}
-    chosen = [one for one in drawable if id(one) in largest]
-    note = "How many surviving connections have which weight."
-    if any(one.kept < one.size for one in chosen):
-        note += " Dashed lines: the magnitude below which the last cut pruned, or the smallest that survives if no "
-        note += "threshold is known. Training moves weights past it."
-    return _figures("grid", note, chosen, len(report.summaries), "histogram", _describe_histogram)
-
-
-def _masks(report) -> str:
-    matrices = [one for one in report.summaries if len(one.shape) == 2 and one.kept < one.size]
-    chosen = [one for one in matrices if one.shares is not None]
-    note = "One row for each neuron, one column for each input; blue where a connection is kept. "
-    note += "If a dot stands for several connections, its strength is the share of them that is kept."
-    return _figures("grid masks", note, chosen, len(matrices), "mask", _describe_mask)
-
-
-def _figures(layout, note, chosen, number, kind, describe: Callable) -> str:
-    from keras_prune import plots
-    from keras_prune.plots.svg import inline_svg
-
-    if not chosen:
-        return ""
-    if len(chosen) < number:
-        note = f"The {len(chosen)} largest of {number} weights. {note}"
-    draw = getattr(plots, kind)
-    figures = []
-    for one in chosen:
-        size = (5.1, 2.6) if kind == "mask" else (3.4, 2.1)
-        svg = inline_svg(lambda ax, one=one: draw(one, ax), f"{kind} of {one.name}: {describe(one)}", size)
-        figures.append(_figure(svg, f"<strong>{html_table.path(one.name)}</strong> {escape(describe(one))}"))
-    return f'<p class="note">{note}</p><div class="{layout}">{"".join(figures)}</div>'
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
-
-
-def _describe_histogram(one) -> str:
-    shape = " x ".join(map(str, one.shape))
-    line = "" if one.threshold is None else f", threshold {one.threshold:.3g}"
-    return f"{shape}: {one.kept:,} of {one.size:,} connections kept{line}"
-
-
-def _describe_mask(one) -> str:
-    rows, columns = one.shares.shape
-    dots = "" if rows * columns == one.size else f", drawn as {columns:,} x {rows:,} dots"
-    return f"{one.shape[0]:,} inputs, {one.shape[1]:,} neurons, {one.kept / one.size:.1%} kept{dots}"
-
-
-def _rounds(rounds) -> str:
-    if rounds is None:
-        return ""
-    from keras_prune import plots
-    from keras_prune.plots.svg import inline_svg
-
-    if not isinstance(rounds, keras.callbacks.History):
-        svg = inline_svg(lambda ax: plots.rounds(rounds, ax=ax), "Value of each round against its compression")
-        last = [one for one in rounds if one.within_budget][-1]
-        caption = f"{len(rounds)} rounds, the last within the budget at {last.compression:.1f}x. Gray: before pruning."
-        return f'<div class="grid">{_figure(svg, caption)}</div>'
-    logs = ["sparsity", *[log for log in rounds.history if log.startswith("val_")]]
-    figures = [
-        _figure(
-            inline_svg(lambda ax, log=log: plots.epochs(rounds, log, ax), f"{log} by epoch"), f"{escape(log)} by epoch"
-        )
-        for log in logs
-    ]
-    return f'<div class="grid">{"".join(figures)}</div>'

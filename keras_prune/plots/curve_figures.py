@@ -28,8 +28,8 @@ def trade_off(curves, ax=None):
 
     Example:
 
-    >>> from keras_prune import plots
-    >>> plots.trade_off({"L2 with retraining": ([0.5, 0.8, 0.9], [0.001, 0.0, -0.01])}).get_ylabel()
+    >>> import keras_prune as kp
+    >>> kp.plots.trade_off({"L2 with retraining": ([0.5, 0.8, 0.9], [0.001, 0.0, -0.01])}).get_ylabel()
     'accuracy change (percentage points)'
     """
     if not curves:
@@ -69,10 +69,10 @@ def sensitivity(scan, ax=None):
 
     Example:
 
-    >>> from keras_prune import plots
+    >>> import keras_prune as kp
     >>> from keras_prune.analysis.sensitivity import Point, Sensitivity
     >>> scan = Sensitivity({"conv1": [Point(None, 0.3, 0.97), Point(None, 0.1, 0.6)]}, 0.98, "accuracy", 1)
-    >>> plots.sensitivity(scan).get_ylabel()
+    >>> kp.plots.sensitivity(scan).get_ylabel()
     'accuracy'
     """
     if not scan.curves or not all(scan.curves.values()):

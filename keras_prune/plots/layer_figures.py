@@ -34,9 +34,9 @@ def weights(before, after, ax=None):
 
     Example:
 
-    >>> from keras_prune import plots
+    >>> import keras_prune as kp
     >>> dense = np.linspace(-1, 1, 200).reshape(20, 10)
-    >>> legend = plots.weights(dense, np.where(np.abs(dense) > 0.5, dense, 0)).get_legend()
+    >>> legend = kp.plots.weights(dense, np.where(np.abs(dense) > 0.5, dense, 0)).get_legend()
     >>> [text.get_text() for text in legend.get_texts()]
     ['before: 200', 'after: 100']
     """
@@ -113,11 +113,10 @@ def mask(mask_or_layer, ax=None):
     Example:
 
     >>> import keras_prune as kp
-    >>> from keras_prune import plots
     >>> layer = kp.Prune(keras.layers.Dense(300), kp.TargetSparsity(0.92))
     >>> layer.build((None, 784))
     >>> cuts = kp.cut(layer)
-    >>> print(f"{plots.mask(layer).images[0].get_array().mean():.2f}")
+    >>> print(f"{kp.plots.mask(layer).images[0].get_array().mean():.2f}")
     0.08
     """
     if isinstance(mask_or_layer, WeightSummary) and mask_or_layer.shares is not None:
@@ -162,9 +161,8 @@ def density(report_or_reports, ax=None):
     Example:
 
     >>> import keras_prune as kp
-    >>> from keras_prune import plots
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, name="fc")])
-    >>> [text.get_text() for text in plots.density({"dense": kp.report(model)}).texts]
+    >>> [text.get_text() for text in kp.plots.density({"dense": kp.report(model)}).texts]
     ['100']
     """
     reports = report_or_reports if isinstance(report_or_reports, Mapping) else {None: report_or_reports}

@@ -2,6 +2,7 @@
 
 import functools
 import html.parser
+import importlib.util
 import re
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from keras import layers
 
 import keras_prune as kp
+from keras_prune import analysis
 from keras_prune.analysis import html_page
 from keras_prune.analysis import report as report_module
 from keras_prune.analysis.report import Report, Row
@@ -19,12 +21,8 @@ from keras_prune.results import Round
 
 ROUNDS = [Round(1.0, 0.98, True, 0.0), Round(2.0, 0.97, True, 1.5), Round(9.0, 0.4, False, 1.5)]
 NAME = "<script>alert('&\"')"
+needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="the page has figures")
 VOID = {"meta", "wbr", "br", "img", "link"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _matplotlib():
-    pytest.importorskip("matplotlib", reason="the page has figures")
 
 
 class Parsed(html.parser.HTMLParser):
@@ -78,6 +76,7 @@ def figures(text):
     return [attrs["aria-label"] for tag, attrs in Parsed(text).elements if tag == "svg"]
 
 
+@needs_matplotlib
 def test_page_holds_every_part():
     report, text = whole_page()
     parsed = Parsed(text)
@@ -98,6 +97,7 @@ def test_page_holds_every_part():
     assert "0.25" in parsed.texts["td"]  # The rate of the dropout.
 
 
+@needs_matplotlib
 def test_page_needs_nothing_from_outside():
     _, text = whole_page()
     parsed = Parsed(text)
@@ -108,6 +108,7 @@ def test_page_needs_nothing_from_outside():
     assert "://" not in text
 
 
+@needs_matplotlib
 def test_page_refers_to_its_own_parts():
     _, text = whole_page()
     parsed = Parsed(text)
@@ -116,6 +117,7 @@ def test_page_refers_to_its_own_parts():
     assert used | set(re.findall(r"url\(#([^)]*)\)", text)) <= set(parsed.ids)
 
 
+@needs_matplotlib
 def test_names_are_escaped():
     report = kp.report(pruned())
     report.skipped[NAME] = NAME
@@ -124,11 +126,13 @@ def test_names_are_escaped():
         assert NAME in "".join(Parsed(text).texts["th"])
 
 
+@needs_matplotlib
 def test_page_is_the_same_for_the_same_report():
     report, text = whole_page()
     assert html_page.html_page(report, ROUNDS) == text
 
 
+@needs_matplotlib
 def test_page_shows_the_model_of_the_table():
     model = pruned()
     report = kp.report(model)
@@ -166,31 +170,36 @@ SOUND = {
 
 
 @pytest.mark.parametrize(("model", "expected"), SOUND.values(), ids=SOUND)
+@needs_matplotlib
 def test_page_of_any_weights_is_sound(model, expected):
     text = page_of(model())
     assert [label.split()[0] for label in figures(text)] == expected
     assert "nan" not in " ".join(Parsed(text).texts["td"])
 
 
+@needs_matplotlib
 def test_page_of_many_layers_shows_the_largest(monkeypatch):
-    monkeypatch.setattr(html_page, "HISTOGRAMS", 2)
+    html_figures = pytest.importorskip("keras_prune.analysis.html_figures")
+    monkeypatch.setattr(html_figures, "HISTOGRAMS", 2)
     monkeypatch.setattr(report_module, "MASKS", 1)
     wide = [layers.Dense(2 + index, name=f"fc{index}") for index in range(5)]
     model = kp.prune(keras.Sequential([keras.Input((4,)), *wide]), 0.5)
     kp.cut(model)
     text = page_of(model)
     assert [label.split(":")[0] for label in figures(text)] == ["histogram of fc3", "histogram of fc4", "mask of fc4"]
-    assert "The 2 largest of 5 weights." in text
-    assert "The 1 largest of 5 weights." in text
+    assert "Shown are 2 of 5 weights" in text
+    assert "Shown are 1 of 5 weights" in text
     assert all(f"fc{index}<" in text for index in range(5))
 
 
+@needs_matplotlib
 def test_page_shows_a_history():
     history = keras.callbacks.History()
     history.epoch, history.history = [0, 1], {"sparsity": [0.0, 0.5], "loss": [2.0, 1.0], "val_loss": [2.0, 1.5]}
     assert figures(page_of(zeros(), history))[:2] == ["sparsity by epoch", "val_loss by epoch"]
 
 
+@needs_matplotlib
 def test_save_replaces_the_file(tmp_path):
     report = kp.report(zeros())
     path = tmp_path / "report.html"
@@ -198,6 +207,16 @@ def test_save_replaces_the_file(tmp_path):
     report.save(path)
     assert path.read_text(encoding="utf-8") == html_page.html_page(report)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_save_without_matplotlib_writes_nothing(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("keras_prune.plots", "keras_prune.analysis.html_f"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(analysis, "html_figures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        kp.report(zeros()).save(tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", ["report.htm", "report", "report.html.txt", None])
@@ -209,6 +228,7 @@ def test_save_rejects_other_paths(tmp_path, monkeypatch, path):
 
 
 @pytest.mark.parametrize("rounds", [[], [0.5], "rounds"])
+@needs_matplotlib
 def test_save_rejects_other_rounds(tmp_path, rounds):
     with pytest.raises(ValueError, match=r"Received: rounds="):
         kp.report(zeros()).save(tmp_path / "report.html", rounds)
