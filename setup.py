@@ -6,6 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# The home of the project, here and in CITATION.cff. The site takes it from here.
+REPOSITORY = "https://github.com/OWNER/keras_prune"
 
 # The oldest versions that the tests have passed with.
 EXAMPLES = [
@@ -22,6 +24,8 @@ BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "s
 TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytest>=8.0", "pytest-xdist>=3.6"]
 # Every series of ruff and every release of pyright has rules of its own.
 LINT = ["import-linter>=2.17", "pyright[nodejs]==1.1.414", "ruff==0.17.*"]
+# The site. Its pages are built without Keras; to run its notebooks takes a backend, Matplotlib and scikit-learn.
+DOCS = ["ipykernel>=6.29", "jupytext>=1.19", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff==0.17.*"]
 
 setup(
     name="keras_prune",
@@ -29,6 +33,13 @@ setup(
     description="Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    url=REPOSITORY,
+    project_urls={
+        "Documentation": f"{REPOSITORY}/tree/main/docs",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+    },
+    keywords=["keras", "pruning", "sparsity", "model compression", "tensorflow", "jax", "pytorch", "litert"],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_prune", "keras_prune.*"]),
@@ -46,7 +57,8 @@ setup(
         # The rival of experiments/overhead.py, which wants absl-py 1 and Keras 2: for an environment of its own.
         "tfmot": ["tensorflow>=2.21", "tensorflow-model-optimization>=0.8.1", "tf_keras>=2.21"],
         "test": TEST,
-        "dev": [*TEST, *LINT, "build"],
+        "docs": DOCS,
+        "dev": [*TEST, *LINT, "build", "twine>=6.1"],
     },
     classifiers=[
         "Intended Audience :: Developers",

@@ -1,0 +1,74 @@
+"""The site: an API page for each public name, notebooks that run, and one home of the project."""
+
+import importlib
+import inspect
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pages import blocks, run, without_numbers
+
+import keras_prune as kp
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.md"))
+# What each notebook imports that a test environment may lack.
+REQUIRED = {"getting_started": ["matplotlib", "sklearn"], "keras_hub_gpt2": ["keras_hub", "sklearn"]}
+TFMOT = "keras_prune.compat.tfmot.sparsity.keras"
+
+
+def public_names(module):
+    """Returns the public names of a module, also if it has no `__all__`."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or inspect.ismodule(value))
+        and getattr(value, "__module__", "keras_prune").startswith("keras_prune")
+    ]
+    return getattr(module, "__all__", own)
+
+
+def public_objects():
+    """Yields the full name and the value of everything that is public. A name in two modules comes twice."""
+    for name in kp.__all__:
+        value = getattr(kp, name)
+        if inspect.ismodule(value):
+            yield from ((f"keras_prune.{name}.{inner}", getattr(value, inner)) for inner in public_names(value))
+        else:
+            yield f"keras_prune.{name}", value
+    tfmot = importlib.import_module(TFMOT)
+    yield from ((f"{TFMOT}.{name}", getattr(tfmot, name)) for name in public_names(tfmot))
+
+
+def documented_names():
+    """Returns the names that the API pages have a directive for."""
+    pages = sorted((ROOT / "docs/api").glob("*.md"))
+    return [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+
+
+def test_api_pages_document_each_public_name_once():
+    pytest.importorskip("matplotlib")
+    names = {}
+    for name, value in public_objects():
+        names.setdefault(id(value), set()).add(name)
+    documented = Counter(documented_names())
+    times = {min(same): sum(documented[name] for name in same) for same in names.values()}
+    assert {name: count for name, count in times.items() if count != 1} == {}
+    assert set(documented) <= set.union(*names.values())
+
+
+def test_files_agree_on_version_and_home():
+    setup, citation = (ROOT / "setup.py").read_text(), (ROOT / "CITATION.cff").read_text()
+    home = re.search(r'^REPOSITORY = "(.+)"$', setup, re.MULTILINE)[1]
+    assert f"\nrepository-code: {home}\n" in citation
+    assert f"\nversion: {kp.__version__}\n" in citation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda page: page.stem)
+def test_notebooks_print_what_they_show(notebook, tmp_path):
+    for module in REQUIRED[notebook.stem]:
+        pytest.importorskip(module)
+    for (code, shown), printed in zip(blocks(notebook), run(notebook, tmp_path), strict=True):
+        assert without_numbers(printed) == without_numbers(shown), code
