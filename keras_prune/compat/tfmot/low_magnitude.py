@@ -115,7 +115,7 @@ class PruneLowMagnitude(Prune):
                 "`block_size` needs weights of two dimensions, and `sparsity_m_by_n` of two or more. "
                 f"Received: {pattern} for layer {self.layer.name!r} with weights of {sorted(ranks)} dimensions"
             )
-        if not hasattr(self.layer, "get_prunable_weights"):
+        if weights and not hasattr(self.layer, "get_prunable_weights"):
             self.layer.get_prunable_weights = functools.partial(list, weights)
 
     def get_prunable_weights(self) -> list:
