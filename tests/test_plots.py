@@ -1,6 +1,7 @@
 """Figures show the given numbers in percent, and reject numbers that they cannot show."""
 
 import itertools
+import re
 import types
 
 import keras
@@ -20,6 +21,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from keras_prune import plots  # noqa: E402
 from keras_prune.plots.style import fitting_names  # noqa: E402
+from keras_prune.plots.svg import inline_svg  # noqa: E402
 
 SPARSITIES = [0.5, 0.8, 0.9]
 CURVES = {"L1": (SPARSITIES, [0.0, -0.01, -0.03]), "L2": (SPARSITIES, [0.002, 0.0, -0.01])}
@@ -215,6 +217,20 @@ def test_mask_draws_the_shares_of_a_summary():
     ax = plots.mask(SUMMARY)
     np.testing.assert_allclose(ax.images[0].get_array(), (PRUNED != 0).T)
     assert ax.images[0].get_extent() == [0, 100, 50, 0]
+
+
+def test_mask_fills_its_axes_in_a_page():
+    svg = inline_svg(lambda ax: plots.mask(SUMMARY, ax), "mask")
+    dots, factor = re.search(r'<image[^>]* width="(\d+)"[^>]*matrix\(([\d.]+)', svg).groups()
+    (width,) = re.findall(r'<rect [^>]*width="([\d.]+)"', svg)
+    assert float(factor) * int(dots) == pytest.approx(float(width), abs=0.02)
+
+
+def test_mask_of_fewer_dots_shows_the_largest_share_as_full():
+    shares = np.array([[0, 10], [5, 20]], "uint8")
+    ax = plots.mask(SUMMARY._replace(shares=shares))
+    np.testing.assert_allclose(ax.images[0].get_array(), shares / 20)
+    assert not plots.mask(SUMMARY._replace(shares=0 * shares)).images[0].get_array().any()
 
 
 def test_histogram_draws_the_survivors_and_the_threshold():

@@ -29,7 +29,7 @@ def masks(report) -> str:
     matrices = [one for one in report.summaries if len(one.shape) == 2 and one.kept < one.size]
     chosen = [one for one in matrices if one.shares is not None]
     note = "One row for each neuron, one column for each input; blue where a connection is kept. "
-    note += "If a dot stands for several connections, its strength is the share of them that is kept."
+    note += "If a dot stands for several connections, the strongest dot is that which keeps most."
     return _figures("grid masks", note, chosen, len(matrices), "mask", _describe_mask)
 
 

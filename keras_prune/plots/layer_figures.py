@@ -99,7 +99,8 @@ def histogram(summary, ax=None):
 def mask(mask_or_layer, ax=None):
     """Draws the surviving connections of a layer, one row per neuron (Han et al. 2015, Fig. 4).
 
-    If a dot of the figure covers several connections, its darkness is the share that survives.
+    If a dot of the figure covers several connections, its darkness is the share that survives. For a summary with
+    fewer dots than connections, it is that share over the largest one.
 
     Args:
         mask_or_layer: Layer with one prunable weight, pruned or plain, one of the `summaries` of a report that has
@@ -120,7 +121,10 @@ def mask(mask_or_layer, ax=None):
     0.08
     """
     if isinstance(mask_or_layer, WeightSummary) and mask_or_layer.shares is not None:
-        return _draw_mask(mask_or_layer.shares / 255, mask_or_layer.shape[::-1], True, "none", ax)
+        shares = mask_or_layer.shares
+        # Dots that stand for many connections would all be pale.
+        strongest = 255 if shares.size == mask_or_layer.size else max(1, shares.max())
+        return _draw_mask(shares / strongest, mask_or_layer.shape[::-1], True, "none", ax)
     kept = _weight(mask_or_layer, masks=True) != 0
     if kept.ndim < 2 or not kept.size:
         raise ValueError(f"A mask must have shape (inputs, neurons) or (..., filters). Received: shape={kept.shape}")

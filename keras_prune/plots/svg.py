@@ -46,7 +46,11 @@ def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
         (r"\s*\n\s*", "\n"),
     ):
         content = re.sub(pattern, replacement, content)
-    # A hundredth of a point is enough in attributes.
-    content = re.sub(r'"[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), content)
+    content = re.sub(r'"[^"]*"', _rounded, content)
     width, height = (72 * inches for inches in size)
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">{content.strip()}'
+
+
+def _rounded(attribute) -> str:
+    """Returns an attribute with hundredths of a point, which no reader sees. The factors of a matrix keep all digits."""
+    return attribute[0] if "matrix" in attribute[0] else re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
