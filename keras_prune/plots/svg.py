@@ -52,5 +52,5 @@ def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
 
 
 def _rounded(attribute) -> str:
-    """Returns an attribute with hundredths of a point, which no reader sees. The factors of a matrix keep all digits."""
+    """Returns an attribute in hundredths of a point. The factors of a matrix keep all digits."""
     return attribute[0] if "matrix" in attribute[0] else re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
