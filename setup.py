@@ -25,7 +25,14 @@ TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytes
 # Every series of ruff and every release of pyright has rules of its own.
 LINT = ["import-linter>=2.17", "pyright[nodejs]==1.1.414", "ruff==0.17.*"]
 # The site. Its pages are built without Keras; to run its notebooks takes a backend, Matplotlib and scikit-learn.
-DOCS = ["ipykernel>=6.29", "jupytext>=1.19", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff==0.17.*"]
+DOCS = [
+    "ipykernel>=6.29",
+    "jupytext>=1.19",
+    "mkdocs-material>=9.7",
+    "mkdocstrings[python]>=1.0",
+    "nbconvert>=7.16",
+    "ruff==0.17.*",
+]
 
 setup(
     name="keras_prune",
