@@ -28,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently behind `| head`.
     with Interruption() as interruption:
         status = _run(list(sys.argv[1:] if argv is None else argv), interruption)
-    if argv is None and interruption.signal:
-        os._exit(status)  # Libraries print when their threads are interrupted at the end.
+        if argv is None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # Libraries take their time at the end, and print if they are interrupted there.
     return status
 
 

@@ -14,8 +14,8 @@ _GRACE_SECONDS = 5.0
 class Interruption(contextlib.AbstractContextManager):
     """Context in which a signal ends the process.
 
-    Until `writing` is set there is nothing to clean up, and the process exits at once: a `KeyboardInterrupt` in an
-    import would surface as any error. Afterwards the first signal raises `KeyboardInterrupt`, at which the functions of
+    Outside of `unwinding` there is nothing to clean up, and the process exits at once: a `KeyboardInterrupt` in an
+    import would surface as any error. In it the first signal raises `KeyboardInterrupt`, at which the functions of
     keras_prune remove what is unfinished. The process exits all the same at a second signal, if a library swallows the
     exception, or if the main thread does not come back from compiled code for 5 seconds.
 
@@ -26,7 +26,7 @@ class Interruption(contextlib.AbstractContextManager):
     """
 
     def __init__(self):
-        self.signal, self.writing, self.previous = 0, None, {}
+        self.signal, self.writing, self.unwinds, self.previous = 0, None, False, {}
 
     def __enter__(self):
         self.terminal = open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace")
@@ -45,10 +45,11 @@ class Interruption(contextlib.AbstractContextManager):
     def unwinding(self, writing):
         """Context in which a signal raises `KeyboardInterrupt`. `writing` is a `Writing`."""
         hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
-        self.writing, self.hook = writing, hook
+        self.writing, self.unwinds, self.hook = writing, True, hook
         try:
             yield
         finally:
+            self.unwinds = False
             sys.unraisablehook = hook
 
     @property
@@ -63,7 +64,7 @@ class Interruption(contextlib.AbstractContextManager):
         return f"{_SIGNALS[signal.Signals(self.signal)]}; {done}"
 
     def _handle(self, number, _):
-        if self.signal or self.writing is None:
+        if self.signal or not self.unwinds:
             self.signal = self.signal or number
             self._exit()
         self.signal = number
