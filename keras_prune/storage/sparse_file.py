@@ -184,7 +184,9 @@ def _config(model, rows) -> dict:
     try:
         config = keras.saving.serialize_keras_object(model)
         config.pop("compile_config", None)
-        classes = {type(layer).__name__: type(layer) for layer in layers_in(model)}
+        # Not those of Keras, which knows them: the operation `x + 1` has the name of the layer `Add`.
+        own = (type(layer) for layer in layers_in(model) if not type(layer).__module__.startswith("keras."))
+        classes = {layer_class.__name__: layer_class for layer_class in own}
         _declare(json.loads(json.dumps(config)), rows, classes)
     except Exception as error:  # Keras, and the get_config of custom layers, may raise anything.
         raise ValueError(

@@ -99,7 +99,8 @@ def branches():
     shared = layers.Dense(4)
     left = layers.Dense(4)(shared(inner(one)))
     right = layers.Dense(4)(shared(two))
-    outputs = [layers.Dense(4)(left - right), layers.Dense(4)(inner(right))]
+    both = layers.Add()([left, right]) + 3.0  # An operation with the name of the layer.
+    outputs = [layers.Dense(4)(left - right), layers.Dense(4)(inner(both))]
     return keras.Model([two, one], outputs)
 
 
