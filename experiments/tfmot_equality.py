@@ -147,16 +147,16 @@ def measure_steps():
 def table(results):
     """Returns the Markdown tables."""
     lines = [
-        "| tutorial | lines, of which changed | epochs | largest difference in sparsity | equal final mask entries | "
-        "masks made from the same weights | revived by tfmot |",
-        "|---|---|---|---|---|---|---|",
+        "| tutorial | lines, changed | epochs | largest difference in sparsity | updates | entries of masks made from the "
+        "same weights, equal | entries of the final masks, equal | revived by tfmot |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in results.get("tutorials", {}).items():
         lines.append(
             f"| {name} | {one['lines']}, {one['lines_changed']} | {one['epochs']} | "
-            f"{one['largest_difference_in_sparsity']:.2g} | "
-            f"{one['final_mask_entries_equal'] / one['final_mask_entries']:.2%} of {one['final_mask_entries']:,} | "
-            f"{one['entries_equal']:,} of {one['entries']:,} entries equal in {one['updates']} updates | "
+            f"{one['largest_difference_in_sparsity']:.2g} | {one['updates']} | "
+            f"{one['entries']:,}, {one['entries_equal'] / one['entries']:.2%} | "
+            f"{one['final_mask_entries']:,}, {one['final_mask_entries_equal'] / one['final_mask_entries']:.2%} | "
             f"{one['revived']:,} |"
         )
     lines += ["", "| library | plain, ms a step | pruned, ms a step | pruned / plain | more memory, MB |"]
