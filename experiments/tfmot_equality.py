@@ -147,8 +147,8 @@ def measure_steps():
 def table(results):
     """Returns the Markdown tables."""
     lines = [
-        "| tutorial | lines, changed | epochs | largest difference in sparsity | updates | entries of masks made from the "
-        "same weights, equal | entries of the final masks, equal | revived by tfmot |",
+        "| tutorial | lines, changed | epochs | largest difference in sparsity | updates | "
+        "entries of masks made from the same weights, equal | entries of the final masks, equal | revived by tfmot |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in results.get("tutorials", {}).items():
