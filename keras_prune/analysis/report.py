@@ -9,7 +9,6 @@ import numpy as np
 from keras_prune.analysis.entropy import entropy_bound
 from keras_prune.analysis.html_page import save_page
 from keras_prune.analysis.html_table import notebook_table
-from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.analysis.weight_nodes import activations_of, left_out_layers, weight_nodes
 from keras_prune.layers.prune import wrapped_layer
 from keras_prune.layers.traversal import models_in
@@ -20,6 +19,7 @@ from keras_prune.models.flops import connections, flop
 from keras_prune.models.graph import Graph, has_graph, pruned_dropouts
 from keras_prune.storage.codecs import WeightStorage
 from keras_prune.storage.sparse_file import storage_sizes
+from keras_prune.terminal.tables import Table, table_with_lines
 
 MASKS = 12  # The largest matrices, whose masks are kept as pictures: under 3 MB in all.
 

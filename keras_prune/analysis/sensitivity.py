@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_prune.analysis import progress
 from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
-from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.layers.masks import require_finite_weights
 from keras_prune.layers.weights import labels, weights_by_layer
 from keras_prune.models.checks import require_connections
 from keras_prune.rules.criteria import Criterion, StdThreshold
 from keras_prune.rules.patterns import Pattern
 from keras_prune.rules.shards import count
+from keras_prune.terminal import progress
+from keras_prune.terminal.tables import Table, table_with_lines
 
 _QUALITIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-from keras_prune.analysis.tables import wrapped
 from keras_prune.benchmark.results import Measurement, Results
 from keras_prune.benchmark.runner import benchmark
 from keras_prune.benchmark.workloads import model_workloads
 from keras_prune.models.rebuild import plain_model
 from keras_prune.rules.patterns import Pattern
+from keras_prune.terminal.tables import wrapped
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -7,8 +7,8 @@ and one addition. Activations, control and leakage are not counted, and zero act
 
 from collections.abc import Sequence
 
-from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.networks import TABLES, PaperRow
+from keras_prune.terminal.tables import Table, table_with_lines
 
 # Picojoules for 32 bits in 45 nm CMOS (Han et al. 2015, Fig. 1).
 PICOJOULES = {

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.benchmark.engine import threads
 from keras_prune.rules.patterns import Pattern
+from keras_prune.terminal.tables import Table, table_with_lines
 
 _LIBRARIES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "scipy", "mkl", "numpy")
 

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prune.analysis.progress import steps
 from keras_prune.benchmark.engine import Engine, UnsupportedModelError
 from keras_prune.benchmark.engines import ENGINES, available
 from keras_prune.benchmark.results import Measurement, Results, this_machine, with_speed_ups
 from keras_prune.benchmark.workloads import Workload
 from keras_prune.sparse.timing import interleave
+from keras_prune.terminal.progress import steps
 
 
 def benchmark(

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import keras
 
 from keras_prune.analysis.measured_gains import measured
-from keras_prune.analysis.tables import Table, names_by_reason, table_with_lines
 from keras_prune.analysis.xnnpack_subgraph import convolutions_of, sparse_subgraph
 from keras_prune.layers import kinds
 from keras_prune.layers.prune import wrapped_layer
@@ -23,6 +22,7 @@ from keras_prune.models.checks import require_built, require_connections
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.patterns import Blocks, Pattern
 from keras_prune.rules.rule import rule_of
+from keras_prune.terminal.tables import Table, names_by_reason, table_with_lines
 
 _SINGLE, _BLOCKS = Pattern(), Blocks((4, 1))
 

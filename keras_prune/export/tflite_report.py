@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_prune.analysis.tables import Table, names_by_reason, table_with_lines
 from keras_prune.export.tflite_file import StoredWeight
 from keras_prune.layers.weights import prunable_weights
 from keras_prune.models.graph import is_weight_layer, leaf_layers
+from keras_prune.terminal.tables import Table, names_by_reason, table_with_lines
 
 # What LiteRT's sparse kernels for dense layers take, by the dtype of the weight.
 _SPARSE_KERNELS = {"float32": "float32 zeros in blocks of 4", "int8": "'full_int8' zeros in blocks of 16"}

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_prune._arguments import is_number, require_integer
-from keras_prune.analysis.progress import steps
 from keras_prune.export.refusals import refuse_layers
 from keras_prune.export.sample import gather, take_sample, with_graph
 from keras_prune.models.rebuild import plain_model
 from keras_prune.storage.checked_file import UNFINISHED, remove_abandoned, unfinished_until_end
+from keras_prune.terminal.progress import steps
 
 # It does not begin like the unfinished files that are deleted, since it may be the only copy.
 _PREVIOUS = ".keras_prune_previous"

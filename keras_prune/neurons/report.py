@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_prune.analysis.tables import Table, table_with_lines
 from keras_prune.layers.weights import labels
 from keras_prune.models.graph import is_weight_layer
 from keras_prune.models.rebuild import plain_model
 from keras_prune.neurons.data_flow import Followed, follow
 from keras_prune.neurons.outputs import Connected, Unknown
+from keras_prune.terminal.tables import Table, table_with_lines
 
 
 class LayerNeurons(NamedTuple):

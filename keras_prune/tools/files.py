@@ -31,7 +31,7 @@ def load_model(path: str, modules: Sequence[str] = (), compiled: bool = False):
     """
     import keras
 
-    from keras_prune.analysis.progress import steps
+    from keras_prune.terminal.progress import steps
 
     _import_modules(modules)
     if not os.path.exists(path):
@@ -129,8 +129,8 @@ def save_model(model, path: str) -> None:
     Raises:
         ValueError: If `path` has another suffix, or its folder does not exist.
     """
-    from keras_prune.analysis.progress import steps
     from keras_prune.storage.checked_file import atomic_write
+    from keras_prune.terminal.progress import steps
 
     require_output(path)
     with steps(f"writing {path}"):

@@ -48,7 +48,7 @@ def plan(values: flags.FlagValues, path: str) -> Result:
 
 def _can_lose(scan, max_drop) -> str:
     """Returns a table of what each layer can lose alone."""
-    from keras_prune.analysis.tables import Table, table_with_lines
+    from keras_prune.terminal.tables import Table, table_with_lines
 
     table = Table(f"{scan.monitor} {scan.reference:.4f}", ["layer"], ["can lose", scan.monitor])
     for (name, points), criterion in zip(scan.curves.items(), scan.criteria(max_drop).values(), strict=True):

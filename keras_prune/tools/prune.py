@@ -76,7 +76,7 @@ def define(values: flags.FlagValues) -> None:
 
 def prune(values: flags.FlagValues, path: str, output: str) -> Result:
     """Prunes the model in one file as the flags say, and writes it to another."""
-    from keras_prune.analysis.tables import wrapped
+    from keras_prune.terminal.tables import wrapped
 
     strength = _strength(values)
     require_output(output)

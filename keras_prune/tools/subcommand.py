@@ -95,8 +95,8 @@ class Subcommand(NamedTuple):
 
             from rich.console import Console
 
-            from keras_prune.analysis.progress import shown
             from keras_prune.storage.checked_file import watch_writing
+            from keras_prune.terminal.progress import shown
 
             console = Console(file=interruption.terminal)
             with watch_writing() as writing, interruption.unwinding(writing), shown(console):

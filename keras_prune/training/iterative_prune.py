@@ -13,7 +13,6 @@ from keras import ops
 from keras_prune import _keras
 from keras_prune._arguments import is_number, require_integer, require_path
 from keras_prune.analysis.evaluate import direction, evaluate, require_max_drop
-from keras_prune.analysis.progress import track, training_bar
 from keras_prune.layers.masks import connections_of
 from keras_prune.layers.weights import prunable_weights, pruned_weights
 from keras_prune.models.checks import require_connections, require_whole
@@ -21,6 +20,7 @@ from keras_prune.models.prune_model import prune
 from keras_prune.models.rebuild import recompile
 from keras_prune.rules.criteria import Criterion
 from keras_prune.rules.schedules import OneShot
+from keras_prune.terminal.progress import track, training_bar
 from keras_prune.training.backup import PruningBackup
 from keras_prune.training.data_fingerprint import fingerprints
 from keras_prune.training.pruning_callback import PruningCallback

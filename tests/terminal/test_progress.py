@@ -8,7 +8,7 @@ from helpers import TENSORFLOW
 from rich.console import Console
 
 import keras_prune as kp
-from keras_prune.analysis.progress import shown, steps, track, training_bar
+from keras_prune.terminal.progress import shown, steps, track, training_bar
 
 
 @pytest.fixture

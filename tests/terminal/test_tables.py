@@ -6,9 +6,9 @@ from benchmark_rows import measurement, results
 import keras_prune as kp
 from keras_prune.analysis.report import Report, Row
 from keras_prune.analysis.sensitivity import Point, Sensitivity
-from keras_prune.analysis.tables import Table, table_with_lines, wrapped
 from keras_prune.deployment.deployment_plan import DeploymentPlan, LayerPlan
 from keras_prune.neurons.report import DeadNeurons, LayerNeurons
+from keras_prune.terminal.tables import Table, table_with_lines, wrapped
 
 NAME = "backbone/transformer_layer_11_feedforward/block_3_expand/depthwise_convolution"
 MANY = 98_765_432
