@@ -27,13 +27,11 @@ def caught_output() -> Iterator[None]:
     ...     print(error, error.__notes__)
     The converter failed. ['E0000 unknown operator']
     """
-    with tempfile.TemporaryFile() as file, _redirected(file), open(file.fileno(), "w", closefd=False) as text:
+    with tempfile.TemporaryFile() as file:
         try:
-            # Notebooks and tests replace the streams, so that Python code does not write to the descriptors.
-            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            with _redirected(file):
                 yield
         except Exception as error:
-            text.flush()
             file.seek(0)
             if output := file.read().decode(errors="replace").strip():
                 error.add_note(output)
@@ -42,14 +40,18 @@ def caught_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirected(file) -> Iterator[None]:
-    """Context in which the descriptors of standard output and error write to a file."""
+    """Context in which the descriptors of standard output and error write to a file.
+
+    `sys.stdout` and `sys.stderr` stay, because what is imported within the context, such as logging, keeps them.
+    """
     with contextlib.ExitStack() as restored:
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-            with contextlib.suppress(OSError, AttributeError):  # A process may have no terminal, and closed streams.
-                if stream is not None:
-                    stream.flush()
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # Closed, or there is no terminal.
+                flush = stream.flush if stream else int
+                flush()
                 saved = os.dup(number)
                 restored.callback(os.close, saved)
                 restored.callback(os.dup2, saved, number)
+                restored.callback(flush)
                 os.dup2(file.fileno(), number)
         yield
