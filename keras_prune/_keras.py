@@ -10,7 +10,6 @@ import sys
 import keras
 from keras import ops
 from keras.src.backend.common import global_state
-from keras.src.backend.common.variables import initialize_all_variables
 from keras.src.models.functional import Functional
 from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import SafeModeScope
@@ -77,23 +76,23 @@ def stateless_scope():
     return global_state.get_global_attribute("stateless_scope")
 
 
-class inside:
+class _swapped(dict):
+    """Context in which global attributes of Keras, which are those of one thread, have the values of this dict."""
+
+    def __enter__(self, *_):
+        for name, value in self.items():
+            self[name] = global_state.get_global_attribute(name)
+            global_state.set_global_attribute(name, value)
+
+    __exit__ = __enter__
+
+
+def inside(scope):
     """Context in which `scope` is the active stateless scope, and variables are read without autocasting.
 
     Entering the public `keras.StatelessScope` again would not suspend the scopes around it (Keras 3.15).
     """
-
-    def __init__(self, scope):
-        self.scopes = {"stateless_scope": scope, "autocast_scope": None}
-
-    def __enter__(self):
-        self.before = {name: global_state.get_global_attribute(name) for name in self.scopes}
-        for name, scope in self.scopes.items():
-            global_state.set_global_attribute(name, scope)
-
-    def __exit__(self, *exception):
-        for name, scope in self.before.items():
-            global_state.set_global_attribute(name, scope)
+    return _swapped(stateless_scope=scope, autocast_scope=None)
 
 
 def is_training() -> bool:
@@ -115,11 +114,6 @@ def stored_value(variable):
 def layout_of(variable):
     """Returns the layout of a variable over devices, or `None`. Only the argument is public (Keras 3.15)."""
     return getattr(variable, "_layout", None)
-
-
-def initialize_variables() -> None:
-    """Initializes the variables created in stateless scopes. Keras only does so when a scope ends (Keras 3.15)."""
-    initialize_all_variables()
 
 
 def keep_strides(mask, variable) -> None:
@@ -187,21 +181,34 @@ def set_initial_epoch(model, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+class _NameScopes(list):
+    """Stack of the name scopes of a thread. In those of optimizers, no stateless scope is active."""
+
+    def append(self, scope):
+        super().append(scope)
+        if isinstance(scope.caller, keras.optimizers.Optimizer):
+            scope.outside = inside(None)
+            scope.outside.__enter__()
+
+    def pop(self):
+        scope = super().pop()
+        if hasattr(scope, "outside"):
+            scope.outside.__exit__()
+
+
 @contextlib.contextmanager
 def declaring():
     """Context in which variables get a shape but no memory, yields the list of them.
 
     Leave it before you call `allocate`. Keras would initialize them all when a `keras.StatelessScope` ends, those of a
-    model that was rejected too (Keras 3.15).
+    model that was rejected too. Only an optimizer gets its numbers at once: it creates them with values, which Keras
+    refuses in the scope, and the constructor of a model may call `compile` (Keras 3.15).
     """
-    uninitialized = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
-    before, declared = len(uninitialized), []
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield declared
-    finally:
-        declared.extend(uninitialized[before:])
-        del uninitialized[before:]
+    declared: list = []
+    names = _NameScopes(global_state.get_global_attribute("name_scope_stack", []))
+    variables = _swapped(uninitialized_variables=declared, name_scope_stack=names)
+    with variables, keras.StatelessScope(initialize_variables=False):
+        yield declared
 
 
 def allocate(variables, initializers, layers) -> None:
@@ -284,11 +291,8 @@ def stablehlo_function(module: bytes, dtypes, shapes):
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python import xla
 
-    @tf.function(jit_compile=True)
-    def call(*inputs):
-        return xla.call_module(inputs, version=9, module=module, Tout=dtypes, Sout=shapes, platforms=["CPU"])
-
-    return call
+    settings = {"version": 9, "module": module, "Tout": dtypes, "Sout": shapes, "platforms": ["CPU"]}
+    return tf.function(lambda *inputs: xla.call_module(inputs, **settings), jit_compile=True)
 
 
 def saved_model_cli() -> list[str]:

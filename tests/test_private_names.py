@@ -13,7 +13,11 @@ from keras import layers
 
 from keras_prune import _keras
 
-FUNCTIONS = [name for name, value in vars(_keras).items() if getattr(value, "__module__", None) == _keras.__name__]
+FUNCTIONS = [
+    name
+    for name, value in vars(_keras).items()
+    if getattr(value, "__module__", None) == _keras.__name__ and not name.startswith("_")
+]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -134,8 +138,11 @@ def test_stored_value_ignores_scopes():
     one = variable()
     with keras.StatelessScope([(one, keras.ops.ones(()) * 2)], initialize_variables=False):
         assert float(array(_keras.stored_value(one))) == 1
-        assert _keras.stored_value(keras.Variable("ones", shape=(2,))) is None
-    _keras.initialize_variables()
+        one = keras.Variable("ones", shape=(2,))
+        assert _keras.stored_value(one) is None
+    with keras.StatelessScope():
+        pass
+    assert array(_keras.stored_value(one)).tolist() == [1, 1]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="keras.distribution is JAX's")
@@ -143,13 +150,6 @@ def test_layout_of_is_that_of_the_distribution():
     assert _keras.layout_of(variable()) is None
     with keras.distribution.DataParallel().scope():
         assert _keras.layout_of(variable()).axes == ()
-
-
-def test_initialize_variables_made_in_scopes():
-    with keras.StatelessScope(initialize_variables=False):
-        one = keras.Variable("ones", shape=(2,))
-    _keras.initialize_variables()
-    assert array(_keras.stored_value(one)).tolist() == [1, 1]
 
 
 def test_keep_strides_gives_masks_the_layout_of_weights():
@@ -234,6 +234,17 @@ def test_declaring_takes_no_memory_until_allocate():
     np.testing.assert_array_equal(array(layer.bias), np.zeros(2))
 
 
+def test_declaring_lets_optimizers_create_their_numbers():
+    with keras.name_scope("outer"), _keras.declaring() as declared:
+        scope = _keras.stateless_scope()
+        optimizer = keras.optimizers.Nadam(0.5)
+        assert _keras.stateless_scope() is scope
+        layers.Dense(2, name="fc").build((None, 3))
+    assert [one.path for one in declared] == ["outer/fc/kernel", "outer/fc/bias"]
+    assert [float(array(one)) for one in optimizer.variables] == [0, 0.5]
+    assert _keras.stateless_scope() is None
+
+
 def test_declaring_forgets_variables_after_errors():
     layer = layers.Dense(2)
 
@@ -244,7 +255,8 @@ def test_declaring_forgets_variables_after_errors():
 
     with pytest.raises(RuntimeError):
         fail()
-    _keras.initialize_variables()
+    with keras.StatelessScope():
+        pass
     assert _keras.stored_value(layer.kernel) is None
 
 

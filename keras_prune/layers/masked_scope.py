@@ -88,8 +88,8 @@ def behind_masks():
 def _initialize(variable) -> None:
     """Initializes a variable that the call of a layer made, such as the state of Keras's shared seed."""
     if _keras.stored_value(variable) is None:
-        with behind_masks():
-            _keras.initialize_variables()
+        with behind_masks(), keras.StatelessScope():
+            pass  # At its end, Keras initializes all variables.
 
 
 def is_masked(variable) -> bool:

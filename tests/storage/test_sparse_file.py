@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import keras
@@ -311,6 +312,39 @@ def test_load_sparse_works_in_a_fresh_process(tmp_path):
     with np.load(tmp_path / "weights.npz") as weights:
         for before, after in zip(values(model), weights.values(), strict=True):
             np.testing.assert_array_equal(bits(after), bits(before))
+
+
+@keras.saving.register_keras_serializable(package="test_sparse_file")
+class Compiling(keras.Model):
+    """A model that its constructor compiles, as the tasks of KerasHub."""
+
+    def __init__(self, units=3, **kwargs):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, layers.Dense(units, name="fc")(inputs), **kwargs)
+        self.units = units
+        self.compile(keras.optimizers.Nadam(0.5), "mse", metrics=["mae"])
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+def test_load_sparse_restores_models_that_compile_themselves(tmp_path, monkeypatch):
+    model = Compiling()
+    save_sparse(kp.prune(model, kp.TargetSparsity(0.5)), tmp_path / "model.kprune")
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(load_sparse, [tmp_path / "model.kprune"] * 8))
+    for one in loaded:
+        assert type(one) is Compiling
+        assert_same_weights(model, one)
+        assert float(one.optimizer.learning_rate) == 0.5
+        one.evaluate(np.ones((2, 4)), np.ones((2, 3)), verbose=0)
+    header, payload = unpacked(tmp_path / "model.kprune")
+    header["model"]["config"]["units"] = 10**12
+    forge(tmp_path / "model.kprune", header, payload)
+    initialised = allocations(monkeypatch)
+    with pytest.raises(ValueError, match="1000000000000"):
+        load_sparse(tmp_path / "model.kprune")
+    assert initialised == []
 
 
 class Doubled(layers.Dense):
