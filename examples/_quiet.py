@@ -1,13 +1,16 @@
 """Import Keras without the lines that TensorFlow prints at its start: `import _quiet` before Keras.
 
-`TF_CPP_MIN_LOG_LEVEL` alone, which is read too late by TensorFlow 2.21, leaves six of them.
+`TF_CPP_MIN_LOG_LEVEL` alone, which TensorFlow 2.21 reads too late, leaves six of them. TensorFlow Datasets logs each
+dataset that it reads, at a level that `absl.app.run` turns on.
 """
 
+import logging
 import os
 
 from keras_prune.terminal.caught_output import caught_output
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 with caught_output():
     import keras  # noqa: F401
