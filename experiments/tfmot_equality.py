@@ -94,7 +94,7 @@ def compare_updates(updates):
 
     counts = {"updates": len(updates), "entries": 0, "entries_equal": 0, "entries_equal_monotone": 0, "revived": 0}
     for weight, old, new, sparsity, pattern in updates:
-        wrapper = tfmot.sparsity.keras.PruneLowMagnitude(keras.layers.Dense(1), None, *pattern)
+        wrapper = tfmot.sparsity.keras.prune_low_magnitude(keras.layers.Dense(1), **pattern)
         for mask, key in ((np.ones_like(old), "entries_equal"), (old, "entries_equal_monotone")):
             made = keras.ops.convert_to_numpy(wrapper.criterion(weight, mask, sparsity).mask)
             counts[key] += int((made == new).sum())

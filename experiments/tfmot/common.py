@@ -67,7 +67,8 @@ def follow(keras, model):
             step = int(layer.pruning_step) + 1
             prune, sparsity = layer.pruning_schedule(np.int64(step))
             if step == 1 if layer.sparsity_m_by_n else bool(prune):
-                pattern = (layer.block_size, layer.block_pooling_type, layer.sparsity_m_by_n)
+                names = ("block_size", "block_pooling_type", "sparsity_m_by_n")
+                pattern = {name: getattr(layer, name) for name in names}
                 for weight, mask, _ in layer.pruning_vars:
                     due.append((weight.numpy(), mask.numpy() > 0, mask, float(sparsity), pattern))
 

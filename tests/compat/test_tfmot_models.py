@@ -1,5 +1,9 @@
 """Models and layers that `prune_low_magnitude` wraps and `strip_pruning` unwraps."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from keras import layers
 import keras_prune as kp
 from keras_prune.compat import tfmot
 
+ROOT = Path(__file__).resolve().parents[2]
 s = tfmot.sparsity.keras
 X = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
 
@@ -68,7 +73,7 @@ class Subclassed(keras.Model):
 
 @pytest.mark.parametrize("to_prune", [Subclassed(), "dense", None])
 def test_other_objects_are_refused(to_prune):
-    with pytest.raises(ValueError, match="can only prune Keras 3 objects of the following types"):
+    with pytest.raises(ValueError, match=r"keras_prune\.prune|Expected a Keras 3 model"):
         s.prune_low_magnitude(to_prune)
 
 
@@ -112,12 +117,14 @@ def test_files_hold_the_schedule_and_the_zeros(tmp_path, ending):
         assert (density(loaded), loaded.layers[0].pruning_step) == (0.5, 7)
 
 
-def test_the_config_holds_all_arguments():
-    layer = s.PruneLowMagnitude(layers.Dense(4), None, (2, 2), "MAX")
+@pytest.mark.parametrize(
+    "arguments", [{"block_size": (2, 2), "block_pooling_type": "MAX"}, {"sparsity_m_by_n": (1, 4)}]
+)
+def test_the_config_holds_schedule_and_pattern(arguments):
+    layer = s.prune_low_magnitude(layers.Dense(4), **arguments)
     again = s.PruneLowMagnitude.from_config(layer.get_config())
-    assert (again.block_size, again.block_pooling_type, again.criterion) == ((2, 2), "MAX", layer.criterion)
-    layer = s.PruneLowMagnitude(layers.Dense(4), sparsity_m_by_n=(1, 4))
-    assert s.PruneLowMagnitude.from_config(layer.get_config()).criterion.pattern == kp.NOfM(3, 4)
+    assert again.criterion == layer.criterion
+    assert again.pruning_schedule.get_config() == layer.pruning_schedule.get_config()
 
 
 def test_what_is_missing_names_another_way():
@@ -157,14 +164,6 @@ def test_xnnpack_policy_refuses_other_models(model, reason):
         s.prune_low_magnitude(model, pruning_policy=s.PruneForLatencyOnXNNPack())
 
 
-def test_xnnpack_policy_warns_of_what_litert_misreads():
-    model = mobile_model()
-    inputs = model.inputs
-    outputs = layers.Conv2D(2, 1, name="head_conv")(model.layers[-3].output)
-    with pytest.warns(UserWarning, match="misreads"):
-        s.prune_low_magnitude(keras.Model(inputs, outputs), pruning_policy=s.PruneForLatencyOnXNNPack())
-
-
 class OnlyB(s.PruningPolicy):
     def allow_pruning(self, layer):
         return layer.name == "b"
@@ -191,3 +190,25 @@ def test_checkpoints_hold_the_masks(tmp_path):
     loaded = s.prune_low_magnitude(dense_model())
     tf.train.Checkpoint(loaded).restore(path)
     assert density(loaded) == 0.5
+
+
+def test_saved_models_load_after_import_keras_prune_alone(tmp_path):
+    model = s.prune_low_magnitude(dense_model(), s.ConstantSparsity(0.5, 1))
+    kp.cut(model, 0.5)
+    model.save(tmp_path / "model.keras")
+    code = """
+import sys
+import keras_prune, keras
+layer = keras.models.load_model(sys.argv[1]).layers[0]
+print(layer.name, layer.pruning_schedule(1), keras_prune.layers.pruned_weights(layer)[0].density)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "prune_low_magnitude_a (True, np.float32(0.5)) 0.5\n", done.stderr
+
+
+def test_sparsity_keras_can_be_imported_by_itself():
+    from keras_prune.compat.tfmot.sparsity import keras as sparsity
+
+    assert sparsity.prune_low_magnitude is s.prune_low_magnitude
+    assert dir(tfmot) == ["sparsity"]

@@ -5,7 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
-from helpers import JAX, TENSORFLOW, TORCH, array, assert_zeros, density
+from helpers import JAX, TENSORFLOW, array, assert_zeros, density
 from keras import layers
 
 import keras_prune as kp
@@ -121,13 +121,6 @@ def test_steps_go_on_after_compile_and_loading(tmp_path):
     assert (loaded.layers[0].pruning_step, density(loaded)) == (12, 0.5)
 
 
-@pytest.mark.skipif(TORCH, reason="PyTorch executes each step by itself")
-def test_steps_that_keras_executes_together_are_counted():
-    model = dense_model(schedule(begin_step=3), steps_per_execution=2, run_eagerly=False)
-    fit(model)
-    assert (model.layers[0].pruning_step, density(model)) == (4, 0.5)
-
-
 @pytest.mark.filterwarnings("ignore:.*HDF5")
 def test_zeros_of_an_h5_file_stay(tmp_path):
     model = dense_model(schedule(0.75, end_step=1))
@@ -143,14 +136,6 @@ def test_momentum_does_not_move_pruned_weights():
     model = dense_model(schedule(begin_step=3), optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
     fit(model)
     assert_zeros(model, 0.5)
-
-
-def test_restored_weights_bring_their_connections_back():
-    model = dense_model(schedule(begin_step=5), optimizer=keras.optimizers.SGD(10.0))
-    stopping = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
-    with pytest.warns(UserWarning, match="less sparse"):
-        fit(model, stopping, epochs=3)
-    assert density(model) == 1
 
 
 def test_nothing_is_pruned_if_a_weight_is_not_finite():
@@ -172,12 +157,6 @@ def test_a_custom_loop_counts_calls():
         model(X, training=True)
         callback.on_epoch_end(batch=-1)
         assert density(model) == expected
-
-
-@pytest.mark.parametrize("log_dir", ["", None, 3])
-def test_summaries_need_a_folder(log_dir):
-    with pytest.raises(ValueError, match="log_dir"):
-        s.PruningSummaries(log_dir)
 
 
 def test_summaries_name_what_is_not_installed(monkeypatch):

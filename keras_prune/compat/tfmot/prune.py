@@ -6,13 +6,16 @@ import functools
 import keras
 
 from keras_prune import _keras
-from keras_prune.compat.tfmot.low_magnitude import PruneLowMagnitude
+from keras_prune.compat.tfmot.low_magnitude import LowMagnitude, PruneLowMagnitude
+from keras_prune.compat.tfmot.schedules import ConstantSparsity
 from keras_prune.layers.kinds import DEPTHWISE_CONVOLUTIONS, TRANSPARENT
 from keras_prune.layers.prunable import owned_connections
 from keras_prune.layers.prune import Prune, wrappers_in
+from keras_prune.models.checks import require_model
 from keras_prune.models.graph import is_graph
 from keras_prune.models.prune_model import strip
 from keras_prune.models.rebuild import clone_graph
+from keras_prune.rules.patterns import Blocks, NOfM
 
 
 def prune_low_magnitude(
@@ -58,21 +61,23 @@ def prune_low_magnitude(
     ('fc', 8)
     """
 
+    blocks = Blocks(block_size, {"AVG": "mean", "MAX": "max"}.get(block_pooling_type, block_pooling_type))
+    pattern = None if blocks.block_size == (1, 1) else blocks
+    criterion = LowMagnitude(pruning_schedule or ConstantSparsity(0.5, 0), pattern)
+    if sparsity_m_by_n:
+        zeros, of = sparsity_m_by_n  # These tell the sparsity, and the first step the time.
+        criterion = LowMagnitude(ConstantSparsity(0.5, 1, end_step=1), NOfM(kept=of - zeros, of=of))
+
     @functools.cache  # A layer that several models share has one wrapper.
     def wrap(layer):
         if isinstance(layer, keras.Model) and is_graph(layer):
             with _keras.strategy_scope(layer):
                 return clone_graph(layer, wrap)
-        if isinstance(layer, keras.Model) or not isinstance(layer, keras.Operation):
-            raise ValueError(
-                "`prune_low_magnitude` can only prune Keras 3 objects of the following types: a Sequential or "
-                "Functional model, a layer, a list of layers. Build Keras 2 models anew with `import keras`. A "
-                "subclassed model can be pruned by keras_prune.prune(model) and keras_prune.PruningCallback. "
-                f"Received: {layer!r} of class {type(layer).__module__}.{type(layer).__name__}"
-            )
+        if not isinstance(layer, keras.Operation):
+            require_model(layer)  # Says what it is instead, such as a model of Keras 2.
         if not _is_prunable(layer) or (pruning_policy and not pruning_policy.allow_pruning(layer)):
             return layer
-        return PruneLowMagnitude(layer, pruning_schedule, block_size, block_pooling_type, sparsity_m_by_n, **kwargs)
+        return PruneLowMagnitude(layer, criterion, **kwargs)
 
     if pruning_policy and isinstance(to_prune, keras.Model):
         pruning_policy.ensure_model_supports_pruning(to_prune)
@@ -80,11 +85,10 @@ def prune_low_magnitude(
 
 
 def _is_prunable(layer) -> bool:
-    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, (Prune, keras.layers.InputLayer)):
+    if isinstance(layer, Prune) or not isinstance(layer, keras.layers.Layer):
         return False
-    own = hasattr(layer, "get_prunable_weights")
-    never = isinstance(layer, (*DEPTHWISE_CONVOLUTIONS, *TRANSPARENT))
-    return own or not (never or (layer.built and not owned_connections(layer)))
+    never = isinstance(layer, (*DEPTHWISE_CONVOLUTIONS, *TRANSPARENT)) or (layer.built and not owned_connections(layer))
+    return hasattr(layer, "get_prunable_weights") or not never
 
 
 def strip_pruning(model):

@@ -3,12 +3,12 @@
 import abc
 from typing import Any
 
+import keras
 import numpy as np
-from keras.saving import register_keras_serializable
 
 
 class PruningSchedule(abc.ABC):
-    """Base class of schedules. Override `__call__` and `get_config`, and register the class with Keras to save it."""
+    """Base class of schedules. Override `__call__`, and register the class with Keras to save it."""
 
     def _should_prune_in_step(self, step, begin_step, end_step, frequency) -> bool:
         ended = 0 <= end_step < step
@@ -31,20 +31,20 @@ class PruningSchedule(abc.ABC):
     def __call__(self, step) -> tuple[Any, Any]:
         """Returns whether to prune before the training step `step`, and the sparsity. At 0 nothing is pruned."""
 
-    @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Returns `{"class_name": name of the class, "config": arguments of the constructor}`."""
+        """Returns `{"class_name": name of the class, "config": arguments of the constructor}`.
+
+        The arguments are the attributes of the schedule. Override the method if these have other names.
+        """
+        return {"class_name": type(self).__name__, "config": dict(vars(self))}
 
     @classmethod
     def from_config(cls, config):
         """Creates the schedule that `get_config` described."""
         return cls(**config.get("config", config))
 
-    def _config(self, *names):
-        return {"class_name": type(self).__name__, "config": {name: getattr(self, name) for name in names}}
 
-
-@register_keras_serializable(package="keras_prune")
+@keras.saving.register_keras_serializable(package="keras_prune")
 class ConstantSparsity(PruningSchedule):
     """Prunes to the same sparsity again and again.
 
@@ -72,11 +72,8 @@ class ConstantSparsity(PruningSchedule):
         due = self._should_prune_in_step(int(step), self.begin_step, self.end_step, self.frequency)
         return due, np.float32(self.target_sparsity)
 
-    def get_config(self):
-        return self._config("target_sparsity", "begin_step", "end_step", "frequency")
 
-
-@register_keras_serializable(package="keras_prune")
+@keras.saving.register_keras_serializable(package="keras_prune")
 class PolynomialDecay(PruningSchedule):
     """Raises the sparsity from `initial_sparsity` to `final_sparsity` along a polynomial (Zhu & Gupta 2017).
 
@@ -107,12 +104,9 @@ class PolynomialDecay(PruningSchedule):
         self.begin_step, self.end_step, self.frequency = int(begin_step), int(end_step), int(frequency)
 
     def __call__(self, step):
-        step, length = int(step), max(self.end_step - self.begin_step, 1)
+        done, length = int(step) - self.begin_step, self.end_step - self.begin_step
         # In float32, as in tfmot: the number of connections left depends on the last bit.
-        progress = np.float32(min(max(step - self.begin_step, 0), length)) / np.float32(length)
+        progress = np.float32(max(done, 0)) / np.float32(max(length, 1)) if done < length else np.float32(1)
         rest = np.float32(self.initial_sparsity - self.final_sparsity)
         sparsity = rest * (np.float32(1) - progress) ** np.float32(self.power) + np.float32(self.final_sparsity)
-        return self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency), sparsity
-
-    def get_config(self):
-        return self._config("initial_sparsity", "final_sparsity", "begin_step", "end_step", "power", "frequency")
+        return self._should_prune_in_step(int(step), self.begin_step, self.end_step, self.frequency), sparsity

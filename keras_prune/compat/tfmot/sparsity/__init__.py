@@ -1,5 +1,3 @@
 """Pruning."""
 
-from keras_prune.compat.tfmot.sparsity import keras
-
-__all__ = ["keras"]
+from keras_prune.compat.tfmot.sparsity import keras as keras
