@@ -5,7 +5,13 @@ from keras_prune import _lazy
 # These hold classes that Keras must know before it can load a pruned model. All else is imported at its first use.
 _lazy.import_after(
     "keras",
-    ["keras_prune.models.prune_model", "keras_prune.rules.criteria", "keras_prune.sparse.sparse_dense"],
+    [
+        "keras_prune.compat.tfmot.low_magnitude",
+        "keras_prune.compat.tfmot.schedules",
+        "keras_prune.models.prune_model",
+        "keras_prune.rules.criteria",
+        "keras_prune.sparse.sparse_dense",
+    ],
 )
 
 __version__ = "0.1.0"

@@ -13,8 +13,8 @@ LOCK = (ROOT / "requirements_lock.txt").read_text()
 LOCKED = {name.replace("-", "_") for name in re.findall(r"^[\w-]+(?===)", LOCK, re.MULTILINE)}
 # Where what is installed has another name than what is imported.
 DISTRIBUTIONS = {"absl": "absl_py", "sklearn": "scikit_learn"}
-# Keras imports its backend, pytest the conftest files.
-NOT_IMPORTED = {"//:conftest", "//tests:conftest", "@pypi//tensorflow"}
+# Keras imports its backend, pytest the conftest files, and `_lazy.import_after` the layers of compat.
+NOT_IMPORTED = {"//:conftest", "//keras_prune/compat:compat", "//tests:conftest", "@pypi//tensorflow"}
 
 
 def files_of_repository(pattern):

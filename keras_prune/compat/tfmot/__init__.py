@@ -12,21 +12,18 @@ Example:
 ['prune_low_magnitude_fc']
 """
 
-from keras_prune.compat.tfmot import sparsity
+from keras_prune import _lazy
 
-__all__ = ["sparsity"]
-
-_MISSING = {
-    "clustering": "keras_prune does not share weights among connections yet",
-    "experimental": "keras_prune has no parts of tfmot.experimental",
-    "quantization": (
-        "Quantize after training: keras_prune.export_tflite(model, filepath, quantization='full_int8', x=images), or "
-        "model.quantize('int8') of Keras. Both keep the zeros"
-    ),
+_INSTEAD = {
+    "clustering": "keras_prune does not share weights among connections.",
+    "quantization": "Quantize after training, which keeps the zeros: keras_prune.export_tflite(model, filepath, "
+    "quantization='full_int8', x=images), or model.quantize('int8') of Keras.",
 }
+# Lazy, so that `import keras_prune` can register the classes of pruned models in this folder and nothing else.
+__all__, _attribute, __dir__ = _lazy.lazy_attributes(__name__, {"keras_prune.compat.tfmot.sparsity": [""]})
 
 
 def __getattr__(name):
-    if name in _MISSING:
-        raise AttributeError(f"keras_prune.compat.tfmot has no {name!r}. {_MISSING[name]}.")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _INSTEAD:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {_INSTEAD[name]}")
+    return _attribute(name)
