@@ -53,11 +53,17 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
 
 def save_page(report, filepath, rounds=None) -> None:
     """Writes the page of `Report.save`, atomically."""
-    if not str(filepath).endswith(".html"):
-        raise ValueError(f"The page of a report has the suffix .html. Received: filepath={filepath!r}")
+    require_page(filepath)
     page = html_page(report, rounds)
     with atomic_write(filepath) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         file.write(page)
+
+
+def require_page(filepath) -> None:
+    """Raises a `ValueError` or `ImportError` if `save_page` could not write a page, before time is spent on it."""
+    if not str(filepath).endswith(".html"):
+        raise ValueError(f"The page of a report has the suffix .html. Received: filepath={filepath!r}")
+    from keras_prune.analysis import html_figures  # noqa: F401  # Requires Matplotlib.
 
 
 def html_page(report, rounds=None) -> str:
@@ -101,7 +107,11 @@ def _numbers(report) -> str:
             "fewer connections" if report.kept < report.weights else "not pruned",
         ),
         ("Connections kept", f"{report.density:.1%}", f"{report.kept:,} of {report.weights:,}"),
-        ("Operations left", f"{report.flop_density:.1%}", f"of {_short(report.flop)} FLOP for one input"),
+        (
+            "Operations left",
+            f"{report.flop_density:.1%}",
+            "how many is unknown" if report.flop is None else f"of {_short(report.flop)} FLOP for one input",
+        ),
         ("Sparse file", f"{_short(sizes['stored_bytes'])}B", f"{_short(sizes['dense_bytes'])}B dense"),
     ]
     items = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in numbers)
@@ -127,13 +137,13 @@ def _legend(report) -> str:
 
 
 def _sizes(report) -> str:
-    sizes = report.total_bytes()
+    sizes, flop = report.total_bytes(), report.flop or 0
     rows = [
         ("weights, dense", sizes["dense_bytes"], sizes["dense_bytes"], "bytes"),
         ("weights, sparse file", sizes["stored_bytes"], sizes["dense_bytes"], "bytes"),
         ("values and mask entropy", sizes["bound_bytes"], sizes["dense_bytes"], "bytes"),
-        ("operations, dense", report.flop, report.flop, "FLOP"),
-        ("operations left", report.flop * report.flop_density, report.flop, "FLOP"),
+        ("operations, dense", flop, flop, "FLOP"),
+        ("operations left", flop * report.flop_density, flop, "FLOP"),
     ]
     body = "".join(
         f'<tr><th scope="row">{name}</th><td class="kept">{html_table.bar(size / whole)}{size / whole:.1%}</td>'

@@ -67,7 +67,8 @@ class Report:
         skipped: Dict from the path of each layer that is left out to the reason, one of `layers.skip_reasons`.
         weights: Number of connections.
         kept: Number of connections that survive.
-        flop: Floating-point operations for one input, over the layers whose operations are known.
+        flop: Floating-point operations for one input, over the layers whose operations are known. `None` if those are
+            none, embeddings, which have no operations, not counted.
         activation: Share of the activations that are not zero, weighted by `Row.outputs`. `None` without inputs.
         flop_density: Share of the operations that are left, weighted by the operations.
         storage: List of `WeightStorage`: bytes of each weight, biases included, dense and in a file of `save_sparse`.
@@ -95,7 +96,8 @@ class Report:
         self.summaries = summaries
         self.weights = sum(row.weights for row in rows)
         self.kept = sum(row.kept for row in rows)
-        self.flop = sum(row.flop or 0 for row in rows)
+        unknown = any(row.flop is None for row in rows)
+        self.flop = sum(row.flop or 0 for row in rows) or (None if unknown else 0)
         self.flop_density = _mean((row.flop_density, row.flop or 0) for row in rows)
         measured = [(row.activation, row.outputs) for row in rows if row.activation is not None]
         self.activation = _mean(measured) if measured else None

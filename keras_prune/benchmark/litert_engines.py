@@ -25,7 +25,7 @@ class LiteRT(Engine):
             path = os.path.join(folder, "model.tflite")
             self._convert(model, path)
             self.weight_bytes = os.path.getsize(path)
-            with open(path, "rb") as file:
+            with open(path, "rb") as file, caught_output():
                 self.interpreter = Interpreter(model_content=file.read(), num_threads=threads())
 
     @classmethod
@@ -38,7 +38,8 @@ class LiteRT(Engine):
     def prepare(self, inputs):
         (taken,), (given,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         self.interpreter.resize_tensor_input(taken["index"], inputs.shape)
-        self.interpreter.allocate_tensors()
+        with caught_output():  # It prints which delegate it creates.
+            self.interpreter.allocate_tensors()
         self.interpreter.set_tensor(taken["index"], inputs)
 
         def run():

@@ -1,4 +1,4 @@
-"""Progress bars, drawn only where the caller of the library asks for them with `shown`."""
+"""Progress bars of what takes longer than two seconds, where the caller of the library asks for them with `shown`."""
 
 import contextlib
 import contextvars
@@ -9,12 +9,15 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+_DELAY_SECONDS = 2.0
 _SHOWN: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("shown", default=None)
 
 
 @contextlib.contextmanager
 def shown(console: Console | None = None) -> Iterator[None]:
-    """Context in which the functions of keras_prune show what takes long. The bars disappear when it ends.
+    """Context in which the functions of keras_prune show a bar for what takes longer than two seconds.
+
+    A bar disappears when its work is done.
 
     Args:
         console: `rich.console.Console`. Defaults to `None`, standard error. Nothing is drawn if it is not a terminal.
@@ -29,12 +32,17 @@ def shown(console: Console | None = None) -> Iterator[None]:
     """
     terminal = Console(stderr=True) if console is None else console
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    with _DelayedBars(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         token = _SHOWN.set(None if progress.disable else progress)
         try:
             yield
         finally:
             _SHOWN.reset(token)
+
+
+class _DelayedBars(Progress):
+    def get_renderables(self):
+        yield self.make_tasks_table([task for task in self.tasks if (task.elapsed or 0) > _DELAY_SECONDS])
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("batch_sizes", ["1", "64"], "Inputs per call.", **own)
     flags.DEFINE_string("device", "cpu:0", "Device to run on: cpu:0 or gpu:0.", **own)
     flags.DEFINE_integer("threads", None, "Cores to use (Linux). Default: all.", lower_bound=1, **own)
-    flags.DEFINE_integer("rounds", 10, "Turns of each engine, of about 30 ms each.", lower_bound=1, **own)
+    flags.DEFINE_integer("rounds", 10, "Turns of each engine. A turn takes about 30 ms.", lower_bound=1, **own)
     flags.DEFINE_string("output_dir", "output/benchmark", "Folder for the results.", **own)
 
 

@@ -34,8 +34,10 @@ def define(values: flags.FlagValues) -> None:
     """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
     quantizations = ["float16", "dynamic_int8", "full_int8", "int8_only"]
-    flags.DEFINE_enum("quantization", None, quantizations, "How a .tflite file stores weights, else float32.", **own)
-    flags.DEFINE_bool("sparse", None, "Whether zeros are left out of a .tflite file. Default: if it helps.", **own)
+    flags.DEFINE_enum(
+        "quantization", None, quantizations, "How a .tflite file stores weights, if not in float32.", **own
+    )
+    flags.DEFINE_bool("sparse", None, "Whether to leave zeros out of a .tflite file. Default: if it helps.", **own)
     text = "For XLA: saved_model, stablehlo, ahead_of_time. Default: saved_model."
     flags.DEFINE_list("formats", None, text, **own)
     text = (
@@ -59,10 +61,9 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
     flagged = dict.fromkeys(name for names in _OPTIONS.values() for name in names)
     options: dict[str, Any] = {name: values[name].value for name in flagged if values[name].present}
     if foreign := [f"--{name}" for name in options if name not in _OPTIONS[ending]]:
-        raise ValueError(
-            f"The flags for {f'a {ending} file' if ending else 'a folder for XLA'} are "
-            f"{[f'--{name}' for name in _OPTIONS[ending]]}. Received: {' and '.join(foreign)} for {output!r}"
-        )
+        kind = f"a {ending} file" if ending else "a folder for XLA"
+        own = ", ".join(f"--{name}" for name in _OPTIONS[ending]) or "none"
+        raise ValueError(f"Flags of {kind}: {own}. Received: {' and '.join(foreign)} for {output!r}")
     model = load_model(path, values.modules)
     if ending != ".kprune" and "data" not in options and not input_names(model):
         raise ValueError(

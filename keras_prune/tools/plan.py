@@ -25,7 +25,7 @@ _SPARSITIES = (0.25, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875)
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_enum("runtime", "litert", ["litert", "xnnpack"], "What runs the model.", **own)
+    flags.DEFINE_enum("runtime", "litert", ["litert", "xnnpack"], "Runtime that is to run the model.", **own)
     text = "Validation data: an .npz file with the arrays x and y. The model must be compiled."
     flags.DEFINE_string("data", None, text, **own)
     flags.DEFINE_string("monitor", "accuracy", "Metric that the model was compiled with, or loss.", **own)

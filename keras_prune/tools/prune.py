@@ -48,21 +48,23 @@ _TRAINING = (
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_float("sparsity", None, "Share of each layer's connections to prune.", **own)
-    text = "All connections over those kept, such as 8. Frozen layers, and layers that are not named, do not count."
+    flags.DEFINE_float("sparsity", None, "Share of each layer's connections to prune, such as 0.5.", **own)
+    text = "All connections over those kept, such as 8. Frozen layers and layers that are not named do not count."
     flags.DEFINE_float("compression", None, text, **own)
-    flags.DEFINE_float("quality", None, "Prune below this times the standard deviation of each layer's weights.", **own)
+    flags.DEFINE_float("quality", None, "Prune weights below this many standard deviations of their layer.", **own)
     flags.DEFINE_list("rounds", None, "Compression of each round of pruning and retraining, such as 2,4,8.", **own)
     text = "How to split --compression or --rounds among the layers."
     flags.DEFINE_enum("budget", "common_quality", list(_BUDGETS), text, **own)
     flags.DEFINE_string("layer_names", ".*", "Regular expression for the whole names of the layers to prune.", **own)
-    flags.DEFINE_list("block_size", None, "Inputs and outputs of blocks, such as 4,1 for LiteRT.", **own)
+    flags.DEFINE_list("block_size", None, "Prune blocks of this many inputs and outputs, such as 4,1.", **own)
     flags.DEFINE_list("n_of_m", None, "Keep at most N of M neighboring inputs, such as 2,4.", **own)
+    text = "Also write a report to this .html file, with figures and the curve of --rounds."
+    flags.DEFINE_string("html", None, text, **own)
     flags.DEFINE_bool("strip", False, "Write a plain Keras model without masks.", **own)
     text = "Training data for --rounds: an .npz file with the arrays x and y. The model must be compiled."
     flags.DEFINE_string("data", None, text, **own)
     flags.DEFINE_string("validation_data", None, "Validation data of the same form.", **own)
-    text = "Share of --data to validate on instead, drawn at random, the same in each run."
+    text = "Share of --data to validate on if there is no --validation_data: at random, the same in each run."
     flags.DEFINE_float("validation_split", 0.1, text, lower_bound=0.0, upper_bound=1.0, **own)
     flags.DEFINE_integer("epochs", 1, "Epochs of each retraining.", lower_bound=1, **own)
     flags.DEFINE_integer("batch_size", 32, "Samples in a batch.", lower_bound=1, **own)
@@ -76,10 +78,13 @@ def define(values: flags.FlagValues) -> None:
 
 def prune(values: flags.FlagValues, path: str, output: str) -> Result:
     """Prunes the model in one file as the flags say, and writes it to another."""
+    from keras_prune.analysis.html_page import require_page
     from keras_prune.terminal.tables import wrapped
 
     strength = _strength(values)
     require_output(output)
+    if values.html is not None:
+        require_page(values.html)
     model = load_model(path, values.modules, compiled=strength == "rounds")
     pruned, rounds = _prune(values, strength, model) if strength else (0, [])
     kept, total = _connections(model)
@@ -94,8 +99,12 @@ def prune(values: flags.FlagValues, path: str, output: str) -> Result:
         lines.append(f"--{strength} counts only pruned layers: {kept:,} of {total:,}, {total / kept:.1f}x")
     kind = "a plain Keras model" if plain else "with masks for further training"
     lines.append(f"pruned {pruned:,} of {measured.kept + pruned:,} connections; wrote {output}, {kind}")
-    summary = {"model": path, "output": output, "pruned": pruned, "rounds": [one.to_dict() for one in rounds]}
-    return Result(f"{measured}\n{wrapped(lines)}", summary | measured.to_dict() | {"skipped": skipped})
+    if values.html is not None:
+        measured.save(values.html, rounds or None)
+        lines.append(f"wrote {values.html}")
+    summary = {"model": path, "output": output, "html": values.html, "pruned": pruned}
+    summary |= {"rounds": [one.to_dict() for one in rounds], **measured.to_dict(), "skipped": skipped}
+    return Result(f"{measured}\n{wrapped(lines)}", summary)
 
 
 def _strength(values) -> str | None:

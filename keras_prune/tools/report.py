@@ -30,12 +30,17 @@ def define(values: flags.FlagValues) -> None:
 
 def report(values: flags.FlagValues, path: str) -> Result:
     """Returns the report of a model, and writes it to `--html`."""
+    from keras_prune.analysis.html_page import require_page
+
+    if values.html is not None:
+        require_page(values.html)
     model = load_model(path, values.modules)
     measured = kp.report(model, None if values.data is None else load_inputs(values.data, model))
+    summary = {"model": path, "html": values.html, **measured.to_dict()}
     if values.html is None:
-        return Result(measured, {"model": path, **measured.to_dict()})
+        return Result(measured, summary)
     measured.save(values.html)
-    return Result(f"{measured}\nwrote {values.html}", {"model": path, "html": values.html, **measured.to_dict()})
+    return Result(f"{measured}\nwrote {values.html}", summary)
 
 
 REPORT = Subcommand("report", __doc__, ["MODEL"], define, report)

@@ -80,7 +80,7 @@ class Subcommand(NamedTuple):
         values = flags.FlagValues()
         values.set_gnu_getopt()  # Flags may follow files.
         self.define(values)
-        text = "Python modules to import first, such as one with the layers of the model, from the current folder too."
+        text = "Python modules to import first, such as one with custom layers. The current folder is searched too."
         flags.DEFINE_list("modules", [], text, flag_values=values)
         flags.DEFINE_bool("json", False, "Print the result as JSON.", flag_values=values)
         flags.DEFINE_bool("traceback", False, "Print where an error comes from.", flag_values=values)

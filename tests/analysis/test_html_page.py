@@ -166,6 +166,10 @@ SOUND = {
         lambda: keras.Sequential([keras.Input((4,)), layers.Embedding(9, 2), layers.LSTM(2)]),
         ["histogram"] * 3,
     ),
+    "unknown operations": (
+        lambda: keras.Sequential([keras.Input((None,)), layers.Embedding(9, 2), layers.Dense(2)]),
+        ["histogram"] * 2,
+    ),
 }
 
 

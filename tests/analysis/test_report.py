@@ -283,6 +283,16 @@ def test_flop_of_recurrent_layers_with_given_states_is_known():
     assert kp.report(model).flop == 2 * 5 * (8 * 16 + 4 * 16)
 
 
+def test_flop_is_unknown_if_only_embeddings_are_known():
+    inputs = keras.Input((None,), dtype="int32")
+    embedded = layers.Embedding(6, 4, name="embedding")(inputs)
+    report = kp.report(keras.Model(inputs, layers.Dense(3, name="fc")(embedded)))
+    assert [row.flop for row in report.rows] == [0, None]
+    assert report.to_dict()["flop"] is None
+    assert str(report).splitlines()[-3].split("│")[4].strip() == "-"
+    assert kp.report(keras.Model(inputs, embedded)).flop == 0
+
+
 def test_flop_does_not_depend_on_the_data_format():
     kinds = (layers.Conv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
     for kind in kinds:

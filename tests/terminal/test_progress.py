@@ -1,4 +1,5 @@
 import io
+import itertools
 import sys
 
 import keras
@@ -13,8 +14,22 @@ from keras_prune.terminal.progress import shown, steps, track, training_bar
 
 @pytest.fixture
 def terminal():
-    """A terminal that keeps what it shows."""
-    return Console(file=io.StringIO(), force_terminal=True, width=80)
+    """A terminal that keeps what it shows, and whose clock advances by a second at each look."""
+    return Console(file=io.StringIO(), force_terminal=True, width=80, get_time=itertools.count().__next__)
+
+
+def test_bars_show_after_two_seconds():
+    now = [0.0]
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, get_time=lambda: now[0])
+    with shown(terminal):
+        with steps("quick", 4) as advance:
+            now[0] = 1.9
+            advance()
+        with steps("slow", 4) as advance:
+            advance()
+            now[0] = 4.0
+    assert "quick" not in terminal.file.getvalue()
+    assert "slow" in terminal.file.getvalue()
 
 
 def test_bars_show_on_a_terminal(terminal):

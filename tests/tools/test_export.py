@@ -96,7 +96,7 @@ def test_export_rejects_unreadable_data(folder, run, write):
 @pytest.mark.parametrize(
     ("flags", "output", "message"),
     [
-        (["--quantization=float16"], "out.kprune", "a .kprune file are []. Received: --quantization for 'out.kprune'"),
+        (["--quantization=float16"], "out.kprune", "a .kprune file: none. Received: --quantization for 'out.kprune'"),
         (["--formats=stablehlo"], "out.tflite", "Received: --formats for 'out.tflite'"),
         (["--quantization=float16", "--sparse"], "out", "Received: --quantization and --sparse for 'out'"),
         (["--formats=stablehlo"], "typo.tflit", "Received: output='typo.tflit'"),

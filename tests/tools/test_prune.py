@@ -105,6 +105,7 @@ def test_prune_reports_the_written_model(folder, run, strip, kept):
         (["--rounds=2"], "--rounds needs training data, --data=train.npz. Received: no --data"),
         (["--sparsity=0.5", "--epochs=2"], "Only --rounds trains the model. Received: --epochs without --rounds"),
         (["--rounds=2", "--data=train.npz"], "Expected a compiled model"),
+        (["--sparsity=0.5", "--html=page.htm"], "Received: filepath='page.htm'"),
     ],
 )
 def test_prune_rejects_invalid_flags(folder, run, flags, message):
@@ -138,6 +139,7 @@ def trained(folder):
 
 
 ROUNDS = ["compiled.keras", "out.keras", "--rounds=2,4", "--data=train.npz", "--monitor=mae", "--max_drop=9"]
+ROUNDS += ["--batch_size=36"]  # One whole batch, since each shape is compiled.
 
 
 def test_prune_retrains_in_rounds(trained, run):
@@ -160,6 +162,14 @@ def test_prune_holds_out_validation_data(trained, run, monkeypatch):
         np.testing.assert_array_equal(np.sort(np.concatenate(parts), 0), np.sort(whole, 0))
     run("prune", *ROUNDS, "--validation_data=train.npz")
     assert len(called["x"]) == len(called["validation_data"][0]) == 40
+
+
+def test_prune_writes_a_page_with_the_rounds(trained, run, monkeypatch):
+    pytest.importorskip("matplotlib")
+    rounds = [kp.results.Round(1.0, 0.5, True, 0.0), kp.results.Round(2.0, 0.6, True, 1.0)]
+    monkeypatch.setattr(kp, "iterative_prune", lambda *_, **__: rounds, raising=False)
+    assert run("prune", *ROUNDS, "--html=page.html").endswith("wrote page.html\n")
+    assert "<h2>Rounds</h2>" in (trained / "page.html").read_text()
 
 
 def test_prune_continues_rounds_of_a_directory(trained, run):
