@@ -147,7 +147,7 @@ def load_sparse(filepath, custom_objects=None, max_bytes: int | None = None):
             file, whichever is larger.
 
     Returns:
-        A plain Keras model that is not compiled.
+        A plain Keras model that is not compiled, unless its constructor compiles it.
 
     Raises:
         ValueError: If the file is truncated, altered, has another version or was not written by `save_sparse`, if the
@@ -284,8 +284,9 @@ def _require_only_weights(model) -> None:
         saved = {id(variable) for variable in _saved_weights(layer).values()}
         if hasattr(layer, "save_assets") or not saved <= known:
             raise ValueError(
-                "A sparse file only holds weights. Remove lookup layers from the model, and merge LoRA weights before "
-                f"saving. Received: layer {layer.name!r} of class {type(layer).__name__}, which has other state"
+                "A sparse file only holds weights. Remove lookup layers from the model, load tasks of KerasHub with "
+                f"preprocessor=None, and merge LoRA weights before saving. Received: layer {layer.name!r} of class "
+                f"{type(layer).__name__}, which has other state"
             )
         missing = {key: path for key, path in missing.items() if key not in saved}
     if missing:

@@ -35,7 +35,7 @@ def define(values: flags.FlagValues) -> None:
     own: dict[str, Any] = {"flag_values": values}
     quantizations = ["float16", "dynamic_int8", "full_int8", "int8_only"]
     flags.DEFINE_enum(
-        "quantization", None, quantizations, "How a .tflite file stores weights, if not in float32.", **own
+        "quantization", None, quantizations, "How a .tflite file stores weights if not in float32.", **own
     )
     flags.DEFINE_bool("sparse", None, "Whether to leave zeros out of a .tflite file. Default: if it helps.", **own)
     text = "For XLA: saved_model, stablehlo, ahead_of_time. Default: saved_model."
@@ -64,7 +64,7 @@ def export(values: flags.FlagValues, path: str, output: str) -> Result:
         kind = f"a {ending} file" if ending else "a folder for XLA"
         own = ", ".join(f"--{name}" for name in _OPTIONS[ending]) or "none"
         raise ValueError(f"Flags of {kind}: {own}. Received: {' and '.join(foreign)} for {output!r}")
-    model = load_model(path, values.modules)
+    model = load_model(path, values.modules, preprocessor=False)
     if ending != ".kprune" and "data" not in options and not input_names(model):
         raise ValueError(
             "The inputs of a subclassed model are unknown. Add some, such as --data=inputs.npy. Received: no --data"

@@ -17,13 +17,15 @@ _UNSAFE = (
 )
 
 
-def load_model(path: str, modules: Sequence[str] = (), compiled: bool = False):
+def load_model(path: str, modules: Sequence[str] = (), compiled: bool = False, preprocessor: bool = True):
     """Returns the model in a `.keras`, `.h5` or `.kprune` file, or in a KerasHub preset folder.
 
     Args:
         path: String.
         modules: Strings, names of Python modules to import first. Defaults to `()`.
         compiled: Boolean, whether the model must be compiled. Defaults to `False`: compile settings are not read.
+        preprocessor: Boolean, whether a task in a preset keeps its preprocessor, which a sparse file cannot hold.
+            Defaults to `True`.
 
     Raises:
         ValueError: If a module cannot be imported, or the file is missing, damaged, or not a Keras 3 model with known
@@ -42,7 +44,7 @@ def load_model(path: str, modules: Sequence[str] = (), compiled: bool = False):
             f"Received: {path!r}"
         )
     with steps(f"loading {path}"):
-        model = _load(path, compiled)
+        model = _load(path, compiled, preprocessor)
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected a whole model, but the file holds a {type(model).__name__}. Received: {path!r}")
     if compiled and not model.compiled:
@@ -64,13 +66,13 @@ def _import_modules(modules):
             raise ValueError(f"Cannot import a module of --modules: {error}. Received: {module!r}") from error
 
 
-def _load(path, compiled):
+def _load(path, compiled, preprocessor):
     import keras
 
     if path.endswith(".kprune"):
         return kp.load_sparse(path)
     if os.path.isfile(os.path.join(path, "config.json")):
-        return _load_preset(path)
+        return _load_preset(path, preprocessor)
     try:
         if _needs_keras_hub(path):
             importlib.import_module("keras_hub")  # Registers the classes.
@@ -93,7 +95,7 @@ def _needs_keras_hub(path):
         return b'"keras_hub' in archive.read("config.json")
 
 
-def _load_preset(folder):
+def _load_preset(folder, preprocessor):
     if importlib.util.find_spec("keras_hub") is None:
         raise ValueError(
             f"The folder is a KerasHub preset, and KerasHub is missing: pip install keras-hub. Received: {folder!r}"
@@ -102,11 +104,13 @@ def _load_preset(folder):
     import keras_hub
 
     try:
-        kind = keras_hub.models.Backbone
+        kind, options = keras_hub.models.Backbone, {}
         if os.path.isfile(task := os.path.join(folder, "task.json")):
             with open(task, encoding="utf-8") as file:
                 kind = keras.saving.get_registered_object(json.load(file)["registered_name"])
-        return kind.from_preset(folder)
+            if not (preprocessor and os.path.isfile(os.path.join(folder, "preprocessor.json"))):
+                options = {"preprocessor": None}  # KerasHub would fail where there is none.
+        return kind.from_preset(folder, **options)
     except Exception as error:  # KerasHub may raise anything for a file that it did not write.
         raise ValueError(
             f"Expected the folder of a KerasHub preset: {type(error).__name__}: {error}. Received: {folder!r}"

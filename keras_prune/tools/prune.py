@@ -85,7 +85,8 @@ def prune(values: flags.FlagValues, path: str, output: str) -> Result:
     require_output(output)
     if values.html is not None:
         require_page(values.html)
-    model = load_model(path, values.modules, compiled=strength == "rounds")
+    keeps = not output.endswith(".kprune")
+    model = load_model(path, values.modules, compiled=strength == "rounds", preprocessor=keeps)
     pruned, rounds = _prune(values, strength, model) if strength else (0, [])
     kept, total = _connections(model)
     skipped = kp.report(model).skipped

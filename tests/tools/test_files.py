@@ -229,11 +229,17 @@ def test_load_model_reads_presets(tmp_path, task):
     keras_hub = pytest.importorskip("keras_hub")
     model = keras_hub.models.BertBackbone(20, 1, 1, 4, 8, max_sequence_length=8)
     if task:
-        model = keras_hub.models.BertTextClassifier(model, num_classes=3)
+        tokenizer = keras_hub.models.BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])
+        preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=8)
+        model = keras_hub.models.BertTextClassifier(model, num_classes=3, preprocessor=preprocessor)
     model.save_to_preset(str(tmp_path / "preset"))
     loaded = load_model(str(tmp_path / "preset"))
-    assert type(loaded) is type(model)
-    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    assert bool(getattr(loaded, "preprocessor", None)) == task
+    # A sparse file holds a task without its preprocessor.
+    save_model(load_model(str(tmp_path / "preset"), preprocessor=False), str(tmp_path / "model.kprune"))
+    for one in (loaded, load_model(str(tmp_path / "model.kprune"))):
+        assert type(one) is type(model)
+        np.testing.assert_array_equal(one.get_weights()[0], model.get_weights()[0])
 
 
 def test_load_model_imports_keras_hub_for_its_layers(tmp_path):
