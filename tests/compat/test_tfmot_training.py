@@ -132,7 +132,7 @@ def test_zeros_of_an_h5_file_stay(tmp_path):
     assert density(loaded) == 0.25
 
 
-def test_momentum_does_not_move_pruned_weights():
+def test_pruned_weights_are_zero_at_the_end_of_an_epoch():
     model = dense_model(schedule(begin_step=3), optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
     fit(model)
     assert_zeros(model, 0.5)

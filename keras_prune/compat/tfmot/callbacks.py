@@ -1,6 +1,7 @@
 """Callbacks that prune wrapped layers during `fit`, and write their sparsity for TensorBoard."""
 
 import importlib.util
+from typing import Any
 
 import keras
 
@@ -29,17 +30,16 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         step = 1 + max((layer.pruning_step for layer in self.prunable_layers), default=0)
-        due = []
+        due: list[tuple[Any, float]] = []
         for layer in self.prunable_layers:
-            vars(layer)["pruning_step"] = step  # `setattr` of a layer takes longer than all else here.
+            layer.__dict__["pruning_step"] = step  # `setattr` of a layer takes longer than all else here.
             is_due, sparsity = layer.pruning_schedule(step)
             if is_due and sparsity > 0:
-                due.append((layer, float(sparsity)))
+                due += [(weight, float(sparsity)) for weight in pruned_weights(layer)]
         if due:
             require_finite_weights(pruned_weights(self.model))  # On JAX, `self.model` brings them up to date.
-        for layer, sparsity in due:
-            for weight in pruned_weights(layer):
-                weight.cut(weight.criterion, sparsity)
+        for weight, sparsity in due:
+            weight.cut(weight.criterion, sparsity)
 
     def on_epoch_end(self, batch, logs=None):
         apply_masks(self.model)

@@ -88,7 +88,7 @@ class PruneLowMagnitude(Prune):
         ValueError: If `layer` cannot be wrapped, or a weight has other dimensions than blocks need.
     """
 
-    def __init__(self, layer, criterion, **kwargs):
+    def __init__(self, layer, criterion: LowMagnitude, **kwargs):
         if isinstance(layer, SEPARABLE_CONVOLUTIONS) and not hasattr(layer, "get_prunable_weights"):
             layer.get_prunable_weights = lambda: [layer.pointwise_kernel]
         super().__init__(layer, criterion, **{"name": f"prune_low_magnitude_{layer.name}", **kwargs})
