@@ -47,7 +47,7 @@ def _redirected(file) -> Iterator[None]:
     with contextlib.ExitStack() as restored:
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # Closed, or there is no terminal.
-                flush = stream.flush if stream else int
+                flush = stream.flush if stream else lambda: None
                 flush()
                 saved = os.dup(number)
                 restored.callback(os.close, saved)
