@@ -46,7 +46,7 @@ class Attending(keras.Model):
 
 def attending():
     model = Attending()
-    model(np.zeros((1, 4, 8), "float32"))
+    model.build((None, 4, 8))
     return model
 
 

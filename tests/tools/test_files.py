@@ -242,6 +242,7 @@ def test_load_model_reads_presets(tmp_path, task):
         np.testing.assert_array_equal(one.get_weights()[0], model.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_load_model_imports_keras_hub_for_its_layers(tmp_path):
     keras_hub = pytest.importorskip("keras_hub")
     inputs = keras.Input((4, 8))

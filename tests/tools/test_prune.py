@@ -171,9 +171,9 @@ def test_prune_writes_a_page_with_the_rounds(trained, run, monkeypatch):
 
 
 def test_prune_continues_rounds_of_a_directory(trained, run):
-    first = pruned(run, *ROUNDS, "--directory=rounds")
-    assert pruned(run, *ROUNDS, "--directory=rounds")["rounds"] == first["rounds"]
-    assert (trained / "rounds/round_02.keras").exists()
+    first = pruned(run, *ROUNDS, "--rounds=2", "--directory=rounds")
+    assert pruned(run, *ROUNDS, "--rounds=2", "--directory=rounds")["rounds"] == first["rounds"]
+    assert (trained / "rounds/round_01.keras").exists()
 
 
 def test_prune_rejects_a_split_without_samples(trained, run):
