@@ -127,9 +127,12 @@ COMPOSITES = {
         {"bi/forward_gru/gru_cell": True, "bi/backward_gru/gru_cell": True},
     ),
     "cells": (
-        lambda: layers.RNN([layers.LSTMCell(8, name="a"), layers.GRUCell(8, name="b")], name="rnn"),
+        lambda: layers.RNN(
+            layers.StackedRNNCells([layers.LSTMCell(8, name="a"), layers.GRUCell(8, name="b")], name="cells"),
+            name="rnn",
+        ),
         (5, 8),
-        {"rnn/stacked_rnn_cells/a": True, "rnn/stacked_rnn_cells/b": True},
+        {"rnn/cells/a": True, "rnn/cells/b": True},
     ),
 }
 
