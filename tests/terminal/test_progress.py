@@ -75,10 +75,10 @@ def test_sensitivity_and_training_show_bars(terminal):
         (bar,) = training_bar("retraining")
         advance = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: count_calls(bar, seen))
         model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[bar, advance])
-    text = terminal.file.getvalue()
-    assert "sensitivity of fc" in text
-    assert "retraining" in text
-    assert text.count("100%") == 2
+    sensitivity, _, retraining = terminal.file.getvalue().partition("retraining")
+    assert "sensitivity of fc" in sensitivity
+    assert "100%" in sensitivity
+    assert "100%" in retraining
     assert len(seen) == 4
 
 
