@@ -105,6 +105,17 @@ def mean_square(truth, prediction):
     return ops.mean(ops.square(truth - prediction))
 
 
+def test_stripped_models_load_their_optimizer_without_a_warning(tmp_path):
+    model = kp.prune(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), 0.5)
+    model.compile("adam", "mse", run_eagerly=TENSORFLOW)
+    model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0, callbacks=[kp.PruningCallback(verbose=0)])
+    kp.strip(model).save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded.optimizer.variables, [array(one) for one in model.optimizer.variables])
+
+
 def test_prune_keeps_models_compiled_with_their_optimizer():
     model = small_model()
     model.compile(keras.optimizers.Adam(0.01), mean_square, metrics=["mae"], run_eagerly=TENSORFLOW)
