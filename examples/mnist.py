@@ -4,7 +4,7 @@
     python examples/mnist.py --block_size=4,1 --compression=10      # for LiteRT's sparse kernel: docs/patterns.md
 
 Trains the dense network for a few epochs. Then cuts the smallest connections of the network at the start of each epoch,
-while training goes on. The last third of the epochs is without cuts. The defaults were chosen on the last 5,000
+while training goes on, and makes no cuts in the last third of the epochs. The defaults were chosen on the last 5,000
 training images, which are held out here too; the test set is read once, at the end. Writes `report.json`,
 `report.html`, `history.csv` and `model.keras` to the output directory. `--reference` also trains a dense
 network for as many epochs in all. The paper's rule, its rounds and its tables are in `examples/paper.py`.

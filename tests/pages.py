@@ -24,7 +24,7 @@ def blocks(page):
 
 
 def run(page, folder, timeout=600):
-    """Runs the blocks of a page in one process of their own, and returns what each printed."""
+    """Runs the blocks of a page in a separate process, and returns what each printed."""
     code = f"\nprint({END!r}, end='', flush=True)\n".join(code for code, _ in blocks(page))
     process = subprocess.run(
         [sys.executable, "-c", code],

@@ -13,7 +13,8 @@ def caught_output() -> Iterator[None]:
 
     TensorFlow prints a page while it converts a model, and some lines at its import, from C++ code that
     `contextlib.redirect_stdout` does not reach and `TF_CPP_MIN_LOG_LEVEL=3` does not silence (TensorFlow 2.21). An
-    error gets the output as a note, which a traceback shows. The redirection holds for the whole process.
+    error gets the output as a note, which a traceback shows. The redirection holds for the whole process. If the
+    process crashes, the output is lost: set the environment variable `TF_CPP_MIN_LOG_LEVEL=0`, and nothing is caught.
 
     Example:
 
@@ -27,6 +28,9 @@ def caught_output() -> Iterator[None]:
     ...     print(error, error.__notes__)
     The converter failed. ['E0000 unknown operator']
     """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
     with tempfile.TemporaryFile() as file:
         try:
             with _redirected(file):

@@ -64,3 +64,7 @@ def help_text() -> str:
             "keras-prune SUBCOMMAND --help shows examples and flags. KERAS_BACKEND selects the backend of Keras.",
         ]
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -90,7 +90,7 @@ def prune(values: flags.FlagValues, path: str, output: str) -> Result:
     pruned, rounds = _prune(values, strength, model) if strength else (0, [])
     kept, total = _connections(model)
     skipped = kp.report(model).skipped
-    plain = values.strip or output.endswith(".kprune")
+    plain = values.strip or not keeps
     if plain:
         model = kp.strip(model)
     measured = kp.report(model)  # Of the model that is written.

@@ -16,6 +16,13 @@ def test_caught_output_is_dropped(capfd):
     assert capfd.readouterr() == ("beforeafter", "")
 
 
+def test_caught_output_is_shown_at_a_log_level_of_the_user(capfd, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    with caught_output():
+        os.write(2, b"a last message")
+    assert capfd.readouterr() == ("", "a last message")
+
+
 def test_caught_output_of_a_failure_is_a_note(capfd):
     with pytest.raises(FileNotFoundError) as failure, caught_output():
         os.stat(f"missing {os.write(2, b'the reason')}")

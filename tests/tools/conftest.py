@@ -40,7 +40,7 @@ def start():
     """Function that runs the command in another process."""
 
     def start_command(*arguments, **environment):
-        command = [sys.executable, "-m", "keras_prune", *map(str, arguments)]
+        command = [sys.executable, "-m", "keras_prune.tools.command", *map(str, arguments)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 

@@ -49,7 +49,7 @@ SWALLOWING = """
 START = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("keras_prune", run_name="__main__")
+runpy.run_module("keras_prune.tools.command", run_name="__main__")
 """
 
 
