@@ -115,13 +115,14 @@ def rounds(rounds, monitor: str = "monitored value", ax=None):
     with axes_or_new(ax) as drawn:
         drawn.axhline(done[0].value, **REFERENCE)
         drawn.plot([one.compression for one in done], [one.value for one in done], color=COLORS[0], linewidth=1)
-        for within, label, look in (
-            (True, "within the budget", {"marker": "o", "color": COLORS[0]}),
-            (False, "out of the budget", {"marker": "X", "color": COLORS[1]}),
+        for within, label, marker, color in (
+            (True, "within the budget", "o", COLORS[0]),
+            (False, "out of the budget", "X", COLORS[1]),
         ):
             points = [(one.compression, one.value) for one in done if one.within_budget == within]
             if points:
-                drawn.plot(*zip(*points, strict=True), linestyle="none", markersize=4, label=label, **look)
+                x, y = zip(*points, strict=True)
+                drawn.plot(x, y, linestyle="none", marker=marker, color=color, markersize=4, label=label)
         drawn.set(xscale="log", xlabel="compression", ylabel=monitor.replace("_", " "))
         ticks = spread_out([one.compression for one in done])
         drawn.set_xticks(ticks, [f"{tick:.3g}x" for tick in ticks])

@@ -29,7 +29,8 @@ def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
         size: Tuple of floats, width and height in inches. Defaults to `(3.4, 2.1)`.
     """
     text = io.StringIO()
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": label}):  # Each figure has its own names, the same at each run.
+    settings: dict = {**_SETTINGS, "svg.hashsalt": label}  # Each figure has its own names, the same at each run.
+    with mpl.rc_context(settings):
         figure = Figure(size)
         draw(figure.subplots())
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

@@ -139,11 +139,12 @@ def numbers(values: flags.FlagValues, name: str, kind: type) -> list:
     Raises:
         ValueError: If an entry is not such a number.
     """
+    entries: list[str] = values[name].value or []
     try:
-        return [kind(entry) for entry in values[name].value]
+        return [kind(entry) for entry in entries]
     except ValueError:
         what = "integers" if kind is int else "numbers"
-        received = ",".join(values[name].value)
+        received = ",".join(entries)
         raise ValueError(f"--{name} must be {what}, such as 2,4. Received: --{name}={received}") from None
 
 
