@@ -1,9 +1,13 @@
-"""Hooks of mkdocs: pages made of the files in the root, and links to files that are not pages."""
+"""Hooks of mkdocs: pages made of the files in the root, tables, and links to files that are not pages."""
 
 import re
+import sys
 from pathlib import Path, PurePosixPath
 
 from mkdocs.structure.files import File
+
+sys.path.append(str(Path(__file__).parent))
+import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = re.search(r'^REPOSITORY = "(.+)"$', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
@@ -24,17 +28,16 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Lets links find pages and files of the site, and everything else in the repository."""
+    """Makes the tables, and lets links find pages and files of the site, and everything else in the repository."""
     uri = page.file.src_uri
     source = PurePosixPath(PAGES.get(uri, f"docs/{uri}"))
     site = {file: page for page, file in PAGES.items()} | {f"docs/{file.src_uri}": file.src_uri for file in files}
 
     def target(found):
         path = (ROOT / source.parent / found[0]).resolve()
-        name = path.relative_to(ROOT).as_posix().replace("docs/results", "docs/data")  # Until three pages say so.
-        path = ROOT / name
+        name = path.relative_to(ROOT).as_posix()
         if name in site:
             return "../" * (uri.count("/")) + site[name]
         return f"{REPOSITORY}/tree/main/{name}" if path.exists() else found[0]
 
-    return LINK.sub(target, markdown)
+    return LINK.sub(target, tables.made(markdown))

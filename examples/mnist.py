@@ -1,7 +1,7 @@
 """Prunes the paper's LeNet-300-100 on MNIST thirteenfold in a minute, and writes what became of its error and its size.
 
     python examples/mnist.py --seed=0
-    python examples/mnist.py --block_size=4,1 --compression=10      # for LiteRT's sparse kernel: docs/patterns.md
+    python examples/mnist.py --block_size=4,1 --compression=10      # for LiteRT: docs/guides/patterns.md
 
 Trains the dense network for a few epochs. Then cuts the smallest connections of the network at the start of each epoch,
 while training goes on, and makes no cuts in the last third of the epochs. The defaults were chosen on the last 5,000

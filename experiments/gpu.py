@@ -5,7 +5,6 @@
     python experiments/gpu.py --small --output=/tmp/gpu.json       # tiny shapes, on a CPU too
     python experiments/gpu.py --table --output=gpu.json            # Markdown, from the measurements alone
     python experiments/gpu.py --add=gpu.json --remark="second run" --output=docs/data/gpu.json
-    python experiments/gpu.py --document=docs/gpu.md --output=docs/data/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
 run keeps what it has. A failure is recorded with its reason, and the rest is still measured.
@@ -42,7 +41,6 @@ flags.DEFINE_float("time_limit", 450, "Seconds after which nothing new is starte
 flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
 flags.DEFINE_string("add", None, "File of another run that is merged into --output; nothing is measured.")
 flags.DEFINE_string("remark", "", "What is special about the run of --add.")
-flags.DEFINE_string("document", None, "Page whose tables are made again from --output; nothing is measured.")
 
 
 def main(_):
@@ -52,10 +50,7 @@ def main(_):
         added = json.loads(pathlib.Path(FLAGS.add).read_text(encoding="utf-8"))
         results = gpu_merge.merge(results, added, FLAGS.remark)
         write(output, results)
-    if FLAGS.document:
-        page = pathlib.Path(FLAGS.document)
-        page.write_text(gpu_tables.document(page.read_text(encoding="utf-8"), results), encoding="utf-8")
-    if FLAGS.table or FLAGS.add or FLAGS.document:
+    if FLAGS.table or FLAGS.add:
         print(gpu_tables.tables(results))
         return
     device = FLAGS.device

@@ -41,7 +41,7 @@ NOT_MEASURED = "not measured"
 
 def tables(results):
     """Returns all tables with their titles, as Markdown."""
-    return "\n\n".join(f"{title}:\n\n{table}" for title, table in blocks(results).items())
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in blocks(results).items())
 
 
 def blocks(results):
@@ -58,15 +58,6 @@ def blocks(results):
     found["Training steps"] = training(results.get("training", {}))
     found["Checks"] = checks(results.get("smoke", {}))
     return found
-
-
-def document(text, results):
-    """Returns the text of a page with its tables made again: those between `<!-- title -->` and `<!-- end -->`."""
-    for title, table in blocks(results).items():
-        begin, found, rest = text.partition(f"<!-- {title} -->\n")
-        if found:
-            text = f"{begin}{found}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-    return text
 
 
 def ratios(results, rows):

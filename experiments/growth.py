@@ -3,7 +3,6 @@
     KERAS_BACKEND=jax python experiments/growth.py                  # what the JSON file has is left out
     python experiments/growth.py --axes=layers --layers=800 --operation=save_sparse --again
     python experiments/growth.py --table                            # Markdown, from the JSON file alone
-    python experiments/growth.py --document=docs/growth.md          # puts the tables into the page
 
 Along `weights` and `functional`, a model has eight square dense layers or many of 64 x 64. Each size runs in its own
 process (Linux). Keras rebuilds a Sequential model after each layer that its config adds, so the layers are measured in
@@ -42,7 +41,6 @@ flags.DEFINE_integer("repeats", 3, "How often each operation is timed.", lower_b
 flags.DEFINE_bool("again", False, "Whether to measure again what the JSON file has already.")
 flags.DEFINE_string("json", "docs/data/growth.json", "Where the measurements are kept.")
 flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("document", None, "Page whose tables are made again from --json; nothing is measured.")
 flags.DEFINE_string("one", None, "Measure this `axis/size` here and print it; for the script's own processes.")
 
 
@@ -260,14 +258,6 @@ def tables(results):
     )
 
 
-def document(page, results):
-    """Returns the text of a page with its tables made again, those between `<!-- tables -->` and `<!-- end -->`."""
-    before, begin, rest = page.partition("<!-- tables -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    made = f"\n{tables(results)}\n\n" if results else ""
-    return f"{before}{begin}{made}{end}{after}"
-
-
 def main(_):
     if FLAGS.one:
         axis, size = FLAGS.one.split("/")
@@ -275,7 +265,7 @@ def main(_):
         return
     results = measurements.read(FLAGS.json)
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    for axis in [] if FLAGS.table or FLAGS.document else FLAGS.axes:
+    for axis in [] if FLAGS.table else FLAGS.axes:
         sizes = results.setdefault(backend, {}).setdefault(axis, {})
         for size in FLAGS.weights if axis == "weights" else FLAGS.layers:
             present = sizes.get(str(size), {}).get("operations", {})
@@ -287,9 +277,6 @@ def main(_):
                 sizes[str(size)] = measured
                 print(backend, axis, size, "measured", flush=True)
                 measurements.write(FLAGS.json, results)
-    if FLAGS.document:
-        page = pathlib.Path(FLAGS.document)
-        page.write_text(document(page.read_text(encoding="utf-8"), results), encoding="utf-8")
     print(tables(results))
 
 

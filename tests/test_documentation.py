@@ -1,6 +1,7 @@
-"""The site: an API page for each public name, notebooks that run, and one home of the project."""
+"""The site: an API page for each public name, tables and notebooks that are made anew, and one home of the project."""
 
 import importlib
+import importlib.util
 import inspect
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ import keras_prune as kp
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.md"))
+WITH_TABLES = [page for page in (ROOT / "docs").rglob("*.md") if "<!-- table:" in page.read_text(encoding="utf-8")]
 # What each notebook imports that a test environment may lack.
 REQUIRED = {"getting_started": ["matplotlib", "sklearn"], "keras_hub_gpt2": ["keras_hub", "sklearn"]}
 TFMOT = "keras_prune.compat.tfmot.sparsity.keras"
@@ -63,6 +65,27 @@ def test_files_agree_on_version_and_home():
     home = re.search(r'^REPOSITORY = "(.+)"$', setup, re.MULTILINE)[1]
     assert f"\nrepository-code: {home}\n" in citation
     assert f"\nversion: {kp.__version__}\n" in citation
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Returns the module that makes the tables of the pages."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", WITH_TABLES, ids=lambda page: page.stem)
+def test_tables_of_pages_are_those_of_the_measurements(page, tables):
+    text = page.read_text(encoding="utf-8")
+    assert tables.made(text) == text
+    assert len(tables.MARKED.findall(text)) == text.count("<!-- table:") == text.count("<!-- end -->")
+
+
+def test_table_that_no_script_prints_is_refused(tables):
+    with pytest.raises(ValueError, match=r"prints no table of that title\. Received: 'unknown', not in \['jax"):
+        tables.table("experiments/growth.py --table # unknown")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Plan of what a runtime gains from pruning, layer by layer, made before training.
 
-What it says of LiteRT was measured with `experiments/litert_layers.py`, see docs/patterns.md. What it says of XNNPACK's
-sparse convolutions is what XNNPACK documents, and what LiteRT 2.3 did on an emulated ARM processor.
+What it says of LiteRT was measured with `experiments/litert_layers.py`, see docs/results/litert.md. What it says of
+XNNPACK's sparse convolutions is what XNNPACK documents, and what LiteRT 2.3 did on an emulated ARM processor.
 """
 
 import copy

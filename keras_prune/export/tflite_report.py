@@ -174,5 +174,7 @@ def _why_no_sparse_kernel(weight, density) -> str:
         kind = _SPARSE_KERNELS[weight.dtype]
         return f"{reason}; LiteRT's kernel takes {kind} along the input axis"
     if weight.op == "CONV_2D" and weight.dtype == "float32" and weight.shape[1:3] == (1, 1):
-        return f"{reason}; XNNPACK has kernels for 1x1 convolutions, in some networks and on ARM (docs/deployment.md)"
+        return (
+            f"{reason}; XNNPACK has kernels for 1x1 convolutions, in some networks and on ARM (docs/results/litert.md)"
+        )
     return f"{reason}; LiteRT has no sparse kernel for {weight.dtype} {weight.op}"

@@ -28,7 +28,7 @@ def rule_of(value, name: str) -> Rule | None:
 
 
 def budget_of(sparsity: float) -> GlobalMagnitude:
-    """Returns the budget for the sparsity of a whole model, which had the lowest error in docs/budgets.md.
+    """Returns the budget for the sparsity of a whole model, which had the lowest error in docs/guides/how_much.md.
 
     Raises:
         ValueError: If `sparsity` is not in (0, 1).

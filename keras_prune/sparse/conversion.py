@@ -23,8 +23,8 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
 
     `Dense` layers and 1x1 convolutions (stride 1, one group, channels last) are converted. Other convolutions stay
     dense: at the densities that pruning reaches, gathering the patches takes more time than the zeros save
-    (docs/benchmark.md). The copy is for inference with `predict`, `evaluate`, `save` and, on TensorFlow, `export`. Its
-    sparse layers cannot be trained.
+    (docs/results/runtimes.md). The copy is for inference with `predict`, `evaluate`, `save` and, on TensorFlow,
+    `export`. Its sparse layers cannot be trained.
 
     Args:
         model: Built model that Keras can rebuild from its config, pruned or plain. It is not changed.

@@ -61,16 +61,6 @@ def test_full_run_without_a_gpu_is_refused(tmp_path):
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_documented_tables_are_those_of_the_results(results, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import gpu_tables
-
-    page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
-    for title, table in gpu_tables.blocks(results).items():
-        assert f"<!-- {title} -->\n\n{table}\n\n<!-- end -->" in page
-    assert gpu_tables.document(page, results) == page
-
-
 def test_what_was_not_measured_says_so(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     import gpu_tables

@@ -78,8 +78,3 @@ def test_calls_of_each_operation_grow_linearly(growth, tmp_path):
                 prepare()()  # What is done once, such as imports and compilation, does not count.
                 calls.setdefault(name, []).append(calls_of(prepare()))
     assert {name: growth_of(counts) for name, counts in calls.items() if growth_of(counts) > 1.1} == {}
-
-
-def test_documented_growth_is_that_of_the_results(growth):
-    page = (ROOT / "docs/growth.md").read_text(encoding="utf-8")
-    assert growth.document(page, growth.measurements.read(ROOT / "docs/data/growth.json")) == page

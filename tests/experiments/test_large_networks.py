@@ -73,7 +73,7 @@ def test_a_phase_that_fails_is_named_and_what_was_measured_stays(tmp_path):
 def test_the_page_holds_the_tables_of_the_measurements():
     done = run("--table")
     assert done.returncode == 0, done.stderr
-    page = (ROOT / "docs/large_networks.md").read_text().splitlines()
+    page = (ROOT / "docs/results/full_size.md").read_text().splitlines()
     assert [line for line in done.stdout.splitlines() if line.startswith("|") and line not in page] == []
 
 
