@@ -1,6 +1,7 @@
 """Measures cuts of weights that are split between two JAX processes, and what these send to each other.
 
 python experiments/spread_weights.py               # 8 kernels of 2,048 x 2,048, half of each in every process
+python experiments/spread_weights.py --table       # Markdown, from the measurements alone
 """
 
 import json
@@ -110,7 +111,7 @@ def table(measured: dict) -> str:
         lines.append(
             f"| `{name}` | {' | '.join(nanoseconds)} | {two['gathers'] / layers:.0f} | {two['bytes'] / layers:,.0f} |"
         )
-    return "\n".join([*lines, "", f"One message: {1e6 * measured['2']['gather_seconds']:.0f} us."])
+    return "\n".join([*lines, "", f"A message took {1e3 * measured['2']['gather_seconds']:.1f} ms."])
 
 
 def main(_):
