@@ -1,0 +1,180 @@
+"""Compares schedules at equal training, short and long: LeNet-300-100 (MNIST), the same share of the weights pruned.
+
+    KERAS_BACKEND=jax python experiments/schedules.py
+    python experiments/schedules.py --table
+
+One dense network a seed is trained, then pruned and trained on from the same weights by each schedule. Nothing is tuned
+for any of them. The last 5,000 training images are held out, and errors are measured on them alone. Runs that are in
+the JSON file already are not repeated.
+"""
+
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of initial weights and order of images.")
+flags.DEFINE_list("compressions", ["12", "40"], "Compressions to reach.")
+flags.DEFINE_list("epochs", ["5", "10", "30", "100"], "Epochs of the pruned networks.")
+flags.DEFINE_integer("dense_epochs", 15, "Epochs of the dense network.", lower_bound=1)
+flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
+flags.DEFINE_bool("table", False, "Print the table of what was measured.")
+flags.DEFINE_string("results", "docs/data/schedules.json", "Where the measurements are kept.")
+
+BATCH_SIZE = 1024
+LEARNING_RATE = 1e-3 * (BATCH_SIZE / 128) ** 0.5
+DENSE = "not pruned"
+
+
+def schedules(epochs, steps):
+    """Returns the schedules that fit into a run by name; `None` trains the dense network on."""
+    from keras_prune import Iterative, OneShot, Polynomial
+
+    last = round(epochs * 2 / 3)  # The last cut of the default schedule.
+    found = {"one cut": OneShot()}
+    for rounds in (3, 5):
+        length = last // (rounds - 1)
+        start = last - length * (rounds - 1)
+        if start < length:
+            found[f"{rounds} rounds, to 2/3"] = Iterative(rounds, length, start, power=3)
+    for name, share in {"1/2": 1 / 2, "2/3 (default)": 2 / 3, "9/10": 9 / 10}.items():
+        found[f"cubic, to {name}"] = Polynomial(0, round(share * epochs))
+    found["cubic, to 2/3, every 5 steps"] = Polynomial(0, round(epochs * steps * 2 / 3), frequency=5, unit="step")
+    return {**found, DENSE: None}
+
+
+def images():
+    """Returns the training data `(x, y)` and the held-out data."""
+    import tensorflow_datasets as tfds
+
+    data = tfds.as_numpy(tfds.load("mnist", split="train", batch_size=-1))
+    x, y = data["image"].astype("float32") / 255, data["label"]
+    return (x[: FLAGS.images], y[: FLAGS.images]), (x[-5000:], y[-5000:])
+
+
+def train(model, data, epochs, seed, callbacks=()):
+    """Trains with Adam, at a learning rate that falls to zero along a cosine."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps_of(data))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.fit(*data, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=[*callbacks])
+
+
+def steps_of(data):
+    """Returns the steps of an epoch."""
+    return -(-len(data[0]) // BATCH_SIZE)
+
+
+def measure(seed):
+    """Measures what is not in the JSON file yet."""
+    import keras
+    import measurements
+
+    import keras_prune as kp
+    from keras_prune import networks
+
+    data, held_out = images()
+    file = pathlib.Path(tempfile.gettempdir()) / f"schedules_{seed}_{FLAGS.dense_epochs}_{FLAGS.images}.keras"
+    if not file.exists():
+        keras.utils.set_random_seed(seed)
+        model = networks.lenet_300_100()
+        train(model, data, FLAGS.dense_epochs, seed)
+        model.save(file)
+
+    def error(model):
+        return 100 * (1 - model.evaluate(*held_out, batch_size=5000, verbose=0, return_dict=True)["accuracy"])
+
+    for epochs in map(int, FLAGS.epochs):
+        for name, schedule in schedules(epochs, steps_of(data)).items():
+            for compression in [1.0] if schedule is None else map(float, FLAGS.compressions):
+                measured = measurements.read(FLAGS.results) or {"runs": {}}
+                key = f"seed {seed}, {epochs} epochs, {compression:g}x, {name}"
+                if key in measured["runs"]:
+                    continue
+                model = keras.models.load_model(file)
+                found = {"seed": seed, "epochs": epochs, "asked": compression, "schedule": name, "dense": error(model)}
+                begin = time.perf_counter()
+                if schedule is not None:
+                    kp.prune(model, kp.budgets.GlobalMagnitude(compression))
+                train(model, data, epochs, seed, [kp.PruningCallback(schedule, verbose=0)] if schedule else [])
+                found["seconds"] = time.perf_counter() - begin
+                found |= {"compression": kp.report(model).compression, "error": error(model)}
+                measured["command"] = f"KERAS_BACKEND={keras.backend.backend()} python experiments/schedules.py"
+                measured["settings"] = {
+                    "images": FLAGS.images,
+                    "dense_epochs": FLAGS.dense_epochs,
+                    "batch_size": BATCH_SIZE,
+                    "learning_rate": LEARNING_RATE,
+                }
+                measured["machine"] = {
+                    "backend": f"{keras.backend.backend()}, Keras {keras.version()}",
+                    "cpu": f"{os.cpu_count()} cores, {platform.machine()}",
+                }
+                measured["runs"][key] = found
+                measurements.write(FLAGS.results, measured)
+                print(f"{key}: {found['error']:.2f}%, {found['seconds']:.0f} s", flush=True)
+
+
+def noise(column):
+    """Returns the standard error of a difference of two means over seeds, from what schedules and seeds leave.
+
+    Args:
+        column: List of the errors of each schedule, in the order of the seeds.
+    """
+    means, of_seeds = (
+        [statistics.mean(one) for one in column],
+        [statistics.mean(one) for one in zip(*column, strict=True)],
+    )
+    rest = sum(
+        (error - mean - of_seed + statistics.mean(means)) ** 2
+        for errors, mean in zip(column, means, strict=True)
+        for error, of_seed in zip(errors, of_seeds, strict=True)
+    )
+    seeds = len(of_seeds)
+    return (2 / seeds * rest / ((len(means) - 1) * (seeds - 1))) ** 0.5
+
+
+def table():
+    """Returns the mean and standard deviation over seeds as Markdown, one column for each compression and length."""
+    import measurements
+
+    groups = {}
+    for one in measurements.read(FLAGS.results)["runs"].values():
+        groups.setdefault(one["schedule"], {}).setdefault((one["asked"], one["epochs"]), []).append(one["error"])
+    dense = groups.pop(DENSE)
+    columns = sorted({column for cells in groups.values() for column in cells})
+    groups[DENSE] = {column: dense[1.0, column[1]] for column in columns}
+    rows = {
+        name: [
+            f"{statistics.mean(cells[one]):.2f} ± {statistics.stdev(cells[one]):.2f}" if one in cells else ""
+            for one in columns
+        ]
+        for name, cells in groups.items()
+    }
+    rows["standard error of a difference"] = [
+        f"{noise([cells[one] for name, cells in groups.items() if one in cells and name != DENSE]):.2f}"
+        for one in columns
+    ]
+    heading = " | ".join(f"{compression:g}x, {epochs} epochs" for compression, epochs in columns)
+    lines = [f"| schedule | {heading} |", "|---" * (1 + len(columns)) + "|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def main(_):
+    if FLAGS.table:
+        print(table())
+        return
+    for seed in map(int, FLAGS.seeds):
+        measure(seed)
+
+
+if __name__ == "__main__":
+    app.run(main)

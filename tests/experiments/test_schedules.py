@@ -1,0 +1,31 @@
+"""What the script that compares schedules trains, and how it tells differences from noise."""
+
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def schedules(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import schedules
+
+    return schedules
+
+
+@pytest.mark.parametrize("epochs", [5, 10, 30, 100])
+def test_compared_schedules_end_within_the_run(schedules, epochs):
+    ends = {}
+    for name, one in schedules.schedules(epochs, steps=20).items():
+        if one is not None:
+            ends[name] = one.times[-1] / (epochs * (20 if one.unit == "step" else 1))
+            assert one(one.times[-1]) == 1
+    assert max(ends.values()) < 1
+
+
+def test_noise_leaves_out_schedules_and_seeds(schedules):
+    assert schedules.noise([[1, 2, 4], [11, 12, 14]]) == pytest.approx(0)
+    # Two schedules: the standard error of the mean of the differences 1, 2 and 3.
+    assert schedules.noise([[5, 5, 5], [6, 7, 8]]) == pytest.approx(1 / 3**0.5)
