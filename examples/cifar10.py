@@ -79,6 +79,8 @@ def table(network):
     """Returns the accuracies of every round, and the layers of the sparsest that lost nothing, as Markdown."""
     seeds = measurements(network)
     lines = [
+        "**Rounds**",
+        "",
         "| compression | accuracy | change from dense, each seed (points) | held-out accuracy | FLOP left |",
         "|---|---|---|---|---|",
     ]
@@ -89,18 +91,20 @@ def table(network):
         ]
         each = ", ".join(f"{change:+.2f}" for change in changes)
         lines.append(
-            f"| {_mean(rounds, 'compression'):.1f}x | {100 * _mean(rounds, 'eval_accuracy'):.2f} % "
-            f"| {statistics.mean(changes):+.2f} ({each}) | {100 * _mean(rounds, 'held_out_accuracy'):.2f} % "
-            f"| {100 * _mean(rounds, 'flop_density'):.0f} % |"
+            f"| {_mean(rounds, 'compression'):.1f}x | {_mean(rounds, 'eval_accuracy'):.2%} "
+            f"| {statistics.mean(changes):+.2f} ({each}) | {_mean(rounds, 'held_out_accuracy'):.2%} "
+            f"| {_mean(rounds, 'flop_density'):.0%} |"
         )
-    lines += ["", "| layer | weights | FLOP | Act% | Weights% | FLOP% | dropout |", "|---|---|---|---|---|---|---|"]
     chosen = seeds[0]["rounds"][seeds[0]["chosen"]]
+    lines += ["", f"**Layers of seed {seeds[0]['seed']} at {chosen['compression']:.1f}x**", ""]
+    lines += ["| layer | weights | FLOP | Act% | Weights% | FLOP% | dropout |", "|---|---|---|---|---|---|---|"]
     for row in chosen["layers"]:
         dropout = "" if row["dropout"] is None else f"{row['dropout']:.2f}"
         shares = (row["activation"], row["kept"] / row["weights"], row["flop_density"])
         cells = " | ".join(f"{100 * share:.1f}" for share in shares)
         lines.append(f"| {row['name']} | {row['weights']:,} | {row['flop']:,} | {cells} | {dropout} |")
-    lines.append(f"\nLayers of seed {seeds[0]['seed']} at {chosen['compression']:.1f}x. Bytes: {seeds[0]['files']}")
+    lines += ["", "**Files**", "", "| file | bytes |", "|---|---|"]
+    lines += [f"| {name} | {size:,} |" for name, size in seeds[0]["files"].items()]
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@
     python examples/paper.py --network=lenet_300_100 --baseline=naive_cut      # the paper's rivals (Table 6)
     python examples/paper.py --network=lenet_300_100 --experiment=regularization   # what Fig. 5 compares
     python examples/paper.py --network=lenet_300_100 --experiment=sensitivity      # what Fig. 6 shows
-    python examples/paper.py --table=1                            # Markdown, from the measurements alone
+    python examples/paper.py --table                              # Markdown, from the measurements alone
     python examples/paper.py --figure=5                           # PNG, from the measurements alone
 
 Training keeps every round of every seed in `--output_dir`; measurements are JSON files in `--results_dir`. The last
@@ -20,7 +20,6 @@ import _quiet  # noqa: F401
 import keras
 import numpy as np
 import paper_results
-import tensorflow_datasets as tfds
 from absl import app, flags
 
 import keras_prune as kp
@@ -29,7 +28,7 @@ from keras_prune import networks
 HELD_OUT = 5_000
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 128
-# Chosen on the held-out images of seed 0: each round keeps 55 to 75 % of what the round before left. With a budget for
+# Chosen on the held-out images of seed 0: each round keeps 55% to 75% of what the round before left. With a budget for
 # its sensitivity, each layer's own quality comes from a scan of the dense network; without, all have the same.
 SETTINGS = {
     "lenet_300_100": {
@@ -54,8 +53,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", None, list(SETTINGS), "The network to train, or to run a baseline or experiment on.")
 flags.DEFINE_enum("baseline", None, ["naive_cut", "svd"], "A rival without retraining, at the same parameter count.")
 flags.DEFINE_enum("experiment", None, ["regularization", "sensitivity"], "What Fig. 5 or Fig. 6 shows.")
-flags.DEFINE_enum("table", None, ["1", "2", "3"], "The paper's table to write, with ours beside it.")
-flags.DEFINE_enum("figure", None, ["4", "5", "6", "7"], "The paper's figure to draw.")
+flags.DEFINE_bool("table", False, "Only print the tables of what was measured, with the paper's results beside it.")
+flags.DEFINE_enum("figure", None, ["4", "5", "5_penalties", "6", "7"], "The paper's figure to draw.")
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of initial weights, order of images and dropout.")
 flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
 flags.DEFINE_float("l2", None, "Factor of the sum of squares of the weights in the loss; by default the network's.")
@@ -67,6 +66,8 @@ flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
 
 def load(split):
     """Returns the images of a split as float32 in [0, 1], shape (n, 28, 28, 1), and their labels, shape (n,)."""
+    import tensorflow_datasets as tfds  # Tables and figures need no images.
+
     data = tfds.as_numpy(tfds.load("mnist", split=split, data_dir=FLAGS.data_dir, batch_size=-1))
     return data["image"].astype("float32") / 255, data["label"]
 
@@ -266,7 +267,7 @@ def sensitivity(network, seed):
 
 def main(_):
     if FLAGS.table:
-        print(paper_results.table(FLAGS.table, pathlib.Path(FLAGS.results_dir)))
+        print(paper_results.tables(FLAGS.results_dir))
     if FLAGS.figure:
         print(paper_results.figure(FLAGS.figure, pathlib.Path(FLAGS.results_dir), pathlib.Path(FLAGS.figures_dir)))
     if FLAGS.network:

@@ -9,9 +9,14 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
+from matplotlib import pyplot as plt
 
 import keras_prune as kp
 from keras_prune import networks, plots
+from keras_prune.plots.style import STYLE, curve_style, plain_log_ticks
+
+NETWORKS = {"lenet_300_100": "LeNet-300-100", "lenet_5": "LeNet-5"}
+BASELINES = {"naive_cut": "one cut without retraining", "svd": "rank reduction without retraining"}
 
 
 def measurements(results_dir, network, kind):
@@ -29,76 +34,129 @@ def mean(values):
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def table(number, results_dir):
-    """Returns a table of the paper as Markdown, with ours beside it."""
-    if number == "1":
-        return "\n".join(
-            ["| network | compression | test error, % | paper |", "|---|---|---|---|"]
-            + [row for network in ("lenet_300_100", "lenet_5") for row in _trade_off_rows(network, results_dir)]
-        )
-    return _layer_table({"2": "lenet_300_100", "3": "lenet_5"}[number], results_dir)
+def tables(results_dir):
+    """Returns all tables as Markdown, each below its title."""
+    made = {
+        "Table 1": _trade_offs(results_dir),
+        "Table 2": _layers("lenet_300_100", results_dir),
+        "Table 3": _layers("lenet_5", results_dir),
+        **{f"{title}, seed by seed": _seeds(name, results_dir) for name, title in NETWORKS.items()},
+        "One cut under L1 and L2": _penalties(results_dir),
+        "In a minute": _in_a_minute(results_dir),
+    }
+    return "\n\n".join(f"**{title}**\n\n" + "\n".join(lines) for title, lines in made.items())
 
 
-def _trade_off_rows(network, results_dir):
-    paper = networks.TABLE_1[network]
-    seeds = measurements(results_dir, network, "rounds")
-    for index in range(min(len(seed["rounds"]) for seed in seeds)):
-        rounds = [seed["rounds"][index] for seed in seeds]
-        compression = statistics.mean(one["compression"] for one in rounds)
-        beside = ""
-        if index == 0:
-            beside = f"{paper.reference_error:.2f} (dense)"
-        elif paper.compression <= compression < 1.2 * paper.compression:
-            beside = f"{paper.pruned_error:.2f} at {paper.compression}x"
-        errors = mean(one["test_error"] for one in rounds)
-        yield f"| {network} | {compression:.1f}x | {errors} | {beside} |"
-    for kind in ("naive_cut", "svd"):
-        if list(pathlib.Path(results_dir).glob(f"{network}_{kind}_*.json")):
-            rivals = [seed[kind] for seed in measurements(results_dir, network, kind)]
-            for points in zip(*rivals, strict=True):
-                errors = mean(point["test_error"] for point in points)
-                yield f"| {network}, {kind} without retraining | {points[0]['compression']}x | {errors} | |"
+def _head(*columns):
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
-def _layer_table(network, results_dir):
+def _trade_offs(results_dir):
+    """Table 1: the error of each round, and those of the baselines, in the mean over the seeds."""
+    lines = _head("network", "compression", "test error, %", "paper, %")
+    for network, title in NETWORKS.items():
+        paper = networks.TABLE_1[network]
+        for index, rounds in enumerate(_rounds(network, results_dir)):
+            compression = statistics.mean(one["compression"] for one in rounds)
+            beside = ""
+            if index == 0:
+                beside = f"{paper.reference_error:.2f} (dense)"
+            elif paper.compression <= compression < 1.2 * paper.compression:
+                beside = f"{paper.pruned_error:.2f} at {paper.compression}x"
+            errors = mean(one["test_error"] for one in rounds)
+            lines.append(f"| {title} | {compression:.1f}x | {errors} | {beside} |")
+    for kind, label in BASELINES.items():
+        for points in _baseline(kind, results_dir):
+            errors = mean(point["test_error"] for point in points)
+            lines.append(f"| LeNet-300-100, {label} | {points[0]['compression']:.1f}x | {errors} | |")
+    return lines
+
+
+def _rounds(network, results_dir):
+    """Returns the rounds of all seeds together: a list with an entry a seed for each round."""
+    return list(zip(*(seed["rounds"] for seed in measurements(results_dir, network, "rounds")), strict=False))
+
+
+def _baseline(kind, results_dir):
+    """Returns the points of all seeds together, of a baseline for LeNet-300-100."""
+    return list(zip(*(seed[kind] for seed in measurements(results_dir, "lenet_300_100", kind)), strict=True))
+
+
+def _seeds(network, results_dir):
+    """The test error of each seed, round by round."""
+    rounds = _rounds(network, results_dir)
+    lines = _head("compression", *(f"seed {seed}" for seed in range(len(rounds[0]))), "mean")
+    for one in rounds:
+        errors = [seed["test_error"] for seed in one]
+        cells = " | ".join(f"{error:.2f}%" for error in [*errors, statistics.mean(errors)])
+        lines.append(f"| {statistics.mean(seed['compression'] for seed in one):.1f}x | {cells} |")
+    return lines
+
+
+def _layers(network, results_dir):
     """The first round that reaches the paper's compression, layer by layer, as means over the seeds."""
     paper = {row.layer: row for row in networks.TABLES[network]}
-    chosen = []
-    for seed in measurements(results_dir, network, "rounds"):
-        chosen.append(
-            next(one for one in seed["rounds"] if one["compression"] >= networks.TABLE_1[network].compression)
-        )
-    lines = [
-        "| layer | weights | FLOP | Act% | Weights% | FLOP% | dropout | paper: Act%, Weights%, FLOP% |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    wanted = networks.TABLE_1[network].compression
+    seeds = measurements(results_dir, network, "rounds")
+    chosen = [next(one for one in seed["rounds"] if one["compression"] >= wanted) for seed in seeds]
+    columns = ("layer", "weights", "FLOP", "Act%", "Weights%", "FLOP%", "dropout", "paper: Act%, Weights%, FLOP%")
+    lines = _head(*columns)
+
+    def line(name, weights, flop, shares, dropout):
+        cells = " | ".join(f"{100 * statistics.mean(share):.1f}" for share in shares)
+        beside = f"{paper[name].activation}, {paper[name].density}, {paper[name].flop_density}"
+        lines.append(f"| {name} | {weights:,} | {flop:,} | {cells} | {dropout} | {beside} |")
+
     for layers in zip(*(one["layers"] for one in chosen), strict=True):
-        row = paper[layers[0]["name"]]
-        dropout = "" if layers[0]["dropout"] is None else f"{np.mean([layer['dropout'] for layer in layers]):.2f}"
-        lines.append(
-            f"| {layers[0]['name']} | {layers[0]['weights']:,} | {layers[0]['flop']:,} "
-            f"| {_percent(layer['activation'] for layer in layers)} "
-            f"| {_percent(layer['kept'] / layer['weights'] for layer in layers)} "
-            f"| {_percent(layer['flop_density'] for layer in layers)} "
-            f"| {dropout} | {row.activation}, {row.density}, {row.flop_density} |"
-        )
-    row = paper["total"]
-    weights = sum(layer["weights"] for layer in chosen[0]["layers"])
-    lines.append(
-        f"| total | {weights:,} | {sum(layer['flop'] for layer in chosen[0]['layers']):,} "
-        f"| {_percent(one['activation'] for one in chosen)} | {_percent(1 / one['compression'] for one in chosen)} "
-        f"| {_percent(one['flop_density'] for one in chosen)} | | {row.activation}, {row.density}, {row.flop_density} |"
+        first = layers[0]
+        dropout = "" if first["dropout"] is None else f"{statistics.mean(one['dropout'] for one in layers):.2f}"
+        kept = [one["kept"] / one["weights"] for one in layers]
+        shares = [one["activation"] for one in layers], kept, [one["flop_density"] for one in layers]
+        line(first["name"], first["weights"], first["flop"], shares, dropout)
+    weights, flop = (sum(layer[key] for layer in chosen[0]["layers"]) for key in ("weights", "flop"))
+    kept = [1 / one["compression"] for one in chosen]
+    line(
+        "total",
+        weights,
+        flop,
+        ([one["activation"] for one in chosen], kept, [one["flop_density"] for one in chosen]),
+        "",
     )
-    return "\n".join(lines)
+    return lines
 
 
-def _percent(values):
-    return f"{100 * statistics.mean(values):.1f}"
+def _penalties(results_dir):
+    """Held-out errors of LeNet-300-100 after one cut, and of its rounds, for the seeds that have both."""
+    once = [seed["regularization"] for seed in measurements(results_dir, "lenet_300_100", "regularization")]
+    lines = _head(
+        "seed", "compression", *(f"{penalty}, {when}" for penalty in ("L1", "L2") for when in ("cut", "retrained"))
+    )
+    for seed, run in enumerate(once):
+        l1, l2 = ([point for point in run if point["penalty"] == penalty] for penalty in ("L1", "L2"))
+        lines.append(f"| {seed} | 1.0x | {l1[0]['error']:.2f}% | | {l2[0]['error']:.2f}% | |")
+        for points in zip(l1[1:], l2[1:], strict=True):
+            cells = [f"{point[key]:.2f}%" for point in points for key in ("cut_error", "retrained_error")]
+            lines.append(f"| {seed} | {points[0]['compression']:.1f}x | {' | '.join(cells)} |")
+    return lines
+
+
+def _in_a_minute(results_dir):
+    """What `mnist.py --reference` wrote for each seed."""
+    runs = [json.loads(file.read_text()) for file in sorted(pathlib.Path(results_dir).glob("mnist_*.json"))]
+    keys = ("reference_error", "test_error", "compression")
+    means = {key: statistics.mean(run[key] for run in runs) for key in keys}
+    lines = _head("seed", "test error, dense", "test error, pruned", "compression")
+    for run in [*runs, means]:
+        dense, pruned, compression = (run[key] for key in keys)
+        lines.append(f"| {run.get('seed', 'mean')} | {dense:.2f}% | {pruned:.2f}% | {compression:.1f}x |")
+    paper = networks.TABLE_1["lenet_300_100"]
+    lines.append(f"| the paper | {paper.reference_error:.2f}% | {paper.pruned_error:.2f}% | {paper.compression}x |")
+    return lines
 
 
 def figure(number, results_dir, figures_dir):
     """Draws a figure of the paper and returns the path of its PNG."""
-    draw = {"4": _mask, "5": _trade_off, "6": _sensitivity, "7": _weights}[number]
+    draw = {"4": _mask, "5": _compressions, "5_penalties": _once, "6": _sensitivity, "7": _weights}[number]
     ax = draw(pathlib.Path(results_dir))
     pathlib.Path(figures_dir).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(figures_dir) / f"figure_{number}.png"
@@ -123,7 +181,29 @@ def _weights(results_dir):
     return plots.weights(*_fc1(results_dir))
 
 
-def _trade_off(results_dir):
+def _compressions(results_dir):
+    """Test error against compression, with the lowest and highest of the seeds, and the paper's points."""
+    curves = {f"{title}, in rounds": _rounds(network, results_dir) for network, title in NETWORKS.items()}
+    curves["LeNet-300-100, one cut, not retrained"] = _baseline("naive_cut", results_dir)
+    with plt.rc_context(STYLE):
+        _, ax = plt.subplots(figsize=(4.5, 2.9))
+        for index, (label, points) in enumerate(curves.items()):
+            compressions = [statistics.mean(one["compression"] for one in point) for point in points]
+            errors = np.array([[one["test_error"] for one in point] for point in points])
+            ax.plot(compressions, errors.mean(1), label=label, **curve_style(index))
+            ax.fill_between(
+                compressions, errors.min(1), errors.max(1), color=curve_style(index)["color"], alpha=0.2, linewidth=0
+            )
+        paper = [networks.TABLE_1[network] for network in NETWORKS]
+        points = [one.compression for one in paper], [one.pruned_error for one in paper]
+        ax.plot(*points, "*", color="black", markersize=8, label="the paper")
+        ax.set(xscale="log", xlabel="compression", ylabel="test error (%)", ylim=(0, 3.5))
+        plain_log_ticks(ax.xaxis)
+        ax.legend()
+    return ax
+
+
+def _once(results_dir):
     """Held-out accuracy of LeNet-300-100 against the share of connections cut, five ways."""
     curves = {}
     once = [seed["regularization"] for seed in measurements(results_dir, "lenet_300_100", "regularization")]

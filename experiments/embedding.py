@@ -1,6 +1,7 @@
 """Measures a step of training and a prediction of a large embedding, plain and pruned.
 
-python experiments/embedding.py                    # The backend of KERAS_BACKEND
+KERAS_BACKEND=jax python experiments/embedding.py
+python experiments/embedding.py --table            # Markdown, from the measurements alone
 """
 
 import platform
@@ -8,23 +9,25 @@ import statistics
 import sys
 import time
 
-import keras
 import measurements
 import numpy as np
 from absl import app, flags
-
-import keras_prune as kp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rows", 1_000_000, "Rows of the table.")
 flags.DEFINE_integer("width", 64, "Numbers in a row.")
 flags.DEFINE_integer("rounds", 7, "Rounds in which the models take turns; the first is thrown away.", lower_bound=2)
 flags.DEFINE_integer("steps", 3, "Steps, or predictions, in a round.")
+flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
 flags.DEFINE_string("results", "docs/data/embedding.json", "Where the measurements are kept.")
 
 
 def model(optimizer, pruned):
     """Returns a compiled model with an embedding, half of whose connections are pruned if `pruned`."""
+    import keras
+
+    import keras_prune as kp
+
     inputs = keras.Input((20,), dtype="int32")
     hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(FLAGS.rows, FLAGS.width)(inputs))
     made = keras.Model(inputs, keras.layers.Dense(1)(hidden))
@@ -34,8 +37,10 @@ def model(optimizer, pruned):
     return made
 
 
-def main(_):
-    """Prints and keeps medians in milliseconds, and the median, least and largest ratio of pruned to plain."""
+def measure():
+    """Keeps medians in milliseconds, and the median, least and largest ratio of pruned to plain."""
+    import keras
+
     rows = {}
     generator = np.random.default_rng(0)
     ids = generator.integers(0, FLAGS.rows, size=(128 * FLAGS.steps, 20))
@@ -65,6 +70,22 @@ def main(_):
     about = {"command": " ".join(["python", *sys.argv]), "keras": keras.__version__, "machine": platform.platform()}
     measured[keras.backend.backend()] = {**about, "rows": FLAGS.rows, "width": FLAGS.width, "medians": rows}
     measurements.write(FLAGS.results, measured)
+
+
+def table(results):
+    """Returns the Markdown table."""
+    lines = ["| backend | task | plain, ms | pruned, ms | pruned / plain |", "|---|---|---|---|---|"]
+    for backend, found in results.items():
+        for task, row in found["medians"].items():
+            ratio = f"{row['ratio']:.2f} ({row['least_ratio']:.2f} to {row['largest_ratio']:.2f})"
+            lines.append(f"| {backend} | {task} | {row['plain_ms']:.1f} | {row['pruned_ms']:.1f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main(_):
+    if not FLAGS.table:
+        measure()
+    print(table(measurements.read(FLAGS.results)))
 
 
 if __name__ == "__main__":

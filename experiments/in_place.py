@@ -124,7 +124,8 @@ def measure():
 
 def table(results):
     """Returns the Markdown tables."""
-    lines = ["| model | backend | plain, ms a step | pruned / plain | us a pruned weight |", "|---|---|---|---|---|"]
+    lines = ["**Training steps**", ""]
+    lines += ["| model | backend | plain, ms a step | pruned / plain | us a pruned weight |", "|---|---|---|---|---|"]
     names = list(dict.fromkeys(name for found in results.values() for name in found["steps"]))
     for name in names:
         for backend, found in results.items():
@@ -134,7 +135,8 @@ def table(results):
                 label = f"embedding, {int(name):,} rows" if name.isdigit() else name.replace("_", " ")
                 ratio = f"{median:.2f} ({low:.2f} to {high:.2f})"
                 lines.append(f"| {label} | {backend} | {row['plain_ms']:.2f} | {ratio} | {row['us_a_layer']:.0f} |")
-    lines += ["", "| VGG-16 | `prune`, s | without the scan for zeros, s | `strip`, s | bytes a weight |"]
+    lines += ["", "**VGG-16**", ""]
+    lines += ["| VGG-16 | `prune`, s | without the scan for zeros, s | `strip`, s | bytes a weight |"]
     lines += ["|---|---|---|---|---|"]
     for backend, found in results.items():
         if "vgg" in found:

@@ -167,20 +167,22 @@ def measure_apart(library):
     command = [sys.executable, __file__, *arguments, f"--library={library}"]
     process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if process.returncode:
-        return {"absent": f"the process ended with status {process.returncode}; its last words are above"}
+        return {"absent": f"the process ended with status {process.returncode}"}
     return json.loads(process.stdout.splitlines()[-1])
 
 
 def table(results):
     """Returns the Markdown tables."""
-    lines = ["| network | library | plain, ms a step | pruned, ms a step | pruned / plain |", "|---|---|---|---|---|"]
+    lines = ["**Training steps**", ""]
+    lines += ["| network | library | plain, ms a step | pruned, ms a step | pruned / plain |", "|---|---|---|---|---|"]
     for library, measured in results.items():
         for name, times in measured.get("steps", {}).items():
             ratios = sorted(b / a for a, b in zip(times["plain"], times["pruned"], strict=True))
             plain, pruned = (statistics.median(times[kind]) for kind in ("plain", "pruned"))
             spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
             lines.append(f"| {name} | {library} | {plain:.1f} | {pruned:.1f} | {spread} |")
-    lines += ["", "| library | copy, s | mask update, s | update / copy | extra bytes a weight, masks included |"]
+    lines += ["", "**Mask update of VGG-16**", ""]
+    lines += ["| library | copy, s | mask update, s | update / copy | extra bytes a weight, masks included |"]
     lines += ["|---|---|---|---|---|"]
     for library, measured in results.items():
         if "update" in measured:

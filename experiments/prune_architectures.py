@@ -15,13 +15,9 @@ import sys
 import tempfile
 import time
 
-import keras
 import measurements
 import numpy as np
 from absl import app, flags
-from architectures import architectures
-
-import keras_prune as kp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("names", None, "Architectures; by default all, the smallest first.")
@@ -31,12 +27,19 @@ flags.DEFINE_string("results", "docs/data/prune_architectures.json", "Where the 
 
 
 def outputs(model, x):
-    """Returns what the model says, op by op: `predict` would compile every model for two images."""
+    """Returns the outputs, computed op by op: `predict` would compile every model for two images."""
+    import keras
+
     return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def prune_one(name) -> dict:
-    """Takes one architecture through everything, and returns what there is to tell."""
+    """Prunes, trains, saves, loads and strips one architecture, and returns what was equal."""
+    import keras
+    from architectures import architectures
+
+    import keras_prune as kp
+
     started = time.time()
     keras.utils.set_random_seed(0)
     model = architectures()[name]()
@@ -101,7 +104,12 @@ def main(_):
         print(json.dumps(prune_one(FLAGS.one)))
         return
     results = measurements.read(FLAGS.results)
-    for name in [] if FLAGS.table else FLAGS.names or architectures():
+    names = [] if FLAGS.table else FLAGS.names
+    if names is None:
+        from architectures import architectures
+
+        names = list(architectures())
+    for name in names:
         if "error" not in results.get(name, {"error": "not run"}):
             continue
         command = [sys.executable, __file__, f"--one={name}"]

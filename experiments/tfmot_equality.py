@@ -147,6 +147,8 @@ def measure_steps():
 def table(results):
     """Returns the Markdown tables."""
     lines = [
+        "**Tutorials**",
+        "",
         "| tutorial | lines, changed | epochs | largest difference in sparsity | updates | "
         "entries of masks made from the same weights, equal | entries of the final masks, equal | revived by tfmot |",
         "|---|---|---|---|---|---|---|---|",
@@ -159,7 +161,8 @@ def table(results):
             f"{one['final_mask_entries']:,}, {one['final_mask_entries_equal'] / one['final_mask_entries']:.2%} | "
             f"{one['revived']:,} |"
         )
-    lines += ["", "| library | plain, ms a step | pruned, ms a step | pruned / plain | more memory, MB |"]
+    lines += ["", "**Step time and memory**", ""]
+    lines += ["| library | plain, ms a step | pruned, ms a step | pruned / plain | more memory, MB |"]
     lines += ["|---|---|---|---|---|"]
     steps = results.get("steps", {})
     for library in dict.fromkeys(library for library, _ in KINDS if f"{library} plain" in steps):
