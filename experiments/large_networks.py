@@ -197,9 +197,9 @@ def step_table(name, phases):
     """Returns what each step took."""
     dense = 4 * phases["build"]["parameters"]
     lines = [
-        f"**{name}**, {dense / MB:,.0f} MiB of dense weights",
+        f"**{name}: steps**",
         "",
-        "| step | seconds | held before, MiB | peak, MiB | peak / dense | with the libraries, MiB |",
+        f"| step | seconds | held before, MiB | peak, MiB | peak / {dense / MB:,.0f} | with the libraries, MiB |",
         "|---|---|---|---|---|---|",
     ]
     for step, (phase, key) in STEPS.items():
@@ -271,10 +271,10 @@ def table(results):
     lines = []
     for name, phases in results.items():
         lines += [*step_table(name, phases), ""]
-    lines += [*file_table(results), ""]
+    lines += ["**Files**", "", *file_table(results), ""]
     for name, phases in results.items():
         if "load" in phases:
-            lines += [*layer_table(name, phases["load"]), ""]
+            lines += [f"**{name}: layers**", "", *layer_table(name, phases["load"]), ""]
     return "\n".join(lines)
 
 
