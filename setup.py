@@ -8,6 +8,13 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 # The home of the project, here and in CITATION.cff. The site takes it from here.
 REPOSITORY = "https://github.com/OWNER/keras_prune"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def absolute(link):
+    """Returns a link of the README that works outside the repository."""
+    return f"{link[1]}({REPOSITORY}/{'raw' if link[1].startswith('!') else 'blob'}/main/{link[2]})"
+
 
 # The oldest versions that the tests have passed with.
 EXAMPLES = [
@@ -38,7 +45,7 @@ setup(
     name="keras_prune",
     version=re.search(r'^__version__ = "(.+)"$', (ROOT / "keras_prune/__init__.py").read_text(), re.MULTILINE)[1],
     description="Magnitude pruning for Keras 3: train, cut, retrain (Han et al. 2015)",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=re.sub(r"(!?\[[^\]]*\])\((?!\w+:)([^)]+)\)", absolute, README),
     long_description_content_type="text/markdown",
     url=REPOSITORY,
     project_urls={

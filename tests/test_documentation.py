@@ -88,6 +88,14 @@ def test_table_that_no_script_prints_is_refused(tables):
         tables.table("experiments/growth.py --table # unknown")
 
 
+def test_example_of_the_readme_prints_what_it_shows(tmp_path):
+    pytest.importorskip("sklearn")
+    page = ROOT / "README.md"
+    shown = [shown for _, shown in blocks(page)]
+    assert [without_numbers(one) for one in run(page, tmp_path)] == [without_numbers(one) for one in shown]
+    assert (tmp_path / "pruned.keras").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda page: page.stem)
 def test_notebooks_print_what_they_show(notebook, tmp_path):

@@ -17,7 +17,7 @@ import keras_prune as kp
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    "pip install -e '.[examples]' && python examples/quickstart.py",
+    "pip install -e '.[examples]' && python examples/mnist.py",
     "pip install -e '.[test]' && pytest",
 ]
 # Distributions whose names differ from those of their modules.
@@ -127,6 +127,14 @@ def test_ci_runs_the_commands_of_the_readme():
     search = re.search(r"mapfile -t commands < <\((grep .* README.md)\)", (ROOT / ".ci/run").read_text())[1]
     found = subprocess.run(["bash", "-c", search], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == COMMANDS
+
+
+def test_readme_of_the_package_links_files_absolutely(arguments):
+    links = re.findall(r"\]\(([^)]+)\)", arguments["long_description"])
+    files = [link.partition("/main/")[2] for link in links if link.startswith(arguments["url"])]
+    assert len(files) > 20
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_ci_is_executable():
