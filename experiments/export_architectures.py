@@ -1,6 +1,7 @@
 """Prunes and exports every architecture of keras.applications, and writes down what became of each.
 
     python experiments/export_architectures.py
+    python experiments/export_architectures.py --table      # Markdown, from what was measured
 
 Each network is built with random weights, four fifths of every kernel are cut, its normalisation is given the
 statistics of the pruned network on noise, so that signals get through, and `export_tflite` writes it. Every network
@@ -14,14 +15,8 @@ import sys
 import tempfile
 import time
 
-import keras
 import measurements
-import numpy as np
 from absl import app, flags
-from architectures import architectures
-
-import keras_prune as kp
-from keras_prune.models.graph import leaf_layers
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("json", "docs/data/export_architectures.json", "Where the results are and go.")
@@ -33,6 +28,13 @@ flags.DEFINE_string("one", None, "Export this one here and print what became of 
 
 def pruned(name):
     """Returns a pruned network whose outputs depend on its inputs."""
+    import keras
+    import numpy as np
+    from architectures import architectures
+
+    import keras_prune as kp
+    from keras_prune.models.graph import leaf_layers
+
     keras.utils.set_random_seed(0)
     model = kp.prune(architectures()[name](), kp.TargetSparsity(FLAGS.sparsity))
     kp.cut(model)
@@ -46,6 +48,11 @@ def pruned(name):
 
 def export(name):
     """Returns what became of one architecture."""
+    import keras
+    import numpy as np
+
+    import keras_prune as kp
+
     start = time.time()
     model = pruned(name)
     inputs = np.random.default_rng(0).random((8, *model.input_shape[1:]), "float32")
@@ -97,6 +104,8 @@ def main(_):
     if FLAGS.table:
         print(table(results))
         return
+    from architectures import architectures
+
     for name in FLAGS.names or architectures():
         if name in results:
             continue

@@ -1,7 +1,8 @@
 """One dense layer in every pattern of zeros and every format of weights: does the TFLite file prove right, how large
 is it, and how fast does LiteRT run it?
 
-    python experiments/export_formats.py --inputs=9216 --outputs=4096 --density=0.09
+    python experiments/export_formats.py --inputs=9216 --outputs=4096
+    python experiments/export_formats.py --inputs=9216 --outputs=4096 --table      # Markdown, from what was measured
 
 Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and the file
 with `sparse=False` takes its place. Files stay in a folder and results in a JSON file, so that a stopped run continues
@@ -12,13 +13,8 @@ import pathlib
 import re
 import time
 
-import keras
 import measurements
-import numpy as np
 from absl import app, flags
-from ai_edge_litert.interpreter import Interpreter
-
-import keras_prune as kp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("inputs", 1024, "Inputs of the layer; a multiple of 16.", lower_bound=16)
@@ -29,10 +25,13 @@ flags.DEFINE_list("weights", ["float32", "float16", "dynamic_int8", "full_int8"]
 flags.DEFINE_string("folder", "output/export_formats", "Where the files go.")
 flags.DEFINE_integer("runs", 100, "How many times each file is timed.", lower_bound=1)
 flags.DEFINE_string("json", None, "Where the results are and go; docs/data/export_formats_INPUTSxOUTPUTS.json.")
+flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
 
 
 def mask(pattern, random):
     """Returns which connections of a kernel of shape (inputs, outputs) are kept."""
+    import numpy as np
+
     if pattern == "2:4":
         order = random.random((FLAGS.inputs // 4, 4, FLAGS.outputs), "float32").argsort(axis=1)
         return (order < 2).reshape(FLAGS.inputs, FLAGS.outputs)
@@ -43,6 +42,9 @@ def mask(pattern, random):
 
 def layer(pattern):
     """Returns a model of one layer, with zeros in a pattern; all of its weights without one."""
+    import keras
+    import numpy as np
+
     random = np.random.default_rng(0)
     kernel = random.standard_normal((FLAGS.inputs, FLAGS.outputs), "float32") / np.sqrt(FLAGS.inputs)
     model = keras.Sequential([keras.Input((FLAGS.inputs,)), keras.layers.Dense(FLAGS.outputs, name="fc")])
@@ -55,6 +57,9 @@ class File:
     """A file that LiteRT has loaded, to be timed."""
 
     def __init__(self, path):
+        import numpy as np
+        from ai_edge_litert.interpreter import Interpreter
+
         self.interpreter = Interpreter(str(path), num_threads=1)
         self.interpreter.allocate_tensors()
         values = np.random.default_rng(0).random((1, FLAGS.inputs), "float32")
@@ -69,6 +74,8 @@ class File:
 
 def take_times(files):
     """Returns the median of every file in milliseconds."""
+    import numpy as np
+
     for _ in range(FLAGS.runs + 5):
         for file in files.values():
             file.run()
@@ -77,6 +84,10 @@ def take_times(files):
 
 def export(model, quantization, path):
     """Exports one model and returns what became of it."""
+    import numpy as np
+
+    import keras_prune as kp
+
     x = np.random.default_rng(1).random((32, FLAGS.inputs), "float32")
     result = {}
     try:
@@ -95,10 +106,34 @@ def export(model, quantization, path):
     }
 
 
+def outcome(result, dense):
+    """Returns size and time of a file, and what becomes of its zeros."""
+    if "refused" in result:
+        return "refused: does not load" if "refuses" in result["refused"] else "refused: wrong outputs"
+    zeros = "sparse kernel" if result["sparse_kernel"] else "unpacked" if result["encoding"] != "dense" else "dense"
+    faster = dense["milliseconds"] / result["milliseconds"]
+    return f"{result['bytes'] / 1e6:.2f} MB, {1e3 * result['milliseconds']:,.0f} us ({faster:.1f}x), {zeros}"
+
+
+def table(results):
+    """Returns the outcomes as Markdown, patterns by formats of weights."""
+    formats = [weights for weights in FLAGS.weights if f"dense {weights}" in results]
+    lines = [f"| | {' | '.join(formats)} |", "|---|" + "---|" * len(formats)]
+    for pattern in ["dense", *FLAGS.patterns]:
+        found = [results.get(f"{pattern} {weights}") for weights in formats]
+        if any(found):
+            cells = [outcome(one, results["dense float32"]) if one else "-" for one in found]
+            lines.append(f"| {pattern} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(_):
     shape = f"{FLAGS.inputs}x{FLAGS.outputs}"
     results_path = FLAGS.json or f"docs/data/export_formats_{shape}.json"
     results = measurements.read(results_path)
+    if FLAGS.table:
+        print(table(results))
+        return
     folder = pathlib.Path(FLAGS.folder) / shape
     folder.mkdir(parents=True, exist_ok=True)
 

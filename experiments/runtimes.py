@@ -11,17 +11,13 @@ import importlib.metadata
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 
-import keras
 import measurements
-import numpy as np
 from absl import app, flags
-from keras import layers
-
-import keras_prune as kp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", None, "Where the files are written. By default a temporary folder.")
@@ -49,6 +45,8 @@ DISTRIBUTIONS = {"ethosu": "ethos-u-vela"}
 
 
 def convolutions():
+    from keras import layers
+
     return [
         *(layers.Conv2D(8, 5, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(16, 5, activation="relu")),
         *(layers.MaxPooling2D(), layers.Flatten(), layers.Dense(120, activation="relu"), layers.Dense(10)),
@@ -57,6 +55,12 @@ def convolutions():
 
 def write_files(folder: pathlib.Path) -> None:
     """Writes the files, and for each its inputs and the outputs of the Keras model."""
+    import keras
+    import numpy as np
+    from keras import layers
+
+    import keras_prune as kp
+
     keras.utils.set_random_seed(0)
     images, rows = (np.random.default_rng(0).random((200, *shape), "float32") for shape in ((28, 28, 1), (128,)))
     model = keras.Sequential([keras.Input((28, 28, 1), name="image"), *convolutions()])
@@ -75,10 +79,13 @@ def write_files(folder: pathlib.Path) -> None:
 
 def scaled(array, dtype, scale, zero_point):
     """Returns an array in the 8 bits of a file, or as it is."""
+    import numpy as np
+
     return np.clip(np.round(array / scale) + zero_point, -128, 127).astype("int8") if dtype == np.int8 else array
 
 
 def run_micro(path, x):
+    import numpy as np
     from tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_file(str(path))
@@ -136,6 +143,8 @@ RUNS = dict(zip(PACKAGES, (run_openvino, run_onnx, run_tf2onnx, run_micro, run_v
 
 def run_one(runtime, path) -> None:
     """Runs one file and prints the largest difference over the largest output, or what else there is to say."""
+    import numpy as np
+
     with np.load(path.with_name("blocks_left_out.npz" if "blocks" in path.name else "model.npz")) as arrays:
         x, y = arrays["x"], arrays["y"]
     outputs = RUNS[runtime](path, x)
@@ -153,6 +162,29 @@ def tried(runtime, path):
         return json.loads(done.stdout.strip().splitlines()[-1])
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
     return f"refused ({done.returncode}): {lines[-1]:.200}"
+
+
+def outcome(value):
+    """Returns what a runtime has made of a file, in a few words."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1g}"
+    if "NPU operators" in value:
+        share = float(value.partition("(")[2].partition("%")[0])
+        return f"{share:.0f}% on the NPU" + ("" if "; 0 warnings" in value else ", ignores sparsity")
+    return re.split("[(:;]", value)[0].strip()
+
+
+def table(measured):
+    """Returns as Markdown the largest difference of each file in each runtime, as a share of the largest output."""
+    names = dict.fromkeys(name for about in measured.values() for name in about["files"])
+    heads = [f"{runtime} {about['version']}" for runtime, about in measured.items()]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name in names:
+        cells = [outcome(about["files"].get(name)) for about in measured.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(_):
@@ -173,12 +205,7 @@ def main(_):
                 rows = {path.name: tried(runtime, path) for path in paths if "from_tflite" not in path.name}
                 measured[runtime] = {"version": version, "command": "python experiments/runtimes.py", "files": rows}
                 measurements.write(FLAGS.results, measured)
-    print("| runtime | file | largest difference, of the largest output |\n|---|---|---|")
-    for runtime, about in measured.items():
-        for name, value in about["files"].items():
-            print(
-                f"| {runtime} {about['version']} | `{name}` | {f'{value:.1g}' if isinstance(value, float) else value} |"
-            )
+    print(table(measured))
 
 
 if __name__ == "__main__":
