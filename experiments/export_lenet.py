@@ -73,11 +73,12 @@ def keras_files(folder):
 
 
 def exported_files(folder):
-    """Returns sizes and answers of the files of `export_tflite` and `save_sparse`."""
+    """Returns sizes and answers of the files of `export_tflite` and `save_sparse`, and of models of `to_sparse`."""
     import keras
     import numpy as np
 
     import keras_prune as kp
+    from keras_prune.benchmark.engine import weight_bytes
 
     (images, labels), samples = load("test"), load("train[:500]")[0]
     model = keras.models.load_model(FLAGS.model, compile=False)
@@ -100,6 +101,9 @@ def exported_files(folder):
                 continue  # The same file.
             name = f".tflite, {quantization}, zeros {'left out' if sparse else 'stored'}"
             found[name] = sizes(path) | answers(run(path, images))
+    for form in ("csr", "coo", "ell"):
+        sparse = kp.to_sparse(model, form)
+        found[f"to_sparse, {form}"] = {"memory": weight_bytes(sparse)} | answers(sparse.predict(images, 100, 0))
     for name in ("save_sparse", "save_sparse after quantize"):
         kp.save_sparse(model, folder / "model.kprune")
         loaded = kp.load_sparse(folder / "model.kprune").predict(images, batch_size=100, verbose=0)

@@ -1,17 +1,17 @@
 """Times convolutions dense and as a sparse product of their patches: why `to_sparse` converts only those of one place.
 
     python experiments/sparse_convolutions.py
+    python experiments/sparse_convolutions.py --table      # Markdown, from what was measured
 
-Prints a Markdown table: shapes of VGG-16, LeNet-5 and MobileNet at the densities that pruning reaches, batch 1.
+Shapes of VGG-16, LeNet-5 and MobileNet at the densities that pruning reaches, batch 1.
 """
 
-import keras
-import numpy as np
-import tensorflow as tf
+import measurements
+from absl import app, flags
 
-from keras_prune.sparse.conversion import compiled
-from keras_prune.sparse.matrices import Connections, TensorFlowCSR
-from keras_prune.sparse.timing import interleave
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
+flags.DEFINE_string("results", "docs/data/sparse_convolutions.json", "Where the measurements are kept.")
 
 # Name, height and width, channels in and out, kernel size, density (of the paper's Tables 3 and 5, where it has them).
 SHAPES = [
@@ -26,42 +26,65 @@ SHAPES = [
 ]
 
 
-class PatchesCSR(keras.Layer):
-    """A convolution with stride 1 as a sparse product: every patch becomes an input of a dense layer."""
+def patches_csr(convolution):
+    """Returns a convolution with stride 1 as a sparse product: every patch becomes an input of a dense layer."""
+    import keras
+    import tensorflow as tf
 
-    def __init__(self, convolution):
-        super().__init__()
-        kernel = keras.ops.convert_to_numpy(convolution.kernel)
-        self.size, self.padding, self.filters = kernel.shape[0], convolution.padding, kernel.shape[-1]
-        connections = Connections.of(kernel.reshape(-1, self.filters))
-        rows = len(connections.row_starts) - 1
-        self.matrix = TensorFlowCSR(rows, kernel[..., 0].size, len(connections.values), connections.most)
-        self.matrix.assign(connections)
+    from keras_prune.sparse.matrices import Connections, TensorFlowCSR
 
-    def call(self, inputs):
-        """Returns the convolution of `inputs`."""
-        ones, sizes = [1, 1, 1, 1], [1, self.size, self.size, 1]
-        patches = tf.image.extract_patches(inputs, sizes, ones, ones, self.padding.upper()) if self.size > 1 else inputs
-        outputs = self.matrix.multiply(tf.reshape(patches, (-1, self.matrix.inputs)))
-        return tf.reshape(outputs, (*patches.shape[:-1], self.filters))
+    kernel = keras.ops.convert_to_numpy(convolution.kernel)
+    size, padding, filters = kernel.shape[0], convolution.padding, kernel.shape[-1]
+    connections = Connections.of(kernel.reshape(-1, filters))
+    rows = len(connections.row_starts) - 1
+    matrix = TensorFlowCSR(rows, kernel[..., 0].size, len(connections.values), connections.most)
+    matrix.assign(connections)
+
+    def product(inputs):
+        ones, sizes = [1, 1, 1, 1], [1, size, size, 1]
+        patches = tf.image.extract_patches(inputs, sizes, ones, ones, padding.upper()) if size > 1 else inputs
+        outputs = matrix.multiply(tf.reshape(patches, (-1, matrix.inputs)))
+        return tf.reshape(outputs, (*patches.shape[:-1], filters))
+
+    return product
 
 
-def main():
-    """Prints the table."""
-    print("| convolution | density | dense, us | sparse, us | speed-up |\n|---|---|---|---|---|")
-    for name, size, channels, filters, kernel_size, density in SHAPES:
-        padding = "valid" if name.startswith("LeNet") else "same"
-        layer = keras.layers.Conv2D(filters, kernel_size, padding=padding, use_bias=False)
-        layer.build((None, size, size, channels))
-        random = np.random.default_rng(0)
-        kept = random.random(layer.kernel.shape) < density
-        layer.kernel.assign(random.standard_normal(kept.shape, dtype="float32") * kept)
-        inputs = random.standard_normal((1, size, size, channels), dtype="float32")
-        calls = {"dense": compiled(layer, inputs), "sparse": compiled(PatchesCSR(layer), inputs)}
-        np.testing.assert_allclose(calls["sparse"](), calls["dense"](), atol=1e-2)
-        dense, sparse = (np.median(seconds) * 1e6 for seconds in interleave(calls, rounds=9).values())
-        print(f"| {name} | {density:.0%} | {dense:,.0f} | {sparse:,.0f} | {dense / sparse:.2f}x |", flush=True)
+def measure(name, size, channels, filters, kernel_size, density):
+    """Returns the medians of a convolution in microseconds, dense and sparse."""
+    import keras
+    import numpy as np
+
+    from keras_prune.sparse.conversion import compiled
+    from keras_prune.sparse.timing import interleave
+
+    padding = "valid" if name.startswith("LeNet") else "same"
+    layer = keras.layers.Conv2D(filters, kernel_size, padding=padding, use_bias=False)
+    layer.build((None, size, size, channels))
+    random = np.random.default_rng(0)
+    kept = random.random(layer.kernel.shape) < density
+    layer.kernel.assign(random.standard_normal(kept.shape, dtype="float32") * kept)
+    inputs = random.standard_normal((1, size, size, channels), dtype="float32")
+    calls = {"dense": compiled(layer, inputs), "sparse": compiled(patches_csr(layer), inputs)}
+    np.testing.assert_allclose(calls["sparse"](), calls["dense"](), atol=1e-2)
+    return {name: float(np.median(seconds)) * 1e6 for name, seconds in interleave(calls, rounds=9).items()}
+
+
+def table(results):
+    """Returns the measurements as Markdown."""
+    lines = ["| convolution, density | dense, us | sparse, us | speed-up |", "|---|---|---|---|"]
+    for key, one in results.items():
+        dense, sparse = one["dense"], one["sparse"]
+        lines.append(f"| {key} | {dense:,.0f} | {sparse:,.0f} | {dense / sparse:.2f}x |")
+    return "\n".join(lines)
+
+
+def main(_):
+    results = measurements.read(FLAGS.results)
+    for shape in [] if FLAGS.table else SHAPES:
+        results[f"{shape[0]}, {shape[-1]:.0%}"] = measure(*shape)
+        measurements.write(FLAGS.results, results)
+    print(table(results))
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)
