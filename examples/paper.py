@@ -269,7 +269,9 @@ def main(_):
     if FLAGS.table:
         print(paper_results.tables(FLAGS.results_dir))
     if FLAGS.figure:
-        print(paper_results.figure(FLAGS.figure, pathlib.Path(FLAGS.results_dir), pathlib.Path(FLAGS.figures_dir)))
+        import paper_figures
+
+        print(paper_figures.figure(FLAGS.figure, pathlib.Path(FLAGS.results_dir), pathlib.Path(FLAGS.figures_dir)))
     if FLAGS.network:
         kind = FLAGS.baseline or FLAGS.experiment or "rounds"
         measure = {
