@@ -181,7 +181,7 @@ def main(_):
     (directory / "report.txt").write_text(f"{report}\n", encoding="utf-8")
     print(report)
     for name, values in accuracies.items():
-        print(f"{name}: top-1 {100 * values['accuracy']:.2f} %, top-5 {100 * values['top_5_accuracy']:.2f} %")
+        print(f"{name}: top-1 {values['accuracy']:.2%}, top-5 {values['top_5_accuracy']:.2%}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def main(_):
 
     accuracy = model.evaluate(batches(FLAGS.eval_split), verbose=0, return_dict=True)["accuracy"]
     print(kp.report(model))
-    print(f"accuracy: {100 * accuracy:.2f} %")
+    print(f"accuracy: {accuracy:.2%}")
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     kp.strip(model)

@@ -78,13 +78,14 @@ def passed(one) -> bool:
 
 def table(results) -> str:
     """Returns the results in Markdown."""
-    lines = ["| architecture | parameters | passed | seconds of each command |", "|---|---|---|---|"]
+    labels = list(commands("tensorflow"))
+    lines = [f"| architecture | backend | passed | {', s | '.join(labels)}, s |", "|---" * (3 + len(labels)) + "|"]
     for name, one in results.items():
         if "error" in one:
-            lines.append(f"| {name} | | {one['error']} | |")
+            lines.append(f"| {name} | | {one['error']} |{' |' * len(labels)}")
             continue
-        seconds = ", ".join(f"{label} {command['seconds']:.0f}" for label, command in one["commands"].items())
-        lines.append(f"| {name} | {one['parameters']:,} | {'yes' if passed(one) else '**no**'} | {seconds} |")
+        seconds = [f"{one['commands'][label]['seconds']:.0f}" if label in one["commands"] else "-" for label in labels]
+        lines.append(f"| {name} | {one['backend']} | {'yes' if passed(one) else '**no**'} | {' | '.join(seconds)} |")
     return "\n".join([*lines, "", f"{sum(map(passed, results.values()))} of {len(results)} passed"])
 
 
