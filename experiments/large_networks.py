@@ -212,7 +212,7 @@ def step_table(name, phases):
 
 
 def file_table(results):
-    """Returns the bytes of every kind of file."""
+    """Returns the bytes of every kind of file, and those of each weight in sparse files."""
     kinds = {
         "`.keras`, dense": ("build", "keras"),
         "`.keras`, cut": ("files", "keras"),
@@ -234,12 +234,16 @@ def file_table(results):
             cells += [f"{size:,}", f"{size / dense:.1%}"] if size else ["-", "-"]
         if set(cells) != {"-"}:
             lines.append(f"| {kind} | {' | '.join(cells)} |")
+    lines += ["", "**Bytes a weight**", ""]
+    lines += [
+        '| network | weights kept | `save_sparse`, bytes of each | with `index_bits="smallest"` |',
+        "|---|---|---|---|",
+    ]
     for name, phases in results.items():
         if "files" in phases and "load" in phases:
             kept = sum(row["kept"] for row in phases["load"]["rows"])
-            stored = [phases["files"]["bytes"][key] / (4 * kept) for key in ("kprune", "kprune_smallest")]
-            lines += ["", f"{name}: {kept:,} weights kept; `save_sparse` takes {stored[0]:.3f} times 4 bytes for each,"]
-            lines += [f'{stored[1]:.3f} with `index_bits="smallest"`, header, biases and checksum included.']
+            stored = [phases["files"]["bytes"][key] / kept for key in ("kprune", "kprune_smallest")]
+            lines.append(f"| {name} | {kept:,} | {stored[0]:.2f} | {stored[1]:.2f} |")
     return lines
 
 
