@@ -15,8 +15,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import measurements
@@ -184,15 +182,6 @@ def run(name, phase):
     return measured | {"versions": versions, "cores": len(os.sched_getaffinity(0))}
 
 
-def run_apart(name, phase):
-    """Runs one phase in a process of its own."""
-    command = [sys.executable, __file__, f"--one={name}/{phase}", f"--folder={FLAGS.folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        raise SystemExit(f"{name}/{phase} ended with status {done.returncode}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def step_table(name, phases):
     """Returns what each step took."""
     dense = 4 * phases["build"]["parameters"]
@@ -291,7 +280,8 @@ def main(_):
         phases = results.setdefault(name, {})
         for phase in FLAGS.phase:
             if phase not in phases or FLAGS.again:
-                phases[phase] = run_apart(name, phase)
+                arguments = [f"--folder={FLAGS.folder}", f"--one={name}/{phase}"]
+                phases[phase] = measurements.run_apart(__file__, arguments)
                 print(name, phase, phases[phase], flush=True)
                 measurements.write(FLAGS.json, results)
     print(table(results))
