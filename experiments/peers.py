@@ -81,32 +81,22 @@ def table():
     groups = {}
     for one in measurements.read(FLAGS.results).values():
         groups.setdefault(one["library"], {}).setdefault(one["asked"], []).append(one)
-    asked = sorted({compression for runs in groups.values() for compression in runs})
-
-    def of_each(name):
-        return [f"{name} at {compression:g}x" for compression in asked]
-
-    def mean(runs, field, scale=1.0):
-        return f"{statistics.mean(run[field] for run in runs) / scale:.{0 if scale > 1 else 2}f}"
-
-    def errors(runs, field):
-        return f"{mean(runs, field)} ({', '.join(f'{run[field]:.2f}' for run in runs)})"
-
-    heads = ["library", *of_each("test error, %,"), *of_each("held-out error, %,"), "epoch / plain epoch"]
-    lines = [[*heads, "zeros that are -0.0", *of_each("gzip, KB,")]]
+    asked = sorted({compression for found in groups.values() for compression in found})
+    errors, sizes = ([f"{name} at {one:g}x" for one in asked] for name in ("test error, %,", "gzip, KB,"))
+    lines = [["library", *errors, "epoch / plain epoch", "zeros that are -0.0", *sizes]]
     lines.append(["---"] * len(lines[0]))
     for library, found in groups.items():
-        runs = [run for compression in asked for run in found.get(compression, [])]
+        cells, sizes = [], []
+        for runs in (found.get(one, []) for one in asked):
+            values = [run["test_error"] for run in runs]
+            each = ", ".join(f"{value:.2f}" for value in values)
+            cells.append(f"{statistics.mean(values):.2f} ({each})" if runs else "")
+            sizes.append(f"{statistics.mean(run['gzip_bytes'] for run in runs) / 1000:.0f}" if runs else "")
+        runs = [run for one in found.values() for run in one]
         ratios = sorted(run["epoch_over_plain"] for run in runs)
-        cells = [
-            errors(found[one], field) if one in found else ""
-            for field in ("test_error", "held_out_error")
-            for one in asked
-        ]
         cells.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
         cells.append(f"{statistics.mean(run['negative_zeros'] for run in runs):.0%}")
-        cells += [mean(found[one], "gzip_bytes", 1000) if one in found else "" for one in asked]
-        lines.append([library, *cells])
+        lines.append([library, *cells, *sizes])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -60,7 +60,7 @@ class Laps:
 
 def error(logits, labels):
     """Returns the share of wrong answers in percent."""
-    return 100 * float(np.mean(np.argmax(logits, -1) != labels))
+    return round(100 * float(np.mean(np.argmax(logits, -1) != labels)), 2)
 
 
 def measure(peer, dense, compression, held_out, test):
