@@ -13,10 +13,14 @@ from pages import blocks, run, without_numbers
 import keras_prune as kp
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.md"))
 WITH_TABLES = [page for page in (ROOT / "docs").rglob("*.md") if "<!-- table:" in page.read_text(encoding="utf-8")]
-# What each notebook imports that a test environment may lack.
-REQUIRED = {"getting_started": ["matplotlib", "sklearn"], "keras_hub_gpt2": ["keras_hub", "sklearn"]}
+# Pages that train models, and what each imports that a test environment may lack.
+PAGES_THAT_TRAIN = {
+    "notebooks/getting_started.md": ["matplotlib", "sklearn"],
+    "notebooks/keras_hub_gpt2.md": ["keras_hub", "sklearn"],
+    "guides/neurons.md": ["sklearn"],
+    "guides/transfer.md": ["sklearn"],
+}
 TFMOT = "keras_prune.compat.tfmot.sparsity.keras"
 
 
@@ -97,9 +101,10 @@ def test_example_of_the_readme_prints_what_it_shows(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda page: page.stem)
-def test_notebooks_print_what_they_show(notebook, tmp_path):
-    for module in REQUIRED[notebook.stem]:
+@pytest.mark.parametrize("page", PAGES_THAT_TRAIN)
+def test_pages_that_train_print_what_they_show(page, tmp_path):
+    for module in PAGES_THAT_TRAIN[page]:
         pytest.importorskip(module)
-    for (code, shown), printed in zip(blocks(notebook), run(notebook, tmp_path), strict=True):
+    path = ROOT / "docs" / page
+    for (code, shown), printed in zip(blocks(path), run(path, tmp_path), strict=True):
         assert without_numbers(printed) == without_numbers(shown), code
