@@ -177,10 +177,9 @@ def figure():
 
     groups = grouped()
     qualities = sorted({quality for _, quality, _ in groups if quality})
-    with plt.rc_context(style.STYLE):
-        drawn, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
-        left.plot(qualities, [1 / math.erfc(one / math.sqrt(2)) for one in qualities], **style.REFERENCE)
-        right.axhline(0, **style.REFERENCE)
+    normal = [1 / math.erfc(one / math.sqrt(2)) for one in qualities]
+    with plt.rc_context(style.STYLE | {"lines.linewidth": 1}):
+        drawn, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2))
         for index, (network, label) in enumerate(LABELS.items()):
             dense = statistics.mean(run["error"] for run in groups[network, 0.0, 1])
             for rounds, line in ((1, "-"), (ROUNDS, "--")):
@@ -190,10 +189,14 @@ def figure():
                 for ax, field, base in ((left, "compression", 0), (right, "error", dense)):
                     means = [statistics.mean(run[field] for run in one) - base for one in runs.values()]
                     ax.plot([*runs], means, **looks, label=label if rounds == 1 else None)
-        left.set(xlabel="quality", ylabel="compression", yscale="log", ylim=(1, None))
+        left.plot([], "k-", label="one cut")
+        left.plot([], "k--", label="five rounds")
+        left.plot(qualities, normal, label="normal distribution, one cut", **style.REFERENCE)
+        right.axhline(0, **style.REFERENCE)
+        left.set(xlabel="quality", ylabel="compression", yscale="log", ylim=(1, 1000))
         style.plain_log_ticks(left.yaxis)
-        right.set(xlabel="quality", ylabel="rise of the held-out error (points)", ylim=(-1, 10))
-        left.legend()
+        right.set(xlabel="quality", ylabel="rise of the held-out error (points)", xlim=(0.15, 2.1), ylim=(-1, 10))
+        drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="medium")
     path = pathlib.Path(FLAGS.figures_dir) / "quality.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path)
