@@ -11,10 +11,10 @@ the JSON file already are not repeated.
 import os
 import pathlib
 import platform
-import statistics
 import tempfile
 import time
 
+import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -36,7 +36,7 @@ def schedules(epochs, steps):
     from keras_prune import Iterative, OneShot, Polynomial
 
     last = round(epochs * 2 / 3)  # The last cut of the default schedule.
-    found = {"one cut": OneShot()}
+    found = {DENSE: None, "one cut": OneShot()}
     for rounds in (3, 5):
         length = last // (rounds - 1)
         start = last - length * (rounds - 1)
@@ -45,7 +45,7 @@ def schedules(epochs, steps):
     for name, share in {"1/2": 1 / 2, "2/3 (default)": 2 / 3, "9/10": 9 / 10}.items():
         found[f"cubic, to {name}"] = Polynomial(0, round(share * epochs))
     found["cubic, to 2/3, every 5 steps"] = Polynomial(0, round(epochs * steps * 2 / 3), frequency=5, unit="step")
-    return {**found, DENSE: None}
+    return found
 
 
 def images():
@@ -123,49 +123,36 @@ def measure(seed):
                 print(f"{key}: {found['error']:.2f}%, {found['seconds']:.0f} s", flush=True)
 
 
-def noise(column):
-    """Returns the standard error of a difference of two means over seeds, from what schedules and seeds leave.
+def noise(errors):
+    """Returns the standard error of a difference between two means over seeds, from what schedules and seeds leave.
 
     Args:
-        column: List of the errors of each schedule, in the order of the seeds.
+        errors: Array of a row for each schedule and a column for each seed.
     """
-    means, of_seeds = (
-        [statistics.mean(one) for one in column],
-        [statistics.mean(one) for one in zip(*column, strict=True)],
-    )
-    rest = sum(
-        (error - mean - of_seed + statistics.mean(means)) ** 2
-        for errors, mean in zip(column, means, strict=True)
-        for error, of_seed in zip(errors, of_seeds, strict=True)
-    )
-    seeds = len(of_seeds)
-    return (2 / seeds * rest / ((len(means) - 1) * (seeds - 1))) ** 0.5
+    schedules, seeds = errors.shape
+    rest = errors - errors.mean(0) - errors.mean(1, keepdims=True) + errors.mean()
+    return (2 / seeds * (rest**2).sum() / ((schedules - 1) * (seeds - 1))) ** 0.5
 
 
 def table():
     """Returns the mean and standard deviation over seeds as Markdown, one column for each compression and length."""
     import measurements
 
-    groups = {}
+    cells = {}
     for one in measurements.read(FLAGS.results)["runs"].values():
-        groups.setdefault(one["schedule"], {}).setdefault((one["asked"], one["epochs"]), []).append(one["error"])
-    dense = groups.pop(DENSE)
-    columns = sorted({column for cells in groups.values() for column in cells})
-    groups[DENSE] = {column: dense[1.0, column[1]] for column in columns}
+        cells.setdefault((one["asked"], one["epochs"]), {}).setdefault(one["schedule"], []).append(one["error"])
+    columns = sorted(column for column in cells if column[0] > 1)
+    names = dict.fromkeys(name for column in columns for name in cells[column])
+    rows = {name: [cells[column].get(name) for column in columns] for name in names}
+    rows[DENSE] = [cells[1.0, epochs][DENSE] for _, epochs in columns]
     rows = {
-        name: [
-            f"{statistics.mean(cells[one]):.2f} ± {statistics.stdev(cells[one]):.2f}" if one in cells else ""
-            for one in columns
-        ]
-        for name, cells in groups.items()
+        name: [f"{np.mean(one):.2f} ± {np.std(one, ddof=1):.2f}" if one else "" for one in row]
+        for name, row in rows.items()
     }
-    rows["standard error of a difference"] = [
-        f"{noise([cells[one] for name, cells in groups.items() if one in cells and name != DENSE]):.2f}"
-        for one in columns
-    ]
+    rows["standard error of a difference"] = [f"{noise(np.array([*cells[column].values()])):.2f}" for column in columns]
     heading = " | ".join(f"{compression:g}x, {epochs} epochs" for compression, epochs in columns)
     lines = [f"| schedule | {heading} |", "|---" * (1 + len(columns)) + "|"]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 
 
 def main(_):

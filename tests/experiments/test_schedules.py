@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,6 +27,6 @@ def test_compared_schedules_end_within_the_run(schedules, epochs):
 
 
 def test_noise_leaves_out_schedules_and_seeds(schedules):
-    assert schedules.noise([[1, 2, 4], [11, 12, 14]]) == pytest.approx(0)
+    assert schedules.noise(np.array([[1, 2, 4], [11, 12, 14]])) == pytest.approx(0)
     # Two schedules: the standard error of the mean of the differences 1, 2 and 3.
-    assert schedules.noise([[5, 5, 5], [6, 7, 8]]) == pytest.approx(1 / 3**0.5)
+    assert schedules.noise(np.array([[5, 5, 5], [6, 7, 8]])) == pytest.approx(1 / 3**0.5)
