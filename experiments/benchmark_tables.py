@@ -11,7 +11,7 @@ import operator
 import pathlib
 
 from absl import app
-from gpu_tables import TITAN_X, line, number, ratio
+from gpu_tables import TITAN_X, line, number
 
 # Speed-ups at batch 1 that the authors published for MKL on a desktop CPU.
 PUBLISHED = dict(zip(TITAN_X, (2.45, 4.83, 1.27, 9.28, 9.86, 1.00), strict=True))
@@ -32,11 +32,16 @@ def grid(columns, cell):
     return "\n".join(head + [line(name, of_column(name), columns) for name in names])
 
 
+def gain(row):
+    """Returns the speed-up of an engine."""
+    return f"{row['speed_up']:.1f}x" if row["speed_up"] >= 0.995 else f"{row['speed_up']:.2g}x"
+
+
 def time(rows, row):
     """Returns a time with its speed-up, in bold if it is the fastest of the column."""
     text = number(row["microseconds"])
     if not row["baseline"] and row["speed_up"] is not None:
-        text += f" ({ratio(row['speed_up'], 1)})"
+        text += f" ({gain(row)})"
     return f"**{text}**" if row["microseconds"] == min(one["microseconds"] for one in rows.values()) else text
 
 
@@ -51,8 +56,8 @@ def beside_published(batches):
             skipping = [row for row in rows.values() if not (row["baseline"] or row["quantized"])]
             skipping = [row for row in skipping if row["engine"] != UNPACKED]
             best = max(skipping, key=operator.itemgetter("speed_up"))
-            cells.append(f"{ratio(best['speed_up'], 1)}, {best['engine']}")
-        cells += [ratio(rows[BLOCKS]["speed_up"], 1) for rows in columns]
+            cells.append(f"{gain(best)}, {best['engine']}")
+        cells += [gain(rows[BLOCKS]) for rows in columns]
         lines.append(f"| {layer} | {' | '.join(cells)} | {PUBLISHED[layer]:.2f}x | {dense / sparse:.2f}x |")
     return "\n".join(lines)
 
@@ -76,7 +81,7 @@ def tables(files):
     batches = dict(sorted(batches.items()))
     found = {f"Batch {batch}, microseconds": grid(columns, time) for batch, columns in batches.items()}
     first = next(iter(batches.values()))
-    found["Weights, MB"] = grid(first, lambda _, row: f"{row['weight_bytes'] / 1e6:.2f}")
+    found["Weights, MB"] = grid(first, lambda _, row: f"{row['weight_bytes'] / 1e6:.3g}")
     if set(TITAN_X) <= {row["workload"] for row in rows}:
         found["Beside the published ratios"] = beside_published(batches)
     if crossings := list(itertools.chain.from_iterable(file["crossovers"] for file in files)):
