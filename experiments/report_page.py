@@ -1,6 +1,7 @@
 """Measures what a report and its page cost: seconds and bytes for LeNet-300-100 and VGG-16.
 
     python experiments/report_page.py          # writes output/report/<network>.html and docs/data/report_page.json
+    python experiments/report_page.py --table
 
 LeNet-300-100 is trained on MNIST and pruned in rounds, as in examples/mnist.py but with fewer epochs. VGG-16 is pruned
 to the densities of the paper without training. Each time is the least of five.
@@ -17,6 +18,7 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", ["lenet_300_100", "vgg16"], "Which networks.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow_datasets. Defaults to that of the library.")
+flags.DEFINE_bool("table", False, "Print the table of what was measured.")
 flags.DEFINE_string("pages", "output/report", "Where the pages go.")
 flags.DEFINE_string("results", "docs/data/report_page.json", "Where the measurements are kept.")
 
@@ -56,7 +58,19 @@ def seconds(call):
     return round(min(times), 3), result
 
 
+def table():
+    """Returns the table of what was measured, as Markdown."""
+    rows = ["| network | `kp.report`, s | `report.save`, s | page, MB |", "|---|---|---|---|"]
+    for name, one in measurements.read(FLAGS.results).items():
+        cells = one["report_seconds"], one["save_seconds"], one["page_bytes"] / 1e6
+        rows.append(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    return "\n".join(rows)
+
+
 def main(_):
+    if FLAGS.table:
+        print(table())
+        return
     import keras
 
     import keras_prune as kp
