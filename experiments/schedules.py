@@ -134,24 +134,32 @@ def noise(errors):
     return (2 / seeds * (rest**2).sum() / ((schedules - 1) * (seeds - 1))) ** 0.5
 
 
+def spread(errors):
+    """Returns the mean and standard deviation over seeds as text; the error alone if there is one seed."""
+    if not errors:
+        return ""
+    return f"{np.mean(errors):.2f}" + (f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else "")
+
+
 def table():
-    """Returns the mean and standard deviation over seeds as Markdown, one column for each compression and length."""
+    """Returns the errors in percent as Markdown, one column for each compression and length."""
     import measurements
 
     cells = {}
     for one in measurements.read(FLAGS.results)["runs"].values():
         cells.setdefault((one["asked"], one["epochs"]), {}).setdefault(one["schedule"], []).append(one["error"])
     columns = sorted(column for column in cells if column[0] > 1)
+    seeds = [len(cells[1.0, epochs][DENSE]) for _, epochs in columns]
     names = dict.fromkeys(name for column in columns for name in cells[column])
-    rows = {name: [cells[column].get(name) for column in columns] for name in names}
-    rows[DENSE] = [cells[1.0, epochs][DENSE] for _, epochs in columns]
-    rows = {
-        name: [f"{np.mean(one):.2f} ± {np.std(one, ddof=1):.2f}" if one else "" for one in row]
-        for name, row in rows.items()
-    }
-    rows["standard error of a difference"] = [f"{noise(np.array([*cells[column].values()])):.2f}" for column in columns]
+    rows = {name: [spread(cells[column].get(name)) for column in columns] for name in names}
+    rows[DENSE] = [spread(cells[1.0, epochs][DENSE]) for _, epochs in columns]
+    rows["standard error of a difference"] = [
+        f"{noise(np.array([*cells[column].values()])):.2f}" if number > 1 else ""
+        for column, number in zip(columns, seeds, strict=True)
+    ]
+    rows["seeds"] = map(str, seeds)
     heading = " | ".join(f"{compression:g}x, {epochs} epochs" for compression, epochs in columns)
-    lines = [f"| schedule | {heading} |", "|---" * (1 + len(columns)) + "|"]
+    lines = [f"| error, % | {heading} |", "|---" * (1 + len(columns)) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 
 
