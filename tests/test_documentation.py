@@ -19,6 +19,7 @@ PAGES_THAT_TRAIN = {
     "notebooks/getting_started.md": ["matplotlib", "sklearn"],
     "notebooks/keras_hub_gpt2.md": ["keras_hub", "sklearn"],
     "guides/neurons.md": ["sklearn"],
+    "guides/tfmot.md": [],
     "guides/transfer.md": ["sklearn"],
 }
 TFMOT = "keras_prune.compat.tfmot.sparsity.keras"
