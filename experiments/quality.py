@@ -180,7 +180,7 @@ def figure():
     normal = [1 / math.erfc(one / math.sqrt(2)) for one in qualities]
     with plt.rc_context(style.STYLE | {"lines.linewidth": 1}):
         drawn, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2))
-        for index, (network, label) in enumerate(LABELS.items()):
+        for index, network in enumerate(dict.fromkeys(key[0] for key in groups)):
             dense = statistics.mean(run["error"] for run in groups[network, 0.0, 1])
             for rounds, line in ((1, "-"), (ROUNDS, "--")):
                 runs = {quality: groups.get((network, quality, rounds)) for quality in qualities}
@@ -188,7 +188,7 @@ def figure():
                 looks = style.curve_style(index) | {"linestyle": line}
                 for ax, field, base in ((left, "compression", 0), (right, "error", dense)):
                     means = [statistics.mean(run[field] for run in one) - base for one in runs.values()]
-                    ax.plot([*runs], means, **looks, label=label if rounds == 1 else None)
+                    ax.plot([*runs], means, **looks, label=LABELS[network] if rounds == 1 else None)
         left.plot([], "k-", label="one cut")
         left.plot([], "k--", label="five rounds")
         left.plot(qualities, normal, label="normal distribution, one cut", **style.REFERENCE)
