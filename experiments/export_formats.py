@@ -109,7 +109,7 @@ def export(model, quantization, path):
 def outcome(result, dense):
     """Returns size and time of a file, and what becomes of its zeros."""
     if "refused" in result:
-        return "refused: does not load" if "refuses" in result["refused"] else "refused: wrong outputs"
+        return "refused: wrong outputs" if "differs by" in result["refused"] else "refused: does not load"
     zeros = "" if result["encoding"] == "dense" else ", sparse kernel" if result["sparse_kernel"] else ", unpacked"
     faster = dense["milliseconds"] / result["milliseconds"]
     return f"{result['bytes'] / 1e6:.2f} MB, {1e3 * result['milliseconds']:,.0f} us ({faster:.1f}x){zeros}"
