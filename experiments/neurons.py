@@ -34,11 +34,11 @@ def ways():
     l1 = {"l1": FLAGS.l1}
     return {
         "connections, 13x": (budgets.GlobalMagnitude(13), {}),
-        "80% of the neurons": (neurons(0.8), {}),
+        "connections, 13x, L1": (budgets.GlobalMagnitude(13), l1),
         "connections, 40x": (budgets.GlobalMagnitude(40), {}),
         "connections, 40x, L1": (budgets.GlobalMagnitude(40), l1),
         "half of the neurons": (neurons(0.5), {}),
-        "connections, 13x, L1": (budgets.GlobalMagnitude(13), l1),
+        "80% of the neurons": (neurons(0.8), {}),
     }
 
 
