@@ -196,7 +196,7 @@ def figure():
         left.set(xlabel="quality", ylabel="compression", yscale="log", ylim=(1, 1000))
         style.plain_log_ticks(left.yaxis)
         right.set(xlabel="quality", ylabel="rise of the held-out error (points)", xlim=(0.15, 2.1), ylim=(-1, 10))
-        drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="medium")
+        drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="medium")
     path = pathlib.Path(FLAGS.figures_dir) / "quality.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path)
