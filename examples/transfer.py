@@ -1,13 +1,13 @@
-"""Prunes a pretrained network inside a new model: its new head while the rest is frozen, then all of it.
+"""Prunes a new head on a frozen pretrained network, and then the whole model.
 
     python examples/transfer.py                            # MobileNetV2 on flowers; downloads weights and images
     python examples/transfer.py --dataset=cifar10 --image_size=96 --alpha=0.35 --train_split='train[:80%]'
-    python examples/transfer.py --weights=none             # the same from random weights, to see it run offline
+    python examples/transfer.py --weights=none             # with random weights, without a download of weights
 
-Three things matter. `kp.prune` leaves frozen layers alone, so it is called twice: for the head, and again when the
-backbone has been unfrozen; the head keeps its masks. The backbone is called with
-`training=False` throughout, so that its batch norms keep the statistics they came with. And the unfrozen network is
-fine-tuned at a small learning rate before its first cut, and after every one.
+Three things matter. `kp.prune` does not prune frozen layers, so it is called twice, for the head, and for the backbone
+once it is unfrozen. The head keeps its masks. The backbone is always called with `training=False`, so that its batch
+norms keep their pretrained statistics. The unfrozen network is fine-tuned at a small learning rate before its first
+cut, and after every cut.
 """
 
 import pathlib
@@ -22,27 +22,27 @@ from keras import layers
 import keras_prune as kp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("dataset", "tf_flowers", "Any TensorFlow dataset of images with labels.")
+flags.DEFINE_string("dataset", "tf_flowers", "A TensorFlow dataset of images with labels.")
 flags.DEFINE_string("train_split", "train[:80%]", "Images to train on.")
-flags.DEFINE_string("held_out_split", "train[80%:90%]", "Images that show how training goes.")
+flags.DEFINE_string("held_out_split", "train[80%:90%]", "Images to validate on during training.")
 flags.DEFINE_string("eval_split", "train[90%:]", "Images to evaluate on, at the end.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_enum("weights", "imagenet", ["imagenet", "none"], "Weights of MobileNetV2; none for random ones.")
-flags.DEFINE_float("alpha", 1.0, "Width of MobileNetV2; pretrained are 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.")
-flags.DEFINE_integer("image_size", 160, "Pixels of a side; pretrained are 96, 128, 160, 192 and 224.", lower_bound=32)
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_enum("weights", "imagenet", ["imagenet", "none"], "Weights of MobileNetV2. With none, they are random.")
+flags.DEFINE_float("alpha", 1.0, "Width of MobileNetV2. Pretrained: 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.")
+flags.DEFINE_integer("image_size", 160, "Pixels of a side. Pretrained: 96, 128, 160, 192 and 224.", lower_bound=32)
 flags.DEFINE_integer("batch_size", 32, "Images per training step.", lower_bound=1)
-flags.DEFINE_integer("head_epochs", 4, "Epochs of the head; before the last it is cut.", lower_bound=1)
-flags.DEFINE_integer("tuning_epochs", 2, "Epochs of all layers before their first cut.", lower_bound=0)
-flags.DEFINE_integer("rounds", 4, "How often to cut all layers.", lower_bound=1)
+flags.DEFINE_integer("head_epochs", 4, "Epochs of the head. It is pruned before the last one.", lower_bound=1)
+flags.DEFINE_integer("tuning_epochs", 2, "Epochs of the whole network before its first cut.", lower_bound=0)
+flags.DEFINE_integer("rounds", 4, "Number of cuts of the whole network.", lower_bound=1)
 flags.DEFINE_integer("epochs", 2, "Epochs after each cut.", lower_bound=1)
-flags.DEFINE_float("quality", 1.0, "Quality parameter of the last round: threshold = quality x standard deviation.")
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's for the head; the unfrozen network has a tenth of it.")
+flags.DEFINE_float("quality", 1.0, "Quality of the last cut: threshold = quality x standard deviation.")
+flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of the head. The unfrozen network has a tenth of it.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images and dropout.")
-flags.DEFINE_string("output_dir", "output/transfer", "Where the pruned model goes.")
+flags.DEFINE_string("output_dir", "output/transfer", "Folder for the pruned model.")
 
 
 def batches(split, training=False):
-    """Returns the batches of a split, of images from 0 to 255; those for training in random order, half mirrored."""
+    """Returns the batches of a split, images from 0 to 255. For training, the order is random and half are mirrored."""
 
     def resize(image, label):
         image = tf.image.resize(image, (FLAGS.image_size, FLAGS.image_size))
@@ -55,7 +55,7 @@ def batches(split, training=False):
 
 
 def build(classes):
-    """Returns a new classifier on a pretrained backbone, which is frozen."""
+    """Returns a new classifier on a frozen pretrained backbone."""
     inputs = keras.Input((FLAGS.image_size, FLAGS.image_size, 3))
     backbone = keras.applications.MobileNetV2(
         inputs.shape[1:], FLAGS.alpha, include_top=False, weights=None if FLAGS.weights == "none" else FLAGS.weights
@@ -67,7 +67,7 @@ def build(classes):
 
 
 def train(model, learning_rate, schedule, epochs, data, held_out):
-    """Trains while the schedule cuts."""
+    """Trains and prunes on a schedule."""
     model.compile(
         keras.optimizers.Adam(learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -78,7 +78,7 @@ def train(model, learning_rate, schedule, epochs, data, held_out):
 
 
 def criterion(layer):
-    """Leaves depthwise convolutions dense: of all layers they have the fewest weights, and miss them most."""
+    """Leaves depthwise convolutions dense, which have the fewest weights and lose the most accuracy."""
     return None if isinstance(layer, layers.DepthwiseConv2D) else kp.StdThreshold(FLAGS.quality)
 
 
