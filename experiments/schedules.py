@@ -1,6 +1,7 @@
-"""Compares schedules at equal training, short and long: LeNet-300-100 (MNIST), the same share of the weights pruned.
+"""Compare schedules at equal training, short and long: LeNet-300-100 (MNIST), the same share of the weights pruned.
 
     KERAS_BACKEND=jax python experiments/schedules.py
+    KERAS_BACKEND=jax python experiments/schedules.py --optimizer=sgd --epochs=10
     python experiments/schedules.py --table
 
 One dense network a seed is trained, then pruned and trained on from the same weights by each schedule. Nothing is tuned
@@ -23,11 +24,12 @@ flags.DEFINE_list("compressions", ["12", "40"], "Compressions to reach.")
 flags.DEFINE_list("epochs", ["5", "10", "30", "100"], "Epochs of the pruned networks.")
 flags.DEFINE_integer("dense_epochs", 15, "Epochs of the dense network.", lower_bound=1)
 flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
+flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "The optimizer of the pruned networks.")
 flags.DEFINE_bool("table", False, "Print the table of what was measured.")
 flags.DEFINE_string("results", "docs/data/schedules.json", "Where the measurements are kept.")
 
 BATCH_SIZE = 1024
-LEARNING_RATE = 1e-3 * (BATCH_SIZE / 128) ** 0.5
+LEARNING_RATES = {"adam": 1e-3 * (BATCH_SIZE / 128) ** 0.5, "sgd": 0.1}
 DENSE = "not pruned"
 
 
@@ -57,14 +59,15 @@ def images():
     return (x[: FLAGS.images], y[: FLAGS.images]), (x[-5000:], y[-5000:])
 
 
-def train(model, data, epochs, seed, callbacks=()):
-    """Trains with Adam, at a learning rate that falls to zero along a cosine."""
+def train(model, data, epochs, seed, optimizer="adam", callbacks=()):
+    """Trains with a learning rate that falls to zero along a cosine."""
     import keras
 
     keras.utils.set_random_seed(seed)
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps_of(data))
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATES[optimizer], epochs * steps_of(data))
+    made = keras.optimizers.Adam(rate) if optimizer == "adam" else keras.optimizers.SGD(rate, momentum=0.9)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(made, loss, metrics=["accuracy"])
     model.fit(*data, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=[*callbacks])
 
 
@@ -96,15 +99,17 @@ def measure(seed):
         for name, schedule in schedules(epochs, steps_of(data)).items():
             for compression in [1.0] if schedule is None else map(float, FLAGS.compressions):
                 measured = measurements.read(FLAGS.results) or {"runs": {}}
-                key = f"seed {seed}, {epochs} epochs, {compression:g}x, {name}"
+                key = f"{FLAGS.optimizer}, seed {seed}, {epochs} epochs, {compression:g}x, {name}"
                 if key in measured["runs"]:
                     continue
                 model = keras.models.load_model(file)
-                found = {"seed": seed, "epochs": epochs, "asked": compression, "schedule": name, "dense": error(model)}
+                found = {"optimizer": FLAGS.optimizer, "seed": seed, "epochs": epochs, "asked": compression}
+                found |= {"schedule": name, "dense": error(model)}
                 begin = time.perf_counter()
                 if schedule is not None:
                     kp.prune(model, kp.budgets.GlobalMagnitude(compression))
-                train(model, data, epochs, seed, [kp.PruningCallback(schedule, verbose=0)] if schedule else [])
+                callbacks = [kp.PruningCallback(schedule, verbose=0)] if schedule else []
+                train(model, data, epochs, seed, FLAGS.optimizer, callbacks)
                 found["seconds"] = time.perf_counter() - begin
                 found |= {"compression": kp.report(model).compression, "error": error(model)}
                 measured["command"] = f"KERAS_BACKEND={keras.backend.backend()} python experiments/schedules.py"
@@ -112,7 +117,7 @@ def measure(seed):
                     "images": FLAGS.images,
                     "dense_epochs": FLAGS.dense_epochs,
                     "batch_size": BATCH_SIZE,
-                    "learning_rate": LEARNING_RATE,
+                    "learning_rates": LEARNING_RATES,
                 }
                 measured["machine"] = {
                     "backend": f"{keras.backend.backend()}, Keras {keras.version()}",
@@ -147,18 +152,20 @@ def table():
 
     cells = {}
     for one in measurements.read(FLAGS.results)["runs"].values():
-        cells.setdefault((one["asked"], one["epochs"]), {}).setdefault(one["schedule"], []).append(one["error"])
-    columns = sorted(column for column in cells if column[0] > 1)
-    seeds = [len(cells[1.0, epochs][DENSE]) for _, epochs in columns]
+        column = one["optimizer"], one["asked"], one["epochs"]
+        cells.setdefault(column, {}).setdefault(one["schedule"], []).append(one["error"])
+    columns = sorted(column for column in cells if column[1] > 1)
+    dense = [cells[optimizer, 1.0, epochs][DENSE] for optimizer, _, epochs in columns]
     names = dict.fromkeys(name for column in columns for name in cells[column])
     rows = {name: [spread(cells[column].get(name)) for column in columns] for name in names}
-    rows[DENSE] = [spread(cells[1.0, epochs][DENSE]) for _, epochs in columns]
+    rows[DENSE] = map(spread, dense)
     rows["standard error of a difference"] = [
-        f"{noise(np.array([*cells[column].values()])):.2f}" if number > 1 else ""
-        for column, number in zip(columns, seeds, strict=True)
+        f"{noise(np.array([*cells[column].values()])):.2f}" if len(of_dense) > 1 else ""
+        for column, of_dense in zip(columns, dense, strict=True)
     ]
-    rows["seeds"] = map(str, seeds)
-    heading = " | ".join(f"{compression:g}x, {epochs} epochs" for compression, epochs in columns)
+    rows["seeds"] = [f"{len(one)}" for one in dense]
+    names = {"adam": "Adam", "sgd": "SGD"}
+    heading = " | ".join(f"{names[one]}, {compression:g}x, {epochs} epochs" for one, compression, epochs in columns)
     lines = [f"| error, % | {heading} |", "|---" * (1 + len(columns)) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 
