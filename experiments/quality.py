@@ -25,7 +25,7 @@ flags.adopt_module_key_flags(batch_norm)
 FLAGS.set_default("dense_epochs", 10)
 FLAGS.set_default("images", 10000)
 FLAGS.set_default("results", "docs/data/quality.json")
-flags.DEFINE_list("networks", ["lenet_300_100", "lenet_5", "convolutional"], "Networks to train and prune.")
+flags.DEFINE_list("networks", ["lenet_300_100", "lenet_5", "convolutional"], "Networks to measure, or to show.")
 flags.DEFINE_list("qualities", "0.25,0.5,0.75,1,1.25,1.5,1.75,2,2.5,3", "Qualities to prune at.")
 flags.DEFINE_integer(
     "epochs", 5, "Epochs after one cut, and of the five rounds together: a multiple of 5.", lower_bound=5
@@ -147,8 +147,9 @@ def grouped():
 
     groups = {}
     for one in measurements.read(FLAGS.results)["runs"].values():
-        groups.setdefault((one["network"], one["quality"], one["rounds"]), []).append(one)
-    return dict(sorted(groups.items(), key=lambda group: (list(LABELS).index(group[0][0]), *group[0][1:])))
+        if one["network"] in FLAGS.networks:
+            groups.setdefault((one["network"], one["quality"], one["rounds"]), []).append(one)
+    return dict(sorted(groups.items(), key=lambda group: (FLAGS.networks.index(group[0][0]), *group[0][1:])))
 
 
 def table():
