@@ -77,7 +77,7 @@ def stateless_scope():
 
 
 class _swapped(dict):
-    """Context in which global attributes of Keras, which are those of one thread, have the values of this dict."""
+    """Context in which global attributes of Keras have the values of this dict, in the current thread."""
 
     def __enter__(self, *_):
         for name, value in self.items():
@@ -182,7 +182,7 @@ def set_initial_epoch(model, epoch: int | None) -> None:
 
 
 class _NameScopes(list):
-    """Stack of the name scopes of a thread. In those of optimizers, no stateless scope is active."""
+    """Stack of the name scopes of a thread. No stateless scope is active in the scopes of optimizers."""
 
     def append(self, scope):
         super().append(scope)
@@ -200,9 +200,9 @@ class _NameScopes(list):
 def declaring():
     """Context in which variables get a shape but no memory, yields the list of them.
 
-    Leave it before you call `allocate`. Keras would initialize them all when a `keras.StatelessScope` ends, those of a
-    model that was rejected too. Only an optimizer gets its numbers at once: it creates them with values, which Keras
-    refuses in the scope, and the constructor of a model may call `compile` (Keras 3.15).
+    Leave it before you call `allocate`. At the end of a `keras.StatelessScope`, Keras would initialize all variables,
+    even of a model that was rejected. Variables of optimizers get their values at once. The constructor of a model may
+    call `compile`, and optimizers create variables with values, which Keras refuses in the scope (Keras 3.15).
     """
     declared: list = []
     names = _NameScopes(global_state.get_global_attribute("name_scope_stack", []))
@@ -232,15 +232,15 @@ def safe_mode():
 
 
 def attribute_of(layer, name: str):
-    """Returns what was set on a layer itself, or `None`. PyTorch stores inner layers apart (PyTorch 2.13)."""
+    """Returns an attribute set on a layer itself, or `None`. PyTorch stores inner layers apart (PyTorch 2.13)."""
     return vars(layer).get(name) or vars(layer).get("_modules", {}).get(name)
 
 
 def replace_layers(model, replacements: dict) -> None:
     """Replaces layers, by `id`, in the attributes of a model, including those in lists and dicts.
 
-    `setattr` alone adds the new layer behind those that are there, so that `model.layers` changes its order (Keras
-    3.15). The names that are left out are the books of Keras, PyTorch and TensorFlow, which follow the attributes.
+    `setattr` alone would append the new layer, which changes the order of `model.layers` (Keras 3.15). Attributes in
+    which Keras, PyTorch and TensorFlow track layers are left out, because they follow the others.
     """
     for layer in model.layers:
         model._tracker.replace_tracked_value("layers", layer, replacements[id(layer)])

@@ -12,7 +12,7 @@ def lazy_attributes(package: str, names: dict[str, list[str]]) -> tuple:
 
     Args:
         package: String, name of the module.
-        names: Dict from the name of a module to the names that it gives. A submodule gives itself as `[""]`.
+        names: Dict from the name of a module to the names that it exports. `[""]` exports the submodule itself.
     """
     origins = {name or origin.rpartition(".")[2]: (origin, name) for origin, of in names.items() for name in of}
 
@@ -44,7 +44,7 @@ def import_after(trigger: str, names: list[str]) -> None:
 
 
 class _ImportAfter(importlib.abc.MetaPathFinder):
-    """Finds one module like the other finders do, and lets its loader import further modules behind it.
+    """Finds one module like the other finders do, and makes its loader import further modules after it.
 
     The further modules import the trigger, which is complete by then. Other threads that import it wait for the end,
     since the interpreter still holds its lock.
@@ -64,7 +64,7 @@ class _ImportAfter(importlib.abc.MetaPathFinder):
 
             def exec_module(module):
                 execute(module)  # If it fails, this finder stays for the next try.
-                del loader.exec_module  # Of this object. That of the class appears again.
+                del loader.exec_module  # Only on this object, so that the method of the class is used again.
                 with contextlib.suppress(ValueError):
                     sys.meta_path.remove(self)
                 for name in self.names:

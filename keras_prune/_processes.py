@@ -1,7 +1,7 @@
-"""The processes that train one model together: how many they are, and what they tell each other.
+"""Count the processes that train one model together, and exchange arrays between them.
 
-Keras has no name for it. On TensorFlow the model answers, because it keeps the strategy it was created in. A model
-under a `ParameterServerStrategy` is trained by one process: only the coordinator runs the script.
+Keras has no function for it. On TensorFlow, the strategy that the model was created in decides. A model under a
+`ParameterServerStrategy` counts as trained by one process, because only the coordinator runs the script.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def process_count(model=None) -> int:
-    """Returns how many processes train a model together: 1, unless the backend was told of others."""
+    """Returns how many processes train a model together, 1 unless the backend was set up for more."""
     return _place(model)[1]
 
 
@@ -79,6 +79,6 @@ def _workers_strategy(model) -> Any:
 
 
 def _backend() -> str:
-    import keras  # Not above, because what `_lazy.import_after` imports behind Keras imports this module.
+    import keras  # Not above, because modules that `_lazy.import_after` imports after Keras import this one.
 
     return keras.backend.backend()

@@ -15,17 +15,17 @@ __all__ = ["Budget", "Candidate", "CommonQuality", "ErdosRenyiKernel", "GlobalMa
 
 
 def shares(model, budget: Budget | float, strength: float = 1.0) -> dict[str, TargetSparsity]:
-    """Returns the sparsity that a budget gives each weight of a model now. Nothing is cut.
+    """Returns the sparsity that a budget gives each weight of a model now. Nothing is pruned.
 
     Args:
-        model: Built Keras model, pruned or plain. Of a pruned model the weights with masks count, of a plain one the
-            trainable weights that `prune` would give masks. Their zeros count as pruned.
+        model: Built Keras model, pruned or plain. In a pruned model, the weights with masks count. In a plain model,
+            the trainable weights that `prune` would give masks count. Their zeros count as pruned.
         budget: Budget, such as `CommonQuality(compression=12)`, or a float, the sparsity of the model.
         strength: Float in (0, 1]. Defaults to `1.0`.
 
     Returns:
-        Dict from layer path, or weight path where a layer has several weights, to `TargetSparsity`. It is
-        a mapping for `prune`, which then keeps these shares at every cut.
+        Dict from layer path, or weight path where a layer has several weights, to `TargetSparsity`. Pass it to `prune`
+        to keep these shares at every cut.
 
     Raises:
         ValueError: If the model has no such weights, cannot be compressed that much, or holds NaN or infinity.

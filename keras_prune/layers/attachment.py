@@ -35,8 +35,8 @@ def attach(root, select, keep_zeros: bool, frozen: bool = False, around=(), chec
     """Gives masks to the weights of a model or layer.
 
     Args:
-        root: Model or layer. Layers in it that are not built are given theirs when they are.
-        select: Function `(layer, variable, around) -> (whether it is spoken of, criterion or None)`.
+        root: Model or layer. Layers in it that are not built get their masks when they are built.
+        select: Function `(layer, variable, around) -> (whether the user named it, criterion or None)`.
         keep_zeros: Whether zeros count as pruned.
         frozen: Whether weights that are not trained are given masks, too.
         around: Layers around `root`.
@@ -97,7 +97,7 @@ def _masks(layer) -> Masks:
 
 
 def attach_dropouts(root) -> bool:
-    """Gives the dropouts in a model or layer a rate that can change. Returns whether one of them had none."""
+    """Gives the dropouts in a model or layer a rate that can change. Returns whether any of them lacked it."""
     # The exact class: a subclass, such as SpatialDropout, draws its noise differently.
     dropouts = [layer for layer in layers_in(root) if type(layer) is keras.layers.Dropout and layer.rate > 0]
     dropouts = [layer for layer in dropouts if pruning_of(layer) is None]
@@ -118,7 +118,7 @@ def _attach_when_built(layer, select, frozen, around) -> None:
         restore(layer, "build")
         with behind_masks():
             build(*args, **kwargs)
-            # Fresh weights: the zeros in them, as of a layer that starts as the identity, are not cuts.
+            # Zeros in new weights, such as those of an identity initializer, do not count as pruned.
             attach(layer, select, keep_zeros=False, frozen=frozen, around=around)
 
     override(layer, "build", attaching_build)

@@ -12,14 +12,15 @@ from keras_prune.layers.traversal import PruningState
 class DropoutRate(PruningState):
     """The current rate of a `keras.layers.Dropout`, as its attribute `pruning`.
 
-    With `C` of the `C_o` connections left, the rate is `rate x sqrt(C / C_o)`: a sparse layer overfits less. Keras
-    bakes the rate of a `Dropout` into the compiled training step. Here it is a variable, saved with the model.
+    With `C` of the `C_o` connections left, the rate is `rate x sqrt(C / C_o)`, because a sparse layer overfits less. In
+    Keras, the rate of a `Dropout` is a constant of the compiled training step. Here it is a variable, saved with the
+    model.
     """
 
     def __init__(self, layer):
         super().__init__(layer)
-        # The rate, the share that is kept, and what the kept entries are multiplied by. All three are computed from
-        # the rate in double precision, as Keras does it: the same entries are dropped.
+        # The rate, the share that is kept, and what the kept entries are multiplied by. All three are computed from the
+        # rate in double precision as in Keras, so that the same entries are dropped.
         self.numbers = keras.Variable(np.zeros(3, "float32"), trainable=False, autocast=False, name="dropout_rate")
         self.set_rate(layer.rate)
 
@@ -63,7 +64,7 @@ class DropoutRate(PruningState):
 
     def save_own_variables(self, store):
         store["rate"] = np.float64(self.current_rate)
-        # Keras saves no seeds. Without its seed a resumed run would draw other noise and end with other masks.
+        # Keras saves no seeds. Without the seed, a resumed run would draw other noise and end with other masks.
         store["seed"] = self.owner().seed_generator.state
 
     def load_own_variables(self, store):

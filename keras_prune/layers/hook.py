@@ -1,7 +1,7 @@
 """Hooks that let a layer compute with masked weights, without changing its class.
 
-Keras looks up `call` on the layer object, as it does `build` and `quantize`, which it sets there itself. A hook is an
-attribute of the object. The class and the config of the layer stay plain.
+A hook is an attribute of the layer object. Keras looks up `call` there, as it does `build` and `quantize`, which it
+sets itself. The class and the config of the layer do not change.
 """
 
 import functools
@@ -37,8 +37,8 @@ def hook(layer, held: dict, below: dict) -> None:
 
     Args:
         layer: Layer to hook. A second hook adds its weights to the first.
-        held: Dict from the `id` of a variable to its `PrunedWeight`, those that the layer holds itself.
-        below: The same of all layers inside it, whose weights it may read past their own `call`.
+        held: Dict from the `id` of a variable to its `PrunedWeight`, for the variables that the layer holds itself.
+        below: The same for all layers inside it. The layer may read their weights without calling them.
     """
     if isinstance(layer, keras.Model) and not held and _keras.is_functional_call(layer) and not _reads_variables(layer):
         return
@@ -76,10 +76,10 @@ def hook(layer, held: dict, below: dict) -> None:
 
 
 def _trace_again(layer) -> None:
-    """Lets a layer that is rematerialized be traced at each call.
+    """Makes a rematerialized layer be traced at each call.
 
-    JAX keeps the trace of a function, with the weights of that time in it, and finds it again by the function. A layer
-    without a hook gives it a new bound method each time.
+    JAX caches the trace of a function object, with the weights that it had then. A layer without a hook passes a new
+    bound method each time.
     """
     rematerialized = layer.rematerialized_call
 
@@ -160,7 +160,7 @@ def hook_dropout(layer, rate) -> None:
 
 
 def refuse_quantize_and_lora(layer, owner=None) -> None:
-    """Lets `quantize` and `enable_lora` raise an error. Keras would skip a pruned layer, or give it a dense update."""
+    """Makes `quantize` and `enable_lora` raise an error. Keras would skip a pruned layer, or give it a dense update."""
 
     def refuse(name, *args, **kwargs):
         raise ValueError(

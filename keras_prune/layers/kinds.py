@@ -33,7 +33,7 @@ RECURRENT = (layers.RNN, layers.Bidirectional)
 # Layers that call a layer inside them at each time step.
 LOOPS = (layers.RNN, layers.TimeDistributed)
 
-# Activations without weights that act on each value by itself.
+# Activations without weights that act on each value alone.
 ELEMENTWISE = (layers.ReLU, layers.LeakyReLU, layers.ELU)
 # All layers that do nothing but activate.
 ACTIVATIONS = (layers.Activation, *ELEMENTWISE, layers.PReLU, layers.Softmax)
@@ -75,7 +75,7 @@ POOLING = (
 ZERO_PADDING = (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 # Layers that move values to other places.
 RESHAPING = (layers.Flatten, layers.Reshape, layers.Permute)
-# Layers behind which one still speaks of "the outputs of" the weight layer before them: each neuron keeps its places.
+# Layers whose outputs still count as those of the weight layer before them, because they do not mix neurons.
 TRANSPARENT = (*ACTIVATIONS, *NORMALIZATIONS, *ONLY_IN_TRAINING, *POOLING, *ZERO_PADDING, *RESHAPING)
 
 

@@ -22,12 +22,12 @@ class OnSurvivors(keras.regularizers.Regularizer):
 
 
 class MaskedScope(keras.StatelessScope):
-    """Scope in which variables are read without their pruned connections, and all else is as outside.
+    """Scope in which variables are read without their pruned connections. Nothing else changes.
 
     Args:
-        masked: Dict from the `id` of a variable to the tensor that stands for it, computed before.
-        weights: Dict from the `id` of a variable to its `PrunedWeight`. Those without a tensor are masked at each read,
-            in the graph of the read: a tensor that was computed in the body of a loop cannot be used outside of it.
+        masked: Dict from the `id` of a variable to the tensor that replaces it, computed before.
+        weights: Dict from the `id` of a variable to its `PrunedWeight`. Weights without a tensor are masked at each
+            read, because a tensor from the body of a loop cannot be used outside of it.
     """
 
     def __init__(self, masked, weights):
@@ -77,7 +77,7 @@ class MaskedScope(keras.StatelessScope):
 def behind_masks():
     """Context in which no masked scope is active, and variables are read as they are stored.
 
-    Layers are built in it, too. In a scope, Keras would put the initialization of their variables off.
+    Layers are also built in it. In a scope, Keras would initialize their variables later.
     """
     scope = _keras.stateless_scope()
     while isinstance(scope, MaskedScope):

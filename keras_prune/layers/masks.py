@@ -22,15 +22,15 @@ from keras_prune.rules.statistics import require_finite
 
 
 class PrunedWeight:
-    """One weight of a layer with its mask, all of them Keras variables. Make it by `prune` or `Prune`.
+    """One weight of a layer with its mask, both Keras variables. It is created by `prune` or `Prune`.
 
     Attributes:
         layer: The layer that owns the weight.
         variable: The weight.
         mask: Boolean variable of the same shape, `True` where a connection survives.
-        threshold: Float32 variable of shape `()`, that of the last cut.
-        criterion: The `Criterion` that selects what is cut, or the `Budget` that the weight shares with others.
-        size: How many connections there were.
+        threshold: Float32 variable of shape `()`, the threshold of the last cut.
+        criterion: The `Criterion` that selects connections, or the `Budget` that the weight shares with others.
+        size: Number of connections before pruning.
     """
 
     def __init__(self, layer, variable, mask, threshold, criterion: Criterion | Budget):
@@ -68,12 +68,12 @@ class PrunedWeight:
 
     @property
     def frozen(self) -> bool:
-        """Whether no cut takes anything away, because the weight is not trained."""
+        """Whether cuts leave the weight unchanged, because it is not trained."""
         return not self.variable.trainable
 
     def masked(self):
         """Returns the weight with zeros in place of pruned connections, as a tensor."""
-        # In the stored dtype: the layer that reads the weight casts it.
+        # In the stored dtype, because the layer that reads the weight casts it.
         with behind_masks():
             return where_kept(self.mask.value, self.variable)
 
@@ -93,7 +93,7 @@ class PrunedWeight:
         return LayerCut(self, before - kept, kept, bool(selected.rescued))
 
     def show_survivors(self) -> None:
-        """Lets the regularizer of the weight see what survives alone."""
+        """Makes the regularizer of the weight see only surviving connections."""
         regularizer = self.variable.regularizer
         if regularizer is not None and not isinstance(regularizer, OnSurvivors):
             self.variable.regularizer = OnSurvivors(regularizer, self.mask)
@@ -118,7 +118,7 @@ class PrunedWeight:
             )
 
     def show_all(self) -> None:
-        """Gives the weight the regularizer and the gradient back that it had before pruning."""
+        """Restores the regularizer and the gradient that the weight had before pruning."""
         if self.gradient_hook is not None:
             self.gradient_hook.remove()
             self.gradient_hook = None
@@ -126,7 +126,7 @@ class PrunedWeight:
             self.variable.regularizer = self.variable.regularizer.regularizer
 
     def take_zeros(self) -> int:
-        """Takes the zeros of a weight that was never cut as pruned, and returns how many it took."""
+        """Counts the zeros of a weight that was never cut as pruned, and returns their number."""
         mask, _ = zeros_as_mask(self.layer, self.variable) if self.kept == self.size else (None, None)
         if mask is None:
             return 0
@@ -217,7 +217,7 @@ class Masks(PruningState):
                 )
             for name in sorted(names):  # JAX has to assign in the same order in every process.
                 getattr(self, name).assign(store[name])
-        # The weights of the layer are loaded already. Those of a plain model have no masks, and these stay.
+        # The weights of the layer are loaded already. The file of a plain model has no masks, so the present ones stay.
         for weight in self.pruned_weights:
             if not names and weight.take_zeros():
                 warnings.warn("The file has no masks. Zeros in its weights count as pruned.", stacklevel=2)
@@ -240,7 +240,7 @@ _CHANCE = 1e-5
 def zeros_as_mask(layer, variable) -> tuple[Any, str | None]:
     """Returns the mask in which the zeros of a weight count as pruned, or `None` with the reason why they do not.
 
-    A weight without zeros, or with so few that they may be chance, has neither.
+    Both are `None` for a weight without zeros, or with so few that they may be chance.
     """
     value, size = variable.value, math.prod(variable.shape)
     nonzero = count(value)
@@ -254,5 +254,5 @@ def zeros_as_mask(layer, variable) -> tuple[Any, str | None]:
         stem = name.removesuffix("_initializer")
         if stem != name and variable.name.startswith(stem) and isinstance(initializer, keras.initializers.Identity):
             return None, "its initializer Identity makes zeros"
-    # Where the shards are, if the weight is spread over processes.
+    # The mask gets the layout of the weight if it is spread over processes.
     return (ops.not_equal(value, 0) if is_spread(value) else on_host(value) != 0), None

@@ -17,7 +17,7 @@ def connection_variables(layer) -> list:
 
 
 def stored_connections(layer) -> list:
-    """Returns the same, also of layers that cannot have masks, if the zeros in the variables are those of a kernel."""
+    """Returns the same for any layer, including those without masks, if its variables store the zeros of a kernel."""
     mode = layer.quantization_mode if _keras.is_quantized(layer) else None
     if mode in (None, "float8"):  # With float8, the layer rounds a float kernel at each call.
         return _connections(_keras.variables_made_trainable(layer), "float")

@@ -58,7 +58,7 @@ class Prune(keras.layers.Wrapper):
         criterion = rule_of(criterion, layer.name)
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
-        # Keras reads off these signatures which arguments are tensors, masks and shapes. They must be the layer's.
+        # From these signatures Keras infers which arguments are tensors, masks and shapes. They must be the layer's.
         self.call = functools.update_wrapper(functools.partial(self.call), layer.call)
         self.build = functools.update_wrapper(functools.partial(self.build), layer.build)
         super().__init__(layer, **kwargs)
@@ -128,13 +128,13 @@ class Prune(keras.layers.Wrapper):
         return self.layer.input_spec
 
     def __getattr__(self, name):
-        # What only some layers have. Methods of Keras that are looked for on every layer must not be found twice.
+        # Attributes that only some layers have. Methods that Keras looks for on every layer must not be found twice.
         if name in ("stateful", "input_shape", "reset_state", "reset_states", "units", "kernel"):
             return getattr(self.layer, name)
         return super().__getattr__(name) if hasattr(super(), "__getattr__") else self.__getattribute__(name)
 
     def save_own_variables(self, store):
-        apply_masks(self)  # Before the wrapped layer's turn: no file is denser than its masks.
+        apply_masks(self)  # Before the wrapped layer is saved, so that no file is denser than its masks.
         super().save_own_variables(store)
 
     def get_config(self):

@@ -25,5 +25,5 @@ def unmaskable(layer) -> str | None:
 
 
 def unmaskable_layers(layers) -> list[tuple]:
-    """Returns those of the layers whose weights cannot have masks, each with the reason."""
+    """Returns the layers whose weights cannot have masks, each with the reason."""
     return [(layer, reason) for layer in layers if (reason := unmaskable(layer))]

@@ -53,7 +53,7 @@ def layers_around(layer, parents) -> list[keras.layers.Layer]:
 def paths_in(root) -> dict[int, str]:
     """Returns, by `id`, the path of each layer inside `root`: the names from the layer in `root` down to it.
 
-    `layer.path` starts with the model in which Keras built the layer first, and with what scopes a failed export left
+    `layer.path` starts with the model in which Keras built the layer first, and with scopes that a failed export left
     open.
     """
     paths = {id(root): ""}

@@ -23,7 +23,7 @@ def where_kept(mask, variable, otherwise: float = 0.0):
     import torch
 
     masked = torch.where(mask, variable.value, otherwise)
-    # PyTorch chooses by it how `matmul` computes and rounds, even if no gradient is recorded.
+    # The rounding of `matmul` in PyTorch depends on `requires_grad`, even if no gradient is recorded.
     if not masked.requires_grad and variable.trainable and not torch.compiler.is_compiling():
         masked.requires_grad_()
     return masked

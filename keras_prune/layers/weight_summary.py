@@ -17,19 +17,19 @@ MASK_DOTS = (300, 800)  # Enough for LeNet-300-100, connection by connection, an
 
 
 class WeightSummary(NamedTuple):
-    """What is left of one weight when it was summarized.
+    """Summary of one weight.
 
     Attributes:
         name: String, the path of its layer, and its own name if the layer has several.
         shape: Tuple of integers.
         kept: Number of connections that survive.
-        threshold: Float, magnitude below which the last cut pruned. `None` if no magnitude separates what is kept: the
-            model is not pruned, or blocks were pruned, or the criterion has no threshold.
+        threshold: Float, magnitude below which the last cut pruned. `None` if the model is not pruned, if blocks were
+            pruned, or if the criterion has no threshold.
         smallest: Float, the smallest magnitude that survives; 0 if none does.
         counts: Array of shape `(bins,)`, how many surviving values lie in each bin of a histogram.
         edges: Tuple of floats, where the first bin starts and the last one ends.
         shares: Array of shape `(rows, columns)`, the share of the connections kept in each rectangle of the mask, with
-            outputs as rows. `None` if the weight has not two dimensions or is spread over processes.
+            outputs as rows. `None` if the weight does not have two dimensions, or is spread over processes.
     """
 
     name: str
@@ -43,7 +43,7 @@ class WeightSummary(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many connections there were."""
+        """Number of connections before pruning."""
         return math.prod(self.shape)
 
 

@@ -73,7 +73,7 @@ class PrunableWeight(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many connections there were."""
+        """Number of connections before pruning."""
         return math.prod(self.variable.shape)
 
     @property
@@ -100,7 +100,7 @@ def prunable_weights(root, stored: bool = False) -> list[PrunableWeight]:
 
     Args:
         root: Model or layer.
-        stored: Whether those of layers that cannot have masks are returned, too. Defaults to `False`.
+        stored: Whether to return weights of layers that cannot have masks, too. Defaults to `False`.
     """
     pruned = {id(weight.variable): weight for weight in pruned_weights(root)}
     return [
@@ -119,9 +119,9 @@ def weights_by_layer(weights) -> list[tuple[keras.layers.Layer, list]]:
 
 
 def labels(model, layers) -> dict[int, str]:
-    """Returns a name for each layer that no other one has, by `id`: its path inside the model.
+    """Returns a unique name for each layer by `id`, its path inside the model.
 
-    Layers of one path, which a model of a user's class may have, are numbered.
+    Layers with the same path, as in a subclassed model, are numbered.
 
     Args:
         model: The model around the layers.

@@ -1,3 +1,3 @@
-"""Criteria, patterns, schedules and budgets: pure rules of what to prune, when and how much."""
+"""Criteria, patterns, schedules and budgets, which are pure rules of what to prune, when and how much."""
 
-import keras  # noqa: F401  # First, because what `_lazy.import_after` imports behind it imports this folder.
+import keras  # noqa: F401  # First, because modules that `_lazy.import_after` imports after it import this folder.

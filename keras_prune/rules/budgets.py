@@ -1,4 +1,4 @@
-"""Budgets split the compression of a model into a share for each weight, again at each cut.
+"""Budgets split the compression of a model into a share for each weight, at each cut.
 
 A criterion sees one weight. A budget sees all weights that share it. It is a pure function of weights, masks and
 strength.
@@ -27,8 +27,8 @@ class Candidate(NamedTuple):
     Attributes:
         value: NumPy array, the weight. The budgets of the package also take JAX arrays that are spread over processes.
         mask: Boolean array of the same kind and shape, the connections that are left.
-        frozen: Whether nothing of the weight may be cut. What it has left counts.
-        quality: Float above 0, what `CommonQuality` multiplies the common quality by for this weight.
+        frozen: Whether the weight must not be pruned. The connections that it has left count.
+        quality: Float above 0, the factor by which `CommonQuality` multiplies the common quality for this weight.
     """
 
     value: np.ndarray
@@ -49,6 +49,15 @@ class Budget(Configured):
 
     Raises:
         ValueError: If `compression` is not a finite number above 1.
+
+    Example:
+
+    >>> import keras_prune as kp
+    >>> class SameSparsity(kp.budgets.Budget):
+    ...     def shares(self, candidates, strength=1.0):
+    ...         return [strength * (1 - 1 / self.compression) for candidate in candidates]
+    >>> SameSparsity(4).shares([Candidate(np.ones((8, 4)), np.ones((8, 4), "bool"))])
+    [0.75]
     """
 
     def __init__(self, compression: float, pattern: Pattern | None = None):
@@ -68,10 +77,10 @@ class Budget(Configured):
         return Candidate(value, mask, frozen, quality)
 
     def shares(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[float]:
-        """Returns the share of its connections that each weight is to lose in all, counted from the dense weight.
+        """Returns the sparsity that each weight is to have, as a share of its connections.
 
-        At strength `s`, `s` times the connections of the full budget go. A weight keeps at least one connection or
-        block, a frozen weight all that it has. Where more than the budget asks for is gone already, nothing is cut.
+        At strength `s`, `s` times the connections of the full budget are pruned. A weight keeps at least one connection
+        or block, and a frozen weight keeps all that it has. A weight that is sparser already is not pruned further.
 
         Raises:
             ValueError: If the weights cannot be compressed that much, or one holds NaN or infinity.
@@ -105,7 +114,7 @@ class Budget(Configured):
             )
 
     def least(self, candidate: Candidate) -> int:
-        """Returns how many connections a weight keeps at full strength at least: those of one connection or block."""
+        """Returns the fewest connections that a weight can keep at full strength, one connection or block."""
         return count(candidate.mask) if candidate.frozen else _limits(candidate, self.pattern)[0]
 
     def require_reachable(self, candidates: Sequence[Candidate]) -> None:
@@ -119,7 +128,7 @@ class Budget(Configured):
     def criteria(self, candidates: Sequence[Candidate], strength: float = 1.0) -> list[TargetSparsity]:
         """Returns the criterion that gives each weight its share at a strength."""
         pattern = self.pattern.at(strength)
-        # One connection where none is left, which `TargetSparsity` does not find.
+        # At least one connection, because `TargetSparsity` cannot restore one if none is left.
         most = [1 - 1 / one.mask.size for one in candidates]
         return [TargetSparsity(share, pattern) for share in map(min, self.shares(candidates, strength), most)]
 
@@ -128,16 +137,16 @@ class Budget(Configured):
 
 
 class _Proportional(Budget):
-    """Keeps numbers of connections in a fixed proportion."""
+    """Keeps numbers of connections in fixed proportions."""
 
     def _factor(self, shape: tuple[int, ...]) -> float:
-        """Returns what the number of connections kept in a weight of that shape is proportional to."""
+        """Returns the number to which the connections kept in a weight of that shape are proportional."""
         raise NotImplementedError
 
     def _shares(self, candidates, pattern, limits, kept, strength):
         counts = _in_proportion([self._factor(one.mask.shape) for one in candidates], limits, kept(1.0))
         sizes = [one.mask.size for one in candidates]
-        # All weights approach the shares of the full budget at the same pace.
+        # All weights approach the shares of the full budget in proportion.
         targets = [size - strength * (size - number) for size, number in zip(sizes, counts, strict=True)]
         counts = _in_proportion(targets, limits, kept(strength))
         return [1 - number / size for number, size in zip(counts, sizes, strict=True)]
@@ -150,6 +159,9 @@ class Uniform(_Proportional):
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `compression` is not a finite number above 1.
 
     Example:
 
@@ -164,7 +176,7 @@ class Uniform(_Proportional):
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class ErdosRenyiKernel(_Proportional):
-    """Gives densities in proportion to the sum over the product of each weight's dimensions (ERK).
+    """Gives each weight a density in proportion to the sum of its dimensions over their product (ERK).
 
     Large weights are pruned more than small ones. A weight that would be given more connections than it has stays
     dense, and the others share the rest (Evci et al. 2020, "Rigging the Lottery", section 3).
@@ -172,6 +184,9 @@ class ErdosRenyiKernel(_Proportional):
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `compression` is not a finite number above 1.
 
     Example:
 
@@ -185,13 +200,13 @@ class ErdosRenyiKernel(_Proportional):
 
 
 def units_of(candidate: Candidate, pattern: Pattern) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the scores of the units in each chunk that counts here, and how many connections they have left."""
+    """Yields the scores of the units in each chunk that this process counts, and how many connections each has left."""
     for value, mask in counted_chunks(candidate.value, candidate.mask, multiple=pattern.rows):
         yield pattern.units(magnitude(value), mask)
 
 
 def _limits(candidate: Candidate, pattern: Pattern) -> tuple[int, int]:
-    """Returns how few connections can stay in a weight, which is one unit, and how many."""
+    """Returns the fewest connections that can stay in a weight, those of one unit, and the most."""
     if pattern == Pattern():
         left = count(candidate.mask)
         return min(1, left), left

@@ -1,4 +1,4 @@
-"""Process large weights in chunks of rows on the host, which needs little memory and stays in caches."""
+"""Process large weights in chunks of rows on the host, which need little memory and fit into caches."""
 
 import math
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def rows_of(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
 def on_host(array) -> np.ndarray:
     """Returns an array of any backend as a NumPy array, without a copy if it is on the host already.
 
-    All processes must call it for an array that is spread over them, which is then in the memory of each.
+    All processes must call it for an array that is spread over them. Each then has the whole array in memory.
     """
     if isinstance(array, np.ndarray):
         return array

@@ -1,4 +1,4 @@
-"""Base class of rules that a pattern and a config describe."""
+"""Base class of rules with a pattern and a config."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras_prune.rules.patterns import Pattern, require_pattern
 
 
 class Configured:
-    """A rule with a pattern. It equals another of its class with the same config.
+    """A rule with a pattern. It equals a rule of the same class with the same config.
 
     Args:
         pattern: A `Pattern`. Defaults to `None`, single connections.

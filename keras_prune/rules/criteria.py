@@ -1,6 +1,6 @@
 """Criteria select the connections of one weight to prune.
 
-A criterion is a pure function from a weight and its mask to a smaller mask. It knows neither layers nor time. The
+A criterion is a pure function from a weight and its mask to a smaller mask. It does not depend on layers or time. The
 schedule decides when it is used, and at which strength.
 """
 
@@ -45,6 +45,9 @@ class Criterion(Configured):
     Args:
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
 
+    Raises:
+        ValueError: If `pattern` is not a `Pattern`.
+
     Example:
 
     >>> import keras_prune as kp
@@ -67,8 +70,8 @@ class Criterion(Configured):
             A `Cut`. Its mask is never larger than `mask` and never empty.
 
         Raises:
-            ValueError: If `strength` lies outside (0, 1], `weight` is no array of numbers or holds NaN or infinity, or
-                `mask` is not a boolean array of its shape.
+            ValueError: If `strength` is not in (0, 1], `weight` is not an array of numbers or holds NaN or infinity, or
+                `mask` is not a boolean array of the same shape.
         """
         require_strength(strength)
         _require_array(weight, mask)
@@ -90,7 +93,7 @@ class Criterion(Configured):
         raise NotImplementedError
 
     def _reads_on_host(self, weight) -> bool:
-        """Whether `select` gets NumPy arrays. Of a weight that is spread over processes, these are the whole weight."""
+        """Whether `select` gets NumPy arrays. A weight that is spread over processes is then gathered as a whole."""
         if type(self).select in (StdThreshold.select, TargetSparsity.select):
             return not is_spread(weight) or self.pattern != Pattern()
         return is_spread(weight)
@@ -109,11 +112,13 @@ class StdThreshold(Criterion):
     connections that are left.
 
     Args:
-        quality: Float above 0. For a normal distribution, a quality of 1 prunes 68% of the connections, and 2
-            prunes 95%.
-            Defaults to `1.0`.
+        quality: Float above 0. For a normal distribution, a quality of 1 prunes 68% of the connections, and 2 prunes
+            95%. Defaults to `1.0`.
         pattern: A `Pattern`. The score of a block is compared with the same threshold. Defaults to `None`, single
             connections.
+
+    Raises:
+        ValueError: If `quality` is not a finite number above 0.
 
     Example:
 
@@ -161,8 +166,10 @@ class TargetSparsity(Criterion):
 
     Args:
         sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
-        pattern: A `Pattern`. `NOfM` may prune more than `sparsity` asks for. Defaults to `None`,
-            single connections.
+        pattern: A `Pattern`. `NOfM` may prune more than `sparsity` asks for. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `sparsity` is not in [0, 1).
 
     Example:
 
@@ -218,12 +225,16 @@ class TargetSparsity(Criterion):
 class RandomSparsity(TargetSparsity):
     """Prunes an exact share of the connections of each weight at random, as a baseline for other criteria.
 
-    The draw depends only on the seed and the shape of the weight. A stronger cut therefore prunes a superset.
+    The draw depends only on the seed and the shape of the weight. A cut at a higher strength therefore prunes the same
+    connections and more.
 
     Args:
         sparsity: Float in [0, 1), the share of the layer's connections to prune at full strength. Defaults to `0.9`.
         pattern: A `Pattern`. Blocks are drawn as a whole. Defaults to `None`, single connections.
         seed: Integer of at least 0. Defaults to `0`.
+
+    Raises:
+        ValueError: If `sparsity` is not in [0, 1), or `seed` is not an integer of at least 0.
 
     Example:
 

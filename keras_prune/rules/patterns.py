@@ -63,7 +63,7 @@ class Pattern:
 
 
 def require_pattern(pattern: Pattern | None) -> Pattern:
-    """Returns a pattern, that of single connections for `None`, and raises a `ValueError` for anything else."""
+    """Returns a pattern. `None` is single connections, and anything else raises a `ValueError`."""
     if not isinstance(pattern, (Pattern, type(None))):
         raise ValueError(
             "`pattern` must be a Pattern, such as Blocks(block_size=(4, 1)) or NOfM(kept=2, of=4). "
@@ -83,8 +83,11 @@ class Blocks(Pattern):
 
     Args:
         block_size: Tuple of two integers of at least 1, inputs and outputs.
-        reduction: `"mean"` or `"max"`, the magnitude that stands for a block. The mean is over all places of the block
-            in the weight. Pruned connections count as 0. Defaults to `"mean"`.
+        reduction: `"mean"` or `"max"`, the score of a block from its magnitudes. The mean is over all places of the
+            block in the weight. Pruned connections count as 0. Defaults to `"mean"`.
+
+    Raises:
+        ValueError: If `block_size` is not two integers of at least 1, or `reduction` is invalid.
 
     Example:
 
@@ -156,6 +159,9 @@ class NOfM(Pattern):
     Args:
         kept: Integer of at least 1, how many connections of a group may survive.
         of: Integer above `kept`, the size of a group.
+
+    Raises:
+        ValueError: If `kept` and `of` are not integers with `1 <= kept < of`.
 
     Example:
 

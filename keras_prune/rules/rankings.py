@@ -15,7 +15,7 @@ class _Ranking(Budget):
     """Keeps the connections with the highest scores in all weights together."""
 
     def _scale(self, candidate: Candidate) -> float:
-        """Returns what the magnitudes of a weight are divided by."""
+        """Returns the number by which the magnitudes of a weight are divided."""
         raise NotImplementedError
 
     def _shares(self, candidates, pattern, limits, kept, strength):
@@ -28,7 +28,7 @@ class _Ranking(Budget):
             for number, (score, size) in enumerate(units_of(candidates[index], pattern)):
                 scaled = score / np.float32(scales[index])
                 if (number, index) in best:
-                    scaled.flat[best[number, index]] = np.inf  # No weight is emptied.
+                    scaled.flat[best[number, index]] = np.inf  # Every weight keeps at least one unit.
                 yield scaled, size
 
         def chunks():
@@ -48,14 +48,17 @@ class _Ranking(Budget):
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class CommonQuality(_Ranking):
-    """Ranks |w| over the standard deviation of the weight's survivors: the paper's rule at one quality for all.
+    """Ranks |w| over the standard deviation of the surviving weights, which is the paper's rule at one common quality.
 
-    Han et al. (2015, section 3) cut below a quality times the standard deviation of the layer. This budget finds, at
-    each cut, the one quality that reaches the compression.
+    Han et al. (2015, section 3) prune weights below a quality times the standard deviation of the layer. At each cut,
+    this budget finds the quality that gives the compression.
 
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `compression` is not a finite number above 1.
 
     Example:
 
@@ -82,6 +85,16 @@ class GlobalMagnitude(_Ranking):
     Args:
         compression: Float above 1, all connections over those kept. `12` keeps a twelfth.
         pattern: A `Pattern`, such as `Blocks((4, 1))`. Defaults to `None`, single connections.
+
+    Raises:
+        ValueError: If `compression` is not a finite number above 1.
+
+    Example:
+
+    >>> import numpy as np
+    >>> weights = np.array([[0.1, 3.0], [2.0, 4.0]]), np.array([[0.3, 0.4], [0.5, 5.0]])
+    >>> GlobalMagnitude(2).shares([Candidate(one, np.ones((2, 2), "bool")) for one in weights])
+    [0.25, 0.75]
     """
 
     def _scale(self, candidate):
@@ -96,7 +109,7 @@ def _size(size: np.ndarray, chosen: np.ndarray) -> int:
 def _best_units(candidates, pattern: Pattern, counted) -> dict[tuple[int, int], int]:
     """Returns the place of the unit with the highest score of each weight, by its chunk and the index of the weight.
 
-    It is there in the process that counts the unit.
+    A unit is only in the result of the process that counts it.
     """
     highest, places = np.full(len(candidates), -1.0), {}
     for index in counted:

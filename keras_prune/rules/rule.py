@@ -1,4 +1,4 @@
-"""Turn what users pass to `prune` or `Prune` into a criterion or a budget."""
+"""Turn the `criterion` of `prune` or `Prune` into a criterion or a budget."""
 
 import numbers
 
@@ -11,7 +11,7 @@ Rule = Criterion | Budget
 
 
 def rule_of(value, name: str) -> Rule | None:
-    """Returns the rule of one layer: `TargetSparsity` for a float, and a criterion, budget or `None` as it is.
+    """Returns the rule of one layer, which is `TargetSparsity` for a float. Other rules and `None` stay the same.
 
     Raises:
         ValueError: If `value` is none of these.

@@ -1,4 +1,4 @@
-"""Schedules: when to prune during training, and how hard.
+"""Schedules decide when to prune during training, and at which strength.
 
 A schedule maps a time, which is an epoch or an optimizer step, to a strength in (0, 1], or to `None` if no cut is due.
 It keeps no state. A run that resumes from a saved model therefore only needs the time at which it resumes.
@@ -23,7 +23,7 @@ class Schedule:
     Override `ramp` to write your own schedule, and `get_config` if its constructor takes other arguments.
 
     Args:
-        times: Sequence of integers, when to prune: before the epoch (or optimizer step) of that index begins.
+        times: Sequence of integers, the epochs (or optimizer steps) before which to prune.
         unit: `"epoch"` or `"step"`. Defaults to `"epoch"`.
 
     Raises:
@@ -64,7 +64,7 @@ class Schedule:
 
     def due(self, after: int, until: int) -> int | None:
         """Returns the last time of a cut in `after < time <= until`, or `None`."""
-        index = bisect.bisect_right(self.times, until)  # Asked before every training step, so not one by one.
+        index = bisect.bisect_right(self.times, until)  # Called before every training step, so use a binary search.
         return self.times[index - 1] if index and self.times[index - 1] > after else None
 
     def get_config(self) -> dict[str, Any]:
@@ -87,7 +87,10 @@ class OneShot(Schedule):
 
     Args:
         start: Integer, the epoch (or step) before which to prune. Defaults to `0`.
-        unit: `"epoch"` or `"step"`. Defaults to `"epoch"`.
+        unit: `"epoch"` or `"step"` (`optimizer.iterations`). Defaults to `"epoch"`.
+
+    Raises:
+        ValueError: If `start` is not an integer of at least 0, or `unit` is invalid.
 
     Example:
 
@@ -111,16 +114,19 @@ class OneShot(Schedule):
 
 @register_keras_serializable(package="keras_prune")
 class Iterative(Schedule):
-    """Prunes in rounds, and lets the survivors retrain between them (Han et al. 2015, section 3.4).
+    """Prunes in rounds, with retraining between them (Han et al. 2015, section 3.4).
 
-    Round `r` of `n` prunes at strength `1 - (1 - r / n) ** power`. With a power of 1 the strength grows evenly. With a
-    higher power the first rounds take large steps and the last ones small steps.
+    Round `r` of `n` prunes at strength `1 - (1 - r / n) ** power`. With a power of 1, all steps of the strength are
+    equal. With a higher power, the first steps are larger than the last.
 
     Args:
         rounds: Integer, number of cuts.
         epochs_per_round: Integer, number of epochs after each cut. Defaults to `1`.
         start: Integer, the epoch before which the first cut happens. Defaults to `0`, for a trained model.
         power: Float above 0. Defaults to `1.0`, which suits `StdThreshold`. For `TargetSparsity`, use 3.
+
+    Raises:
+        ValueError: If an integer is out of range, or `power` is not a finite number above 0.
 
     Example:
 
@@ -159,6 +165,9 @@ class Polynomial(Schedule):
         frequency: Integer, number of epochs (or steps) from one cut to the next. Defaults to `1`.
         power: Float above 0. Defaults to `3.0`.
         unit: `"epoch"` or `"step"` (`optimizer.iterations`). Defaults to `"epoch"`.
+
+    Raises:
+        ValueError: If an integer is out of range, `power` is not a finite number above 0, or `unit` is invalid.
 
     Example:
 

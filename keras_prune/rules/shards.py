@@ -1,7 +1,7 @@
 """Weights whose shards are in the memory of several processes.
 
-Each process looks at the shards that it holds, and all of them add up what they found. Shards are not sent. An array
-that a process holds as a whole is the case of one shard.
+Each process reads the shards that it holds, and the processes add up their results. Shards are not sent. A process that
+holds a whole array treats it as one shard.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ class Shard(NamedTuple):
 
     Attributes:
         place: Its position among the shards of all processes, by the first index of each.
-        is_counted: Whether it counts here. One of the processes that hold it counts it.
+        is_counted: Whether this process counts it. Exactly one of the processes that hold it does.
         arrays: The NumPy arrays of this part, such as the values and the mask.
     """
 
@@ -36,7 +36,7 @@ def shards_of(*arrays) -> list[Shard]:
 
 
 def counted_chunks(*arrays, multiple: int = 1) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields a few rows of the arrays at a time, of those shards that count in this process."""
+    """Yields a few rows of the arrays at a time, from the shards that this process counts."""
     for shard in shards_of(*arrays):
         if shard.is_counted:
             for rows in rows_of(shard.arrays[0].shape, multiple):
@@ -49,27 +49,27 @@ def assemble(parts: dict[int, np.ndarray], like) -> Any:
 
 
 def of_processes(values, *arrays) -> np.ndarray:
-    """Returns the values that each process found, one row each; those of this process if no array is spread."""
+    """Returns the values of each process, one row each, or only those of this process if no array is spread."""
     values = np.asarray(values)
     return gather(values) if any(map(is_spread, arrays)) else values[None]
 
 
 def total(value, *arrays):
-    """Returns the sum of what each process found in the shards that count there."""
+    """Returns the sum over processes of a value for the shards that each one counts."""
     return of_processes(value, *arrays).sum(axis=0)
 
 
 def adder(*arrays) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Returns the function that adds up what each process counted, or `None` if no array is spread."""
+    """Returns the function that adds up the counts of the processes, or `None` if no array is spread."""
     return (lambda counts: total(counts, *arrays)) if any(map(is_spread, arrays)) else None
 
 
 def share_out(number: int, shards, count, array) -> dict[int, int]:
-    """Shares a number out among the shards of an array, to those that come first up to the count of each.
+    """Distributes a number over the shards of an array. Each shard in order takes up to its count.
 
     Args:
         number: Integer.
-        shards: What `shards_of` returned.
+        shards: List of `Shard` from `shards_of`.
         count: Function from a `Shard` to its count.
         array: The array.
 
@@ -86,7 +86,7 @@ def share_out(number: int, shards, count, array) -> dict[int, int]:
 
 
 def counted_here(arrays) -> list[int]:
-    """Returns the positions of the arrays that count in this process, in whole or in part, in a sum over them all."""
+    """Returns the positions of the arrays that this process counts, in whole or in part, in a sum over all arrays."""
     are_spread = [is_spread(one) for one in arrays]
     counts_all = not any(are_spread) or process_index() == 0
     return [position for position, one in enumerate(are_spread) if one or counts_all]

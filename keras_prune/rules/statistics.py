@@ -1,4 +1,4 @@
-"""Statistics of weights, taken a few rows at a time, and where their shards are if they are spread over processes."""
+"""Statistics of weights, computed a few rows at a time, by each process for its own shards."""
 
 import math
 
@@ -19,7 +19,7 @@ def largest_magnitude(weight, mask) -> float:
 
 
 def require_finite(weight, received: str) -> None:
-    """Raises a `ValueError` if a weight holds NaN or infinity: a mask could not be told from it.
+    """Raises a `ValueError` if a weight holds NaN or infinity, which have no order.
 
     Args:
         weight: Array of any shape and any backend.

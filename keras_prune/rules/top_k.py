@@ -2,8 +2,8 @@
 
 The bits of non-negative floats, read as integers, have the same order as the floats. A radix selection finds the score
 at a rank 16 bits at a time, by counting the units whose leading bits match. Scores of float32 are read twice, and need
-not be in memory at once. For few units, and between processes, which send each other the counts, it goes 8 bits at a
-time.
+not be in memory at once. For few units, and between processes, which send each other the counts, it proceeds 8 bits at
+a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +15,11 @@ _FEW = 1 << 14  # Units of a chunk for which four small histograms take less tim
 
 
 class Bound(NamedTuple):
-    """What separates the units that are kept from the others.
+    """Bound between the units that are kept and the others.
 
     Attributes:
-        score: All units with a higher score are kept. Infinity if none is.
-        ties: How many units with this very score are kept.
+        score: All units with a higher score are kept. Infinity if none are kept.
+        ties: How many units with exactly this score are kept.
     """
 
     score: Any
@@ -62,7 +62,7 @@ def count_tied(chunks: Iterable[tuple], bound: Bound) -> int:
 
 
 def lowest_kept(chunks: Iterable[tuple], bound: Bound) -> np.floating:
-    """Returns the lowest score that is kept, or the highest of all if none is."""
+    """Returns the lowest score that is kept, or the highest of all if none are kept."""
     if bound.ties:
         return bound.score
     lowest, highest = np.float32(np.inf), np.float32(0)
@@ -84,7 +84,7 @@ def bound_of(
         chunks: Function without arguments that returns an iterable of `(score, size)`, the same at every call.
         kept: Integer of at least 0.
         units: Integer, about how many units a chunk has.
-        add_up: Function that adds up the counts of several processes, each of its own chunks of single connections.
+        add_up: Function that adds up the counts of several processes, each for its own chunks of single connections.
             Defaults to `None`, one process.
     """
     digit_bits = 8 if add_up or units < _FEW else 16
@@ -103,7 +103,7 @@ def bound_of(
             counts += np.bincount(digit, None if is_single else sizes, digits).astype("int64", copy=False)
         if left is None:
             left = 8 * score_type.itemsize
-            counts[digits // 2 :] = 0  # The sign is the highest bit: no units.
+            counts[digits // 2 :] = 0  # A highest bit of 1 is a negative score, which is not a unit.
         at_least = above + np.cumsum((add_up(counts) if add_up else counts)[::-1])[::-1]
         kept = min(kept, int(at_least[0]))
         if kept == 0:
