@@ -1,3 +1,3 @@
 """Prune models in place, and follow, rebuild and describe them."""
 
-import keras  # noqa: F401  # First, because what `_lazy.import_after` imports behind it imports this folder.
+import keras  # noqa: F401  # First, because modules that `_lazy.import_after` imports after it import this folder.

@@ -11,8 +11,8 @@ def deserialize(config, custom_objects=None):
 
     `Sequential.from_config` builds the model again after each of its layers, so that 800 layers are called 320,000
     times (Keras 3.15). Here, Sequential models are built once, after their last layer. In a copy of the config, they
-    get a name that stands for `_sequential`, because Keras looks up registered names first. A class with its own
-    `from_config` or `add` is left to it.
+    get a name that is registered for `_sequential`, because Keras looks up registered names first. A class with its own
+    `from_config` or `add` is built by that.
 
     Args:
         config: Dict, as from `keras.saving.serialize_keras_object`. It is not changed.
@@ -39,7 +39,7 @@ def deserialize(config, custom_objects=None):
 
 
 def _sequential_class(node, custom_objects) -> type | None:
-    """Returns the class in a config if it is one of Sequential models, made and filled as Keras does it."""
+    """Returns the class in a config if it is a Sequential class with the `from_config` and `add` of Keras."""
     name = node.get("registered_name")
     found = keras.saving.get_registered_object(name, custom_objects) if isinstance(name, str) else None
     if (node.get("module"), node["class_name"]) == ("keras", "Sequential"):

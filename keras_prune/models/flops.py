@@ -1,4 +1,4 @@
-"""How many connections a layer has, and how many operations they take."""
+"""Count the connections of a layer and their operations."""
 
 import math
 from typing import Any
@@ -22,10 +22,10 @@ def connections(weights) -> tuple[int, int]:
 def flop(layer, weights: int) -> int | None:
     """Returns the operations of a dense layer for one input, or `None` where its output positions are not known."""
     config = layer.get_build_config() or {}
-    # A recurrent layer that is given its initial state was built with several shapes.
+    # A recurrent layer with its initial state as an input was built with several shapes.
     shape: Any = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape")
     if isinstance(layer, keras.layers.Embedding):
-        return 0  # It looks rows up.
+        return 0  # Embeddings look rows up.
     if shape is None:
         return None
     if isinstance(layer, (*CONVOLUTIONS, *DEPTHWISE_CONVOLUTIONS, *SEPARABLE_CONVOLUTIONS)):

@@ -18,19 +18,19 @@ from keras_prune.layers.weights import pruned_weights, pruning_of
 
 
 class Source(NamedTuple):
-    """Where a layer's input comes from: one weight layer, or none for the `reason` given."""
+    """Source of a layer's input: one weight layer, or `None` and the `reason`."""
 
     layer: keras.Layer | None
     reason: str
 
 
 def is_graph(model) -> bool:
-    """Whether a model is a Sequential or Functional one, and not of a class that calls its layers as it likes."""
+    """Whether a model is Sequential or Functional, and its class does not call layers in its own way."""
     return isinstance(model, (keras.Sequential, keras.Function))
 
 
 def has_graph(model) -> bool:
-    """Whether a model is a built Functional or Sequential one, whose layers can be followed."""
+    """Whether a model is a built Functional or Sequential model, whose layers can be followed."""
     return is_graph(model) and model.built and bool(getattr(model, "outputs", None))
 
 
@@ -82,7 +82,7 @@ class Graph:
                 pending.append(source)
 
     def source(self, layer) -> Source:
-        """Returns the weight layer whose outputs reach `layer` through activations, pooling and the like alone."""
+        """Returns the weight layer whose outputs reach `layer` only through layers such as activations and pooling."""
         passed, found = [], None
         while found is None:
             passed.append(id(layer))
@@ -102,11 +102,11 @@ class Graph:
         return found
 
     def activation(self, layer):
-        """Returns the last of the activations and normalisations that directly follow `layer`, or the layer itself."""
+        """Returns the last of the activations and normalizations that directly follow `layer`, or the layer itself."""
         return self._follow(layer, (*ACTIVATIONS, *NORMALIZATIONS))
 
     def activations_behind(self, layer) -> int:
-        """Returns how many activations of `layer` the next layer reads for one input: those behind the pooling."""
+        """Returns how many activations of `layer` the next layer reads for one input, after any pooling."""
         shape = self.shapes[id(self._follow(layer, TRANSPARENT))]
         return math.prod(size or 1 for size in shape[1:])
 

@@ -22,7 +22,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
     (`trainable=False`) do not. Layers that are not built yet get their masks when they are built. A compiled model
     stays compiled and keeps its optimizer. Masks and criteria are saved with the model in a `.keras` file.
 
-    A pruned model can be passed again: it keeps its masks, and the weights that `criterion` names get that criterion.
+    A pruned model can be passed again: it keeps its masks, and the weights that `criterion` names get a new criterion.
 
     Args:
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
@@ -30,8 +30,8 @@ def prune(model, criterion=None, keep_zeros: bool = True):
 
             - A float in (0, 1) is the sparsity of the whole model, that is of all weights with masks. The largest
               magnitudes of the model survive (`budgets.GlobalMagnitude`).
-            - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight by itself. `Prune` wrappers keep
-              theirs.
+            - A `Criterion`, such as `StdThreshold(1.0)`, applies to each weight separately. `Prune` wrappers keep their
+              criteria.
             - A budget, such as `budgets.CommonQuality(12)`, applies to all weights together.
             - A mapping gives a pattern for layers a criterion, a budget for all weights that match, a float (here the
               sparsity of that layer) or `None` (not pruned, or unchanged if pruned already). A pattern is a regular
@@ -93,14 +93,16 @@ def prune(model, criterion=None, keep_zeros: bool = True):
 
 
 def strip(model):
-    """Makes a pruned model plain again, in place: the zeros stay, masks and all else that `prune` added go.
+    """Makes a pruned model plain again, in place.
+
+    The zeros stay. Masks and everything else that `prune` added are removed.
 
     Args:
-        model: Model that went through `prune`, or has `Prune` wrappers. Any other model is returned as it is.
+        model: Model that `prune` returned, or that has `Prune` wrappers. Any other model is returned as it is.
 
     Returns:
-        The model itself. Only a Sequential or Functional model with `Prune` wrappers is rebuilt around the same
-        layers; in a model of another class the wrappers stay, without masks.
+        The model itself. Only a Sequential or Functional model with `Prune` wrappers is rebuilt around the same layers.
+        In a model of another class, the wrappers stay without masks.
 
     Raises:
         ValueError: If `model` is not a Keras 3 model.
@@ -124,7 +126,7 @@ def strip(model):
 
 
 def forget_compiled_functions(model) -> None:
-    """Lets `fit`, `evaluate`, `predict` and `generate` trace the model again."""
+    """Makes `fit`, `evaluate`, `predict` and `generate` trace the model again."""
     for one in models_in(model):
         for name in ("train_function", "test_function", "predict_function", "generate_function"):
             if getattr(one, name, None) is not None:
@@ -132,7 +134,7 @@ def forget_compiled_functions(model) -> None:
 
 
 def _not_of_wrappers(model, selection):
-    """Lets weights inside `Prune` wrappers keep their criterion, unless a mapping names them or a budget needs all."""
+    """Keeps the criteria of weights in `Prune` wrappers, unless a mapping names them or a budget needs all weights."""
 
     def select(layer, variable, around):
         if not (selection.mapping or selection.is_budget) and any(isinstance(one, Prune) for one in around):
@@ -171,7 +173,7 @@ def _warn_of_wrappers(model, selection) -> None:
 
 
 def _without_wrappers(model):
-    """Returns a Sequential or Functional model that has wrappers around the layers inside them, else the model."""
+    """Returns a Sequential or Functional model without its wrappers, and any other model unchanged."""
     if not (_keras.has_keras_class(model) and wrappers_in(model)):
         return model
     kept: dict[int, keras.Model] = {}

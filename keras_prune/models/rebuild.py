@@ -142,7 +142,7 @@ def _empty_copy(layer):
 def _build_like(copy, layer) -> None:
     """Builds a layer with the values of another as initial values.
 
-    Random initial values would take longer than all the rest, and three times the memory of the weight.
+    Random initial values would take longer than the rest of the copy, and three times the memory of the weight.
     """
     # Custom and stateful layers may create variables that cannot be declared.
     if all(_is_stateless_keras_layer(inner) for inner in layers_in(layer)):

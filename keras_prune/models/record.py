@@ -1,7 +1,7 @@
 """Save and load pruned models through a record on the model.
 
-Layers keep their plain configs. The record adds which weights are pruned, and by which criteria. The masks are in the
-weights file, at the layers.
+Layers keep their plain configs. The record lists which weights are pruned, and by which criteria. The masks are in the
+weights file, beside the weights of their layers.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from keras_prune.layers.weights import masks_of, pruned_weights, pruning_of
 from keras_prune.models.checks import require_whole
 from keras_prune.models.deserialize import deserialize
 
-# `super()` has the methods of a model: the model's own class comes behind the mixin.
+# `super()` has the methods of a model, because the class of the model comes after the mixin.
 _Base: Any = object
 
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class PrunedModel(_Base):
-    """Mixed into the class of a model by `prune`, under the name of that class."""
+    """Mixin that `prune` adds to the class of a model, under the name of that class."""
 
     plain_class: type
 
     def __new__(cls, *args, **kwargs):
-        # `clone_model`, for one, makes another model of the class, whose layers are plain.
+        # `clone_model`, for example, creates another model of the class, whose layers are plain.
         return cls.plain_class(*args, **kwargs)
 
     def get_config(self):
@@ -46,14 +46,14 @@ class PrunedModel(_Base):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Makes the plain model and prunes the weights of the record."""
+        """Creates the plain model and prunes the weights of the record."""
         model = deserialize(config["model"], custom_objects)
         freeze(model, config["pruned"]["frozen"])
         _attach_recorded(model, config["pruned"], custom_objects)
         return as_pruned(model)
 
     def save_own_variables(self, store):
-        apply_masks(self)  # Before the turn of the layers: no file is denser than its masks.
+        apply_masks(self)  # Before the layers are saved, so that no file is denser than its masks.
         super().save_own_variables(store)
 
     @property
@@ -83,7 +83,7 @@ class PrunedModel(_Base):
                 ) from error
             raise
         weights = pruned_weights(self)
-        # A `PruningCallback` warns in its own words. Not before the run, since a callback of a user's class may cut.
+        # A `PruningCallback` has its own warnings. This comes after the run, since a custom callback may prune.
         if weights and not getattr(history, "follows_schedule", False):
             warn_if_never_cut(
                 weights,
@@ -93,7 +93,7 @@ class PrunedModel(_Base):
         return history
 
     def save_weights(self, *args, **kwargs):
-        require_whole(self)  # Keras would leave half a file.
+        require_whole(self)  # Keras would leave an incomplete file.
         super().save_weights(*args, **kwargs)
 
     def save(self, filepath, *args, **kwargs):
@@ -110,8 +110,8 @@ class PrunedModel(_Base):
 
     def _save_plain(self, what, save, *args, **kwargs):
         warnings.warn(
-            f"{what} holds the plain model: the zeros are in it, masks and criteria are not. Save to a .keras file to "
-            "keep them, or prune the loaded model, which takes the zeros as cut.",
+            f"{what} holds the plain model, with its zeros but without masks and criteria. Save to a .keras file to "
+            "keep them, or prune the loaded model, in which zeros count as pruned.",
             stacklevel=3,
         )
         apply_masks(self)
@@ -121,7 +121,7 @@ class PrunedModel(_Base):
     def __reduce__(self):
         buffer = io.BytesIO()
         _keras.save_to_buffer(self, buffer)
-        # A function of this package: a process that reads it imports the package, and so its classes.
+        # A function of this package, so that a process that unpickles the model imports the package and its classes.
         return _keras.unpickle, (self.plain_class, buffer)
 
 
@@ -135,8 +135,8 @@ def _pruned_class(plain_class) -> type:
     if hasattr(plain_class, "save_to_preset"):
         members["save_to_preset"] = _save_to_preset
     pruned_class = type(plain_class.__name__, (PrunedModel, plain_class), members)
-    # All are saved under one name, behind which `PrunedModel.from_config` finds the class. The base class is registered
-    # again, because KerasHub looks for a preset's class among the subclasses that are registered.
+    # All are saved under one name, and `PrunedModel.from_config` finds the class. The base class is registered again,
+    # because KerasHub looks for a preset's class among the subclasses that are registered.
     register = keras.saving.register_keras_serializable(package="keras_prune", name="PrunedModel")
     register(pruned_class)
     register(PrunedModel)
@@ -165,7 +165,7 @@ def plain_class(model) -> type:
 
 @contextlib.contextmanager
 def plain(model):
-    """Lets a model be as it was before pruning while the context lasts, zeros included: classes, layers, hooks."""
+    """Context in which a model has its classes and layers from before pruning. Its zeros stay."""
     pruned = [(one, type(one)) for one in models_in(model)]
     taken = []
     try:
@@ -182,7 +182,7 @@ def plain(model):
 
 
 def forget(model) -> None:
-    """Takes masks, hooks and records off a model for good."""
+    """Removes masks, hooks and records from a model for good."""
     paths = {variable.path for layer in layers_in(model) for variable in _state_variables(layer)}
     for layer in layers_in(model):
         take_off(layer)
@@ -197,7 +197,7 @@ def frozen_models(model) -> list[int]:
 
 
 def freeze(model, positions) -> None:
-    """Freezes the models that `frozen_models` returned, and not the layers in them, of which the config knows."""
+    """Freezes the models that `frozen_models` returned, but not their layers, whose state is in the config."""
     for position, one in enumerate(models_in(model)):
         if position in positions:
             _keras.set_trainable(one, False)
@@ -211,7 +211,7 @@ def _state_variables(layer) -> list:
 def _record(model) -> dict:
     layers = layers_in(model)
     weights = [weight for layer in layers for weight in masks_of(layer)]
-    # Each once: the weights that share a budget share it again after they are loaded.
+    # Each budget once, so that its weights share it again after they are loaded.
     criteria = list({id(weight.criterion): weight.criterion for weight in weights}.values())
     index = {id(criterion): position for position, criterion in enumerate(criteria)}
     return {

@@ -12,8 +12,8 @@ from keras_prune.models.prune_model import forget_compiled_functions
 def regularize(model, l1: float = 0.0, l2: float = 0.0) -> None:
     """Adds an L1 or L2 penalty to every prunable weight of a model, and replaces the penalty that was there.
 
-    The loss gains `l1 x sum(|w|) + l2 x sum(w ** 2)` over the connections. Biases are left alone. The next `fit` uses
-    the penalty, without another `compile`. Han et al. (2015, section 3.1) find L1 better right after a cut and L2
+    The loss gains `l1 x sum(|w|) + l2 x sum(w ** 2)` over the connections. Biases are not penalized. The next `fit`
+    uses the penalty, without another `compile`. Han et al. (2015, section 3.1) find L1 better right after a cut and L2
     better after retraining. L2 in both phases is best overall. The penalty is not saved with the model.
 
     Args:

@@ -16,11 +16,11 @@ class Selection:
         criterion: A `Criterion` for every weight; a `Budget`, or a float for the sparsity of the model; a mapping from
             a regular expression, matched against whole names, paths and ends of paths, to a `Criterion`, a `Budget`, a
             float (the sparsity of a layer) or `None`; a callable from a layer to one of these; or `None`, the default.
-        paths: Dict from the `id` of a layer to its path, from the name of the model on. A layer that is made later has
-            `layer.path`.
+        paths: Dict from the `id` of a layer to its path, from the name of the model on. A layer that is created later
+            has `layer.path`.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If `criterion` is none of these.
     """
 
     def __init__(self, criterion, paths: dict[int, str]):
@@ -85,7 +85,7 @@ class Selection:
         return {layer.name, *_ends(layer.path or layer.name), *_ends(self.paths.get(id(layer), layer.name))}
 
     def require_matches(self) -> None:
-        """Raises a `ValueError` for a pattern of the mapping that no weight was found for."""
+        """Raises a `ValueError` for a pattern of the mapping that matched no weight."""
         names = list(dict.fromkeys(name for found in self.named.values() for name in found))
         for pattern in self.mapping:
             if pattern not in self.matched:
@@ -100,7 +100,7 @@ class Selection:
         except (re.error, TypeError) as error:
             raise ValueError(
                 f"{pattern!r} is not a regular expression for layer names, such as 'conv.*': {error}. "
-                f"re.escape(name) makes one of a name. Received: criterion={self.received}"
+                f"To match a name literally, use re.escape(name). Received: criterion={self.received}"
             ) from error
         return pattern
 
@@ -112,7 +112,7 @@ _NAME = re.compile(r"(?:[^.^$*+?{}\[\]|()\\]|\\\W)*", re.DOTALL)
 class _Patterns:
     """Finds the patterns that match a name. The time for a name does not grow with the patterns of single names.
 
-    Otherwise, a mapping with a pattern for each layer would take a time that is quadratic in the layers.
+    Otherwise, the time for a mapping with a pattern for each layer would be quadratic in the layers.
 
     Args:
         patterns: Regular expressions, in the order in which they count.

@@ -1,4 +1,4 @@
-"""Dead neurons, those that no connection leads to or from: find and remove them."""
+"""Find and remove dead neurons, which have no incoming or no outgoing connection."""
 
 from keras_prune.neurons.report import dead_neurons
 from keras_prune.neurons.shrink import remove_dead_neurons

@@ -1,8 +1,9 @@
-"""Which neurons of a model are constant, which are needed, and which stay: three passes over its operations.
+"""Find the neurons of a model that are constant, needed and kept, in three passes over its operations.
 
 `constants` goes forward and finds the neurons whose value is the same for every input. `needed` goes back and finds the
-neurons that are still read once such constants are folded into the next bias. `removals` goes forward again and says
-what stays of each layer. A graph has no cycles, so the result is that of removing neurons until none is left to go.
+neurons that are still read once such constants are folded into the next bias. `removals` goes forward again and finds
+what stays of each layer. A graph has no cycles, so the result is the same as removing dead neurons until there are
+none.
 """
 
 import collections
@@ -28,9 +29,9 @@ class Operation(NamedTuple):
 
     Attributes:
         layer: The layer, or another operation such as `x + 1`.
-        producers: Positions, in the list of all operations, of those that it reads.
-        consumers: Positions of those that read it.
-        is_output: Whether its output is one of the model's.
+        producers: Positions of the operations that it reads, in the list of all operations.
+        consumers: Positions of the operations that read it.
+        is_output: Whether its output is an output of the model.
         reason: Why its neurons cannot be followed from its single producer; `None` if a rule may know.
     """
 
@@ -42,7 +43,7 @@ class Operation(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """What is known of one operation: its `Flow`, and what is needed and stays of it; `None` for an `Unknown`."""
+    """Results for one operation. `need` and `kept` are `None` if its flow is `Unknown`."""
 
     layer: keras.Operation
     flow: Flow
@@ -51,7 +52,7 @@ class Followed(NamedTuple):
 
 
 def follow(plain) -> list[Followed]:
-    """Follows the neurons of a plain model and of the models nested in it, each on its own, in order of its layers."""
+    """Follows the neurons of a plain model, and of each nested model separately, in the order of its layers."""
     models = models_in(plain)
     calls = collections.Counter(id(layer) for model in models for layer in model.layers)
     shared = frozenset(key for key, count in calls.items() if count > 1)
@@ -67,7 +68,7 @@ def follow(plain) -> list[Followed]:
 
 
 def operations(model, shared=frozenset()) -> list[Operation]:
-    """Returns the operations of a model, each behind its single producer. Nested models are not opened.
+    """Returns the operations of a model, each after its single producer. Nested models are not opened.
 
     Args:
         model: Plain Sequential or Functional model, without masks.
@@ -77,7 +78,7 @@ def operations(model, shared=frozenset()) -> list[Operation]:
     ends = [_keras.origin_of(tensor)[0] for tensor in keras.tree.flatten(model.outputs)]
     found = {id(one): one for group in (ends, *graph.producers.values(), *graph.consumers.values()) for one in group}
     producers = {key: [id(producer) for producer in graph.producers.get(key, [])] for key in found}
-    # A layer that is called more than once may read what it wrote; neurons are not followed there anyway.
+    # A layer that is called more than once may read its own output. Neurons are not followed there anyway.
     order = TopologicalSorter({key: keys if len(keys) == 1 else [] for key, keys in producers.items()}).static_order()
     places = {key: place for place, key in enumerate(order)}
     return [
@@ -120,7 +121,7 @@ def constants(graph: Sequence[Operation]) -> list[Flow]:
 
 
 def needed(graph: Sequence[Operation], flows: Sequence[Flow]) -> list[Need | None]:
-    """Returns which neurons of each operation cannot go; `None` where they cannot be followed."""
+    """Returns which neurons of each operation must stay, or `None` where they cannot be followed."""
     needs: list[Need | None] = [None] * len(graph)
     for place, operation in reversed(list(enumerate(graph))):
         flow = flows[place]
@@ -142,7 +143,7 @@ def _need(flow: Connected | Passed, is_output: bool, demands: list[Need]) -> Nee
 
 
 def _demand(consumer: Operation, flow: Flow, need: Need | None) -> Need:
-    """Returns which neurons a consumer needs of its producer, all of them if it cannot be followed."""
+    """Returns which neurons of its producer a consumer needs, all of them if it cannot be followed."""
     if isinstance(flow, Unknown):
         return Need(np.array(True), [flow.reason])
     assert need is not None, "only an `Unknown` has no `Need`"
@@ -153,7 +154,7 @@ def _demand(consumer: Operation, flow: Flow, need: Need | None) -> Need:
 
 
 def removals(graph: Sequence[Operation], flows: Sequence[Flow], needs: Sequence[Need | None]) -> list[Kept | None]:
-    """Returns what stays of each operation; `None` where all of it stays because it cannot be followed."""
+    """Returns what stays of each operation, or `None` where it stays whole because it cannot be followed."""
     kept: list[Kept | None] = []
     for operation, flow, need in zip(graph, flows, needs, strict=True):
         if isinstance(flow, Unknown) or need is None:

@@ -1,4 +1,4 @@
-"""Neurons at the output of one layer: what reaches them, which are needed, and which stay."""
+"""Describe the neurons at the output of one layer."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class Outputs(NamedTuple):
     axis: int
 
     def moving_in(self, layer) -> np.ndarray:
-        """Returns which of them are not constant for a layer that may add zeros at the borders."""
+        """Returns which neurons are not constant for a layer that may add zeros at the borders."""
         pads = getattr(layer, "padding", "valid") != "valid" and any(size > 1 for size in layer.kernel_size)
         return ~self.constant | (pads & (self.value != 0))
 
@@ -44,12 +44,12 @@ class Connected(NamedTuple):
         return self.used(needed) & self.moving
 
     def keeps_constants(self, needed) -> bool:
-        """Whether inputs that are constant are read all the same, because zeros are padded to them."""
+        """Whether some constant inputs are still read, because they are padded with zeros."""
         return bool((self.reads(needed) & self.incoming.constant).any())
 
 
 class Passed(NamedTuple):
-    """A layer that passes each neuron on to its own places; `origin` is the neuron that each of them comes from."""
+    """A layer whose neurons each come from one incoming neuron, `origin`."""
 
     outputs: Outputs
     incoming: Outputs
@@ -60,11 +60,11 @@ class Passed(NamedTuple):
         return self.outputs.constant
 
     def reads(self, needed) -> np.ndarray:
-        """Returns the incoming neurons that cannot go if the `needed` ones stay."""
+        """Returns the incoming neurons that must stay if the `needed` neurons stay."""
         return np.isin(np.arange(len(self.incoming.constant)), self.origin[needed])
 
     def keeps_constants(self, needed) -> bool:
-        """Whether incoming constants are needed, because zeros are padded to them."""
+        """Whether incoming constants are needed, because they are padded with zeros."""
         return bool((needed & self.incoming.constant[self.origin] & ~self.constant).any())
 
 
@@ -79,20 +79,20 @@ Flow = Connected | Passed | Unknown
 
 
 class Need(NamedTuple):
-    """Which neurons of a layer cannot go, a boolean array, and the `obstacles` that keep neurons which are dead."""
+    """The neurons of a layer that must stay, a boolean array, and the `obstacles` that keep dead neurons."""
 
     neurons: np.ndarray
     obstacles: list[str]
 
 
 class Kept(NamedTuple):
-    """What stays of a layer.
+    """The parts of a layer that stay.
 
     Attributes:
         inputs: Boolean array, the neurons that it still reads.
         neurons: Boolean array, its neurons that stay.
-        constants: Array, what the constant inputs that go add to every neuron. Zero where neurons are passed on.
-        gains_bias: Whether these constants need a bias that the layer does not have.
+        constants: Array, the contribution of removed constant inputs to every neuron. Zero for a `Passed` layer.
+        gains_bias: Whether the layer needs a new bias for these constants.
     """
 
     inputs: np.ndarray

@@ -17,13 +17,13 @@ class LayerNeurons(NamedTuple):
 
     Attributes:
         name: Path of the layer inside the model.
-        neurons: Number of neurons; `None` for a layer that stays as it is, for the reason in `note`.
-        without_inputs: Number that can go because no connection leads into them.
-        without_outputs: Number of others that can go because no connection leads on from them.
-        left: Number that are dead and stay, for the reason in `note`.
+        neurons: Number of neurons. `None` for a layer that does not change, for the reason in `note`.
+        without_inputs: Number of neurons that can go because they have no incoming connection.
+        without_outputs: Number of other neurons that can go because they have no outgoing connection.
+        left: Number of dead neurons that stay, for the reason in `note`.
         inputs: Number of inputs of the layer once the dead ones are gone.
-        ignored_inputs: Number of those without a connection: pixels, or neurons that stay for another layer.
-        note: What keeps dead neurons, and what else changes.
+        ignored_inputs: Number of inputs without a connection, such as pixels, or neurons that another layer reads.
+        note: String, why dead neurons stay, and what else changes.
     """
 
     name: str
@@ -46,7 +46,7 @@ class DeadNeurons:
 
     Attributes:
         rows: List of `LayerNeurons`, one for each layer with connections.
-        neurons, kept, left: Their sums over the layers that can be followed.
+        neurons, kept, left: Sums of these numbers over the layers that can be followed.
 
     Example:
 
@@ -67,7 +67,7 @@ class DeadNeurons:
         )
 
     def to_dict(self) -> dict:
-        """Returns the report as plain values that JSON can hold."""
+        """Returns the report as JSON types."""
         sums = {name: getattr(self, name) for name in ("neurons", "kept", "left")}
         return sums | {"rows": [row._asdict() | {"kept": row.kept} for row in self.rows]}
 
@@ -91,7 +91,7 @@ class DeadNeurons:
 
 
 def dead_neurons(model) -> DeadNeurons:
-    """Returns the neurons that `remove_dead_neurons` would remove, and why other dead ones stay.
+    """Returns the neurons that `remove_dead_neurons` would remove, and why other dead neurons stay.
 
     Args:
         model: Built Sequential or Functional Keras 3 model, pruned or not. It is not changed.
@@ -139,7 +139,7 @@ def _row(name, followed) -> LayerNeurons:
         return LayerNeurons(name, None, note=flow.reason)
     stays, notes = kept.neurons, list(need.obstacles)
     if not need.neurons.any():
-        notes.append("one neuron stays, for a layer needs one")
+        notes.append("one neuron stays, because a layer needs one")
     if kept.gains_bias:
         notes.append("a bias is added for the constants folded into it")
     ignored = kept.inputs & ~flow.used(stays) if isinstance(flow, Connected) else False

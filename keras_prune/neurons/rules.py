@@ -1,8 +1,8 @@
 """Rules for how layers pass neurons on, one for each kind of layer.
 
 A neuron is one place along the channel axis of a layer's output: a unit of a `Dense`, a channel of a convolution. The
-`follow` of a rule returns a `Connected` or a `Passed`. Its `resize` returns the layer's config and weights, once it is
-known which neurons stay. To follow another kind of layer, write a rule and add it to `RULES`.
+`follow` of a rule returns a `Connected` or a `Passed`. Its `resize` returns the config and weights of the layer for the
+neurons that stay. To follow another kind of layer, write a rule and add it to `RULES`.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class DenseRule:
     """Rule for layers with a kernel whose last two axes are inputs and neurons.
 
     Args:
-        size: String, the argument of the layer that says how many neurons it has.
+        size: String, the argument of the layer with its number of neurons.
     """
 
     kernels = 1
@@ -48,7 +48,7 @@ class DenseRule:
         return self._by_input(layer, _any)
 
     def contribution(self, layer, value) -> np.ndarray:
-        """Returns what inputs of the constant `value`, one each, add to every neuron of a layer."""
+        """Returns the sum that inputs with the constants `value` add to every neuron of a layer."""
         rows = np.flatnonzero(value)
         return value[rows] @ self._by_input(layer, _sum, rows)
 
@@ -84,7 +84,7 @@ class SeparableRule(DenseRule):
 
 
 class ElementwiseRule:
-    """Rule for layers that act on each value by itself. Base class for all that pass neurons on."""
+    """Rule for layers that act on each value alone. Base class of the rules that return a `Passed`."""
 
     def follow(self, layer, incoming: Outputs | None) -> Passed | None:
         if incoming is None:
@@ -97,7 +97,7 @@ class ElementwiseRule:
         return np.arange(len(incoming.constant))
 
     def outputs(self, layer, incoming) -> Outputs | None:
-        """Returns the neurons behind the layer; `None` if it cannot be followed."""
+        """Returns the neurons behind the layer, or `None` if it cannot be followed."""
         value = _evaluate(layer, layer, incoming.value, incoming.axis, len(layer.input.shape))
         return _finite(incoming.constant, value, incoming.axis)
 
@@ -148,7 +148,7 @@ class FlattenRule(ElementwiseRule):
     """Rule for layers that spread each neuron over several."""
 
     def origin(self, layer, incoming):
-        # The layer itself says which neuron each of its outputs comes from, whatever the data format.
+        # The layer is called on neuron numbers, which works for any data format.
         shape = np.ones(len(layer.input.shape), int)
         shape[incoming.axis] = -1
         numbers = np.broadcast_to(np.arange(len(incoming.constant)).reshape(shape), (1, *layer.input.shape[1:]))
@@ -179,7 +179,7 @@ class DepthwiseRule(ElementwiseRule):
         return {}, [kernel[..., kept.inputs, :], *(weight[kept.neurons] for weight in rest)]
 
 
-# The rule of a layer is that of the first class that it is an instance of and whose `call` it has.
+# A layer has the rule of the first class that it is an instance of and whose `call` it has.
 RULES = {
     layers.Dense: DenseRule("units"),
     **dict.fromkeys(kinds.CONVOLUTIONS, DenseRule("filters")),
@@ -231,7 +231,7 @@ def _sum(kernel) -> np.ndarray:
 
 
 def _activated(layer, constant, total) -> Outputs | None:
-    """Returns a layer's outputs from what reaches its neurons; `None` if its activation may mix them."""
+    """Returns a layer's outputs from the sums at its neurons, or `None` if its activation may mix them."""
     if not _is_elementwise(layer.activation):
         return None
     return _finite(constant, _evaluate(layer, layer.activation, total), _channel_axis(layer, layer.output))
@@ -246,6 +246,6 @@ def _evaluate(layer, function, value, axis=0, dimensions=1) -> np.ndarray:
 
 
 def _finite(constant, value, axis) -> Outputs:
-    """Returns outputs in which neurons of an infinite value count as moving."""
+    """Returns outputs in which neurons with an infinite value do not count as constant."""
     constant = constant & np.isfinite(value)
     return Outputs(constant, np.where(constant, value, 0), axis)

@@ -1,4 +1,4 @@
-"""Smaller models: remove neurons with all their connections."""
+"""Remove dead neurons with all their connections."""
 
 from keras_prune.models.rebuild import plain_model, rebuild
 from keras_prune.neurons.data_flow import follow
@@ -9,20 +9,20 @@ from keras_prune.neurons.rules import rule_of
 def remove_dead_neurons(model, verbose: int = 1):
     """Returns a smaller model with the same outputs, without the neurons that have no inputs or no outputs left.
 
-    This ends a pruning (Han et al. 2015, section 3.5). A neuron goes with all its other connections. These may be the
-    last ones of other neurons, which then go too. A neuron without inputs still emits a constant, its activation of the
-    bias. That constant is added to the bias of the next layer, which gains a bias if it has none. The outputs are equal
-    up to the rounding of floating-point sums.
+    This is the last step of pruning (Han et al. 2015, section 3.5). A dead neuron is removed with its other
+    connections. If these were the last connections of other neurons, those are removed too. A neuron without inputs
+    still returns a constant, its activation of the bias. That constant is added to the bias of the next layer, which
+    gets a bias if it has none. The outputs are equal up to the rounding of floating-point sums.
 
     Neurons, in a convolution its channels, are followed through `Dense`, convolutions, elementwise activations,
-    `BatchNormalization`, pooling, zero padding, `Flatten` and dropout. They stay where that ends: at a merge, a
-    recurrent or shared layer, a normalization over neurons, or where zero padding breaks a constant. See
-    `keras_prune.dead_neurons(model)` for the reasons. The model's inputs and outputs stay, and every layer keeps at
-    least one neuron.
+    `BatchNormalization`, pooling, zero padding, `Flatten` and dropout. They stay where they cannot be followed, at a
+    merge, a recurrent or shared layer, or a normalization over neurons. They also stay where zero padding changes a
+    constant. See `keras_prune.dead_neurons(model)` for the reasons. The model's inputs and outputs stay, and every
+    layer keeps at least one neuron.
 
     Args:
         model: Built Sequential or Functional Keras 3 model, pruned or not. It is not changed.
-        verbose: 1 prints one line that says what was removed, 0 none. Defaults to `1`.
+        verbose: 1 prints one line with the removed neurons, 0 prints nothing. Defaults to `1`.
 
     Returns:
         A plain model of the same class with the same layer names, and smaller `units` and `filters`. If the model is
@@ -39,7 +39,7 @@ def remove_dead_neurons(model, verbose: int = 1):
     >>> hidden = keras.layers.Dense(3, "relu", name="hidden")
     >>> head = keras.layers.Dense(1, name="head")
     >>> model = keras.Sequential([keras.Input((2,)), hidden, head])
-    >>> hidden.set_weights([np.array([[1, 0, 1], [1, 0, 0]]), np.array([0, 3, 0])])  # The second emits relu(3).
+    >>> hidden.set_weights([np.array([[1, 0, 1], [1, 0, 0]]), np.array([0, 3, 0])])  # The second returns relu(3).
     >>> head.set_weights([np.array([[1], [2], [1]]), np.array([0.5])])
     >>> small = kp.remove_dead_neurons(model)
     Removed 1 of 4 neurons: hidden 3 -> 2.
@@ -79,5 +79,5 @@ def _summary(dead: DeadNeurons) -> str:
     if shrunk:
         line += f": {', '.join(shrunk)}"
     if dead.left:
-        line += f"; dead ones that stay: {dead.left:,}, and keras_prune.dead_neurons(model) says why"
+        line += f"; dead neurons that stay: {dead.left:,}, see keras_prune.dead_neurons(model)"
     return f"{line}."

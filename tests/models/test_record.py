@@ -334,7 +334,7 @@ def test_h5_file_holds_the_plain_model_with_zeros(tmp_path):
     model = cut_model()
     expected = array(model(X))
     refill(model)
-    with pytest.warns(UserWarning, match=r"An .h5 file holds the plain model: the zeros are in it"):
+    with pytest.warns(UserWarning, match=r"An .h5 file holds the plain model, with its zeros"):
         model.save(tmp_path / "model.h5")
     assert_zeros(model, 0.5)  # Pruned as before.
     loaded = keras.models.load_model(tmp_path / "model.h5")

@@ -150,7 +150,7 @@ def test_layers_keep_one_neuron_if_all_are_dead():
     cut_inputs(randomize(model, density=1).get_layer("dead"), slice(None))
     found = row(dead_neurons(model), "dead")
     assert (found.without_inputs, found.left) == (4, 1)
-    assert found.note == "one neuron stays, for a layer needs one"
+    assert found.note == "one neuron stays, because a layer needs one"
     small = remove_dead_neurons(model)
     assert [layer.units for layer in small.layers if isinstance(layer, layers.Dense)] == [1, 1, 2]
     assert_same_outputs(small, model)

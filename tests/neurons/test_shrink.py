@@ -189,7 +189,7 @@ def test_removal_prints_one_line(capsys):
     cut_inputs(model.get_layer("start"), 3)
     remove_dead_neurons(model)
     assert capsys.readouterr().out == (
-        "Removed 2 of 19 neurons: inner 8 -> 6; dead ones that stay: 1, and keras_prune.dead_neurons(model) says why.\n"
+        "Removed 2 of 19 neurons: inner 8 -> 6; dead neurons that stay: 1, see keras_prune.dead_neurons(model).\n"
     )
     remove_dead_neurons(model, verbose=0)
     assert capsys.readouterr().out == ""
