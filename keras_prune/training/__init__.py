@@ -1,1 +1,1 @@
-"""Prune during training: the callback, the loop of rounds, backups."""
+"""Prune during training, in a callback or in rounds, and back up the run."""

@@ -26,15 +26,15 @@ class PruningBackup(keras.callbacks.Callback):
 
     The resumed run ends with the same weights and masks as a run that was never killed. Random seeds are set before
     each epoch. The order of the data must be the same too: pass `shuffle=False`, or a dataset whose order depends only
-    on the epoch. Other callbacks start anew, so that `EarlyStopping` loses its patience count.
+    on the epoch. The state of other callbacks is not restored, so `EarlyStopping` loses its patience count.
 
-    Put this callback last in the list. In a custom training loop, go through `epochs(model, 20)` instead of
+    Put this callback last in the list. In a custom training loop, iterate over `epochs(model, 20)` instead of
     `range(20)`. A finished run does not train again. To train again, delete the directory.
 
     If several processes train the model together, each of them must use a `PruningBackup`. Process 0 of 2 writes to the
-    folder `worker_0_of_2` in `backup_dir`, which may be one directory for all or another one on each machine. Each
-    process keeps its last two epochs, since a kill can come between two saves. At the start, all resume from the newest
-    epoch that all of them have.
+    folder `worker_0_of_2` in `backup_dir`, which may be one directory for all processes or a different one on each
+    machine. Each process keeps its last two epochs, since it can be killed between two saves. At the start, all
+    processes resume from the newest epoch that each of them has.
 
     Args:
         backup_dir: String or path, the directory for the backup of this run.
@@ -43,7 +43,7 @@ class PruningBackup(keras.callbacks.Callback):
     Raises:
         ValueError: If `backup_dir` is not a path, or `seed` not an integer. At the start of the training, if the model
             is not built, weights are spread over processes (JAX), or the backup is damaged, of another model or of
-            another number of processes. Every process raises it then.
+            another number of processes. Every process then raises it.
 
     Example:
 
@@ -70,7 +70,7 @@ class PruningBackup(keras.callbacks.Callback):
         self.seed = seed
 
     def epochs(self, model, epochs: int) -> Iterator[int]:
-        """Yields the epochs that a custom training loop has yet to train, and saves the model after each.
+        """Yields the remaining epochs of a custom training loop, and saves the model after each.
 
         The first is the one after the backup. An epoch counts as finished when the loop asks for the next one.
 
@@ -118,7 +118,7 @@ class PruningBackup(keras.callbacks.Callback):
         with atomic_write(self._file(epoch + 1)) as unfinished:
             self.model.save_weights(unfinished)
             add_checksum(unfinished)
-        # Another process may be in the save of this epoch. It has saved the one before, or no step would have ended.
+        # Another process may still be saving this epoch. It has saved the epoch before, or no step would have ended.
         kept = 2 if self._folder else 1
         for old in sorted(self._epochs())[:-kept]:
             self._file(old).unlink()
@@ -129,7 +129,7 @@ class PruningBackup(keras.callbacks.Callback):
     def _restore(self) -> int:
         """Restores the newest epoch that all processes have, and returns its number or 0."""
         model = self.model
-        # Without a backup too, so that a run that could not be resumed ends before it begins.
+        # Checked even without a backup, so that a run that could not be resumed fails at the start.
         if not model.built:
             raise ValueError(
                 "A backup can only be restored into a model that is built. Call the model on a batch of data before "
@@ -160,14 +160,14 @@ class PruningBackup(keras.callbacks.Callback):
             raise ValueError(
                 "There is no epoch that every process has a backup of, or the run had another number of processes. "
                 "Restore the missing files, or delete the directory of every process to train from the start. To "
-                "resume with another number of processes, keep nothing but one newest file, copied to "
+                "resume with another number of processes, keep only one newest file, copied to "
                 "`worker_I_of_N` for each process I of N, or to `backup_dir` itself for one process. "
                 f"Received: backup_dir={str(self.backup_dir)!r}, where {len(names)} processes see {names!s:.1000}"
             )
         return epoch
 
     def _in_all_processes(self, action: Callable, file) -> None:
-        """Does something with the backup. If it fails in one process, all raise, because none can train alone."""
+        """Calls a function on the backup. If it fails in one process, all raise, because none can train alone."""
         failure = None
         try:
             action(file)
@@ -210,7 +210,7 @@ def _folder(index, count) -> str:
 
 
 def common_epoch(names: list[list[str]]) -> int | None:
-    """Returns the newest epoch that every process has a backup of, 0 if the run starts anew, or `None`.
+    """Returns the newest epoch that every process has a backup of, 0 for a new run, or `None`.
 
     Args:
         names: List with, for each process, the backups that it sees, some of them of other processes.
@@ -221,6 +221,6 @@ def common_epoch(names: list[list[str]]) -> int | None:
         *({epoch for one, epoch in backups if one == folder} for folder, backups in zip(folders, seen, strict=True))
     )
     everything = set.union(*seen)
-    # A kill between the first saves of the run leaves epoch 1, which some lack.
+    # A kill between the first saves of the run leaves epoch 1 in some processes only.
     complete = common or {epoch for _, epoch in everything} <= {1}
     return max(common, default=0) if complete and {folder for folder, _ in everything} <= set(folders) else None

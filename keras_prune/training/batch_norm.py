@@ -18,14 +18,14 @@ def reestimate_batch_norm(model, x, steps: int | None = None) -> int:
     """Sets the moving statistics of batch normalization to those of the pruned model, without training.
 
     A cut changes what the layers before a `BatchNormalization` compute. Its moving mean and variance are still those of
-    the dense model, and with Keras's momentum of 0.99 training keeps 37% of them after 100 steps. Call this function
-    after a one-shot cut, or before you compare models that are not trained further.
+    the dense model. With the default momentum of 0.99, 37% of them are left after 100 training steps. Call this
+    function after a one-shot cut, or before you compare models that are not trained further.
 
     The model runs eagerly. Its trainable `BatchNormalization` layers are in training mode, all other layers in
-    inference mode. Only the moving statistics change: the new mean is the mean over all samples, the new variance is
-    the mean of the variances within the batches, which Keras's moving variance converges to in training. Use batches
-    as large as in training or larger. A layer that the model always calls with `training=False` gets new
-    statistics as well. To keep those of a layer, freeze it (`trainable=False`).
+    inference mode. Only the moving statistics change. The new mean is the mean over all samples. The new variance is
+    the mean of the variances within the batches, to which the moving variance converges in training. Use batches as
+    large as in training or larger. A layer that the model always calls with `training=False` gets new statistics as
+    well. To keep the statistics of a layer, freeze it (`trainable=False`).
 
     Args:
         model: Built Keras model, pruned or plain, compiled or not.
@@ -68,7 +68,7 @@ def reestimate_batch_norm(model, x, steps: int | None = None) -> int:
         for one in moments:
             watching.enter_context(one.watching())
         for batch in batches:
-            # Whatever a call assigns, such as seeds and states of layers, is gone with the scope.
+            # The scope discards everything that a call assigns, such as seeds and states of layers.
             with keras.StatelessScope([zeros for one in moments for zeros in one.zeros()]):
                 model(batch, training=False)
     reached = [one for one in moments if one.samples]
@@ -114,7 +114,7 @@ class _Moments:
             layer.momentum, layer.renorm = before
 
     def zeros(self):
-        """Returns zeros for the statistics of the layer: those of a model that has diverged may be NaN."""
+        """Returns zeros for the statistics of the layer, because those of a diverged model may be NaN."""
         return [(one, ops.zeros(one.shape)) for one in (self.layer.moving_mean, self.layer.moving_variance)]
 
     def _add(self, inputs, mask):

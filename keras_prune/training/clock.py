@@ -1,4 +1,4 @@
-"""Clock of a training run: which cut of a schedule is due at which batch, and what the run leaves out."""
+"""Clock of a training run, which determines the cuts that are due and the cuts that the run misses."""
 
 import math
 
@@ -6,9 +6,9 @@ from keras_prune.rules.schedules import Schedule
 
 
 class Clock:
-    """Tells when the cuts of a schedule are due in one run of `fit`.
+    """Determines when the cuts of a schedule are due in one run of `fit`.
 
-    It only calculates. The callback tells it what the training run has done so far.
+    It only calculates. The callback sets the epoch and the number of batches.
 
     Args:
         schedule: A `Schedule`.
@@ -37,8 +37,8 @@ class Clock:
 
         Args:
             epoch: Integer, index of the epoch.
-            batches: Integer, how many batches the optimizer had seen when the epoch began, in earlier runs too. Those
-                that it skipped, as a `LossScaleOptimizer` does when gradients overflow, are not among them.
+            batches: Integer, how many batches the optimizer had seen when the epoch began, including earlier runs.
+                Skipped batches, as of a `LossScaleOptimizer` when gradients overflow, are not counted.
             accumulation: Integer, number of batches in one optimizer step. Defaults to `1`.
         """
         self._epoch, self._batches, self._accumulation = epoch, batches, accumulation
@@ -87,7 +87,7 @@ class Clock:
         return math.ceil((self._batches + (epochs - self._epoch) * steps) / self._accumulation)
 
     def require_cuts(self, has_cuts: bool) -> None:
-        """Checks, before the first epoch, that the run does not begin behind the last cut.
+        """Checks, before the first epoch, that the run does not begin after the last cut.
 
         Args:
             has_cuts: Whether the model is pruned already, as in a run that resumes.
@@ -124,9 +124,9 @@ class Clock:
         )
 
     def is_last_step(self, end: int) -> bool:
-        """Whether nothing but one step comes after the last cut if a run ends at that time."""
+        """Whether at most one step comes after the last cut if a run ends at that time."""
         return self._by_step and end - 1 == self.schedule.times[-1]
 
     def _start(self) -> int:
-        # With gradient accumulation, a run may resume in the middle of a step, and the cut before it is done.
+        # With gradient accumulation, a run may resume in the middle of a step, whose cut is done already.
         return math.ceil(self._batches / self._accumulation) if self._by_step else self._epoch

@@ -17,11 +17,11 @@ from keras_prune.training.optimizer_slots import optimizers_of, reset_slots
 def cut(model, strength: float | None = 1.0, optimizer=None) -> list[LayerCut]:
     """Prunes a model now, as `PruningCallback` does during `fit`.
 
-    The criteria of the model select connections. These are zeroed in the stored weights, their optimizer slots go back
-    to the initial values, and dropout rates follow. In a custom training loop, call this function before every epoch
-    (or step) with `schedule(epoch)`. It reads and writes the variables of the model. In a JAX loop that carries its own
-    state, assign the state to the variables before the call, and read it from them afterwards. The slots of optimizers
-    of other libraries are not reset.
+    The criteria of the model select connections. These are zeroed in the stored weights, their optimizer slots are
+    reset to the initial values, and dropout rates follow. In a custom training loop, call this function before every
+    epoch (or step) with `schedule(epoch)`. It reads and writes the variables of the model. In a JAX loop that carries
+    its own state, assign the state to the variables before the call, and read it from them afterwards. The slots of
+    optimizers of other libraries are not reset.
 
     Args:
         model: Built model with pruning enabled, or a layer with masks. A part of a model takes the full compression of
@@ -91,7 +91,7 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
     """Prunes weights at a strength. Optimizer slots and dropout rates follow.
 
     Args:
-        weights: Pruned weights. Frozen ones are left alone, and count in the budgets that they share.
+        weights: Pruned weights. Frozen weights do not change, but count in the budgets that they share.
         strength: Float in (0, 1].
         optimizers: Keras optimizers of the model.
         dropouts: Pairs of a `DropoutRate` and the pruned weights of the layer that it follows.
@@ -99,7 +99,7 @@ def cut_weights(weights: Sequence[PrunedWeight], strength: float, optimizers, dr
     require_strength(strength)
     require_finite_weights(weights)  # Before the first weight changes, so that a cut happens as a whole or not at all.
     for optimizer in optimizers:
-        reset_slots(optimizer, [])  # Without connections: an optimizer that fails does so before anything changes.
+        reset_slots(optimizer, [])  # With no connections, so that a failing optimizer fails before anything changes.
     rules = _budgeted(weights, strength)
     cuts = []
     for weight in weights:
@@ -135,13 +135,13 @@ def _budgets(weights) -> Iterator[tuple[Any, list[PrunedWeight], list[Candidate]
 
 
 def require_reachable(weights: Sequence[PrunedWeight]) -> None:
-    """Raises a `ValueError` if weights cannot be compressed as much as a budget that they share asks for."""
+    """Raises a `ValueError` if weights cannot be compressed as much as their budget requires."""
     for budget, _, candidates in _budgets(weights):
         budget.require_reachable(candidates)
 
 
 def asked_sparsity(weights: Sequence[PrunedWeight]) -> float | None:
-    """Returns the sparsity that the criteria of pruned weights ask for, or `None` if one of them does not say."""
+    """Returns the sparsity that the criteria of pruned weights ask for, or `None` if one of them does not define it."""
     asked = 0.0
     for weight in weights:
         if isinstance(weight.criterion, Budget):

@@ -1,4 +1,4 @@
-"""Tell one set of training data from another."""
+"""Fingerprints of training data."""
 
 import contextlib
 import zlib
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_prune.rules.chunks import on_host, rows_of
 
-# Arguments of `fit` that are no data: the run compares the epochs and the batch size itself.
+# Arguments of `fit` that are not data. Epochs and batch size are compared separately.
 _OTHERS = ("batch_size", "callbacks", "epochs", "verbose")
 _LISTED = 8
 
@@ -18,8 +18,9 @@ _LISTED = 8
 def fingerprints(fit_arguments: dict[str, Any]) -> dict[str, str]:
     """Returns a text for each argument of `fit` that differs if the data differ, without iterating over datasets.
 
-    The text of an array has its dtype, its shape and a checksum of all values. That of a dataset has the class, the
-    number of batches and the `element_spec`, where it has them, but nothing of the values. That of a number is itself.
+    The text of an array has its dtype, its shape and a checksum of all values. The text of a dataset has its class,
+    number of batches and `element_spec`, if it has these, but does not depend on the values. The text of a number is
+    the number.
 
     Args:
         fit_arguments: Dict of the arguments of `fit`. Callbacks are left out.

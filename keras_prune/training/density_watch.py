@@ -15,9 +15,9 @@ _METHODS = ("get_weights", "set_weights")
 
 
 class DensityWatch(keras.callbacks.Callback):
-    """Lets other callbacks keep and restore the weights of a pruned model. `PruningCallback` calls its hooks.
+    """Allows other callbacks to save and restore weights of a pruned model. `PruningCallback` calls its hooks.
 
-    Keras restores weights with `model.set_weights`, which knows nothing of masks. During `fit`, this method also
+    Keras restores weights with `model.set_weights`, which does not restore masks. During `fit`, this method also
     restores the connections that the weights had.
 
     Args:
@@ -37,7 +37,7 @@ class DensityWatch(keras.callbacks.Callback):
         self.accept()
 
     def accept(self) -> None:
-        """Takes the present connections as those that the model should have."""
+        """Expects the present connections from now on."""
         self.kept = connections_of(self.weights)[0]
 
     def check(self) -> None:
@@ -52,7 +52,7 @@ class DensityWatch(keras.callbacks.Callback):
             )
 
     def apply_masks(self) -> None:
-        """Sets pruned weights to zero. Most optimizers leave a zero with a zero gradient alone; Muon does not."""
+        """Sets pruned weights to zero. Some optimizers, such as Muon, move a zero with a zero gradient."""
         for weight in self.weights:
             weight.warn_if_moved()
             weight.apply_mask()
@@ -60,11 +60,11 @@ class DensityWatch(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         model = self.model
         for name in _METHODS:
-            restore(model, name)  # A run that was interrupted has left it there.
+            restore(model, name)  # An interrupted run has left it there.
             override(model, name, functools.partial(getattr(self, f"_{name}")))
         # The last hook of every `fit`, after callbacks such as EarlyStopping have restored weights.
         model.history.on_train_end = self._stop
-        model.history.follows_schedule = True  # By which `fit` of a pruned model knows.
+        model.history.follows_schedule = True  # `fit` of a pruned model reads it.
 
     def _stop(self, logs=None):
         model = self.model
@@ -82,7 +82,7 @@ class DensityWatch(keras.callbacks.Callback):
     def _set_weights(self, weights):
         plain_class(self.model).set_weights(self.model, weights)
         for weight in self.weights:
-            # Pruned connections are stored as zeros. All others were there.
+            # Pruned connections are stored as zeros. All other entries are connections.
             weight.mask.assign(ops.logical_or(weight.mask.value, weight.variable.value != 0))
         follow_connections(self.dropouts)
         # At once, because an interrupted `fit` leaves this method on the model until the next one.

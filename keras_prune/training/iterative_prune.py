@@ -41,22 +41,22 @@ def iterative_prune(
 ) -> list[Round]:
     """Prune and retrain a model in rounds, as long as its accuracy holds (Han et al. 2015, section 3 and Fig. 2).
 
-    Each round cuts the model, retrains it with a fresh optimizer, and evaluates it on the validation data. A round
+    Each round prunes the model, retrains it with a new optimizer, and evaluates it on the validation data. A round
     whose value is out of the budget is retrained once more. If the value stays out of the budget, the rounds end.
 
-    The model is pruned in place. At the end it is the sparsest one within the budget, with a fresh optimizer. Its
-    criteria stay what they were. If it is pruned already, weights without masks are left alone.
+    The model is pruned in place. At the end, it has the weights of the sparsest round within the budget, and a new
+    optimizer. Its criteria do not change. If it is pruned already, weights without masks are not pruned.
 
     Args:
         model: Trained and compiled model, plain or pruned.
-        rounds: List with the aim of each round. A number is the compression to reach, such as `[2, 4, 8]`. If the model
-            has a budget, that splits the compression. Otherwise all layers are pruned by one common quality, of which
-            layers with their own `StdThreshold` keep their multiple. A criterion, such as `StdThreshold(1.2)`, is used
-            for all layers.
+        rounds: List with the compression of each round, such as `[2, 4, 8]`, or its criterion. If the model has a
+            budget, the budget splits the compression. Otherwise all layers are pruned by one common quality, multiplied
+            by the quality of a layer with its own `StdThreshold`. A criterion, such as `StdThreshold(1.2)`, applies to
+            all layers.
         max_drop: Float, how much worse than at the start `monitor` may become. Defaults to `0.0`.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
-        mode: `"min"` if less is better, `"max"` if more is better, or `"auto"`, as in Keras's callbacks. Defaults to
-            `"auto"`.
+        mode: `"min"` if less is better, `"max"` if more is better, or `"auto"`, as in the callbacks of Keras. Defaults
+            to `"auto"`.
         learning_rate_fraction: Float, the learning rate of retraining as a fraction of the optimizer's present one.
             Defaults to `0.1`. The paper takes 1/10 for LeNet and 1/100 for AlexNet. A callback that sets the learning
             rate overrides it.
@@ -137,7 +137,7 @@ def iterative_prune(
 
 
 def run_round(model, aim, retrain, is_good) -> Round:
-    """Cuts and retrains a model, and retrains it once more if its value is not good enough.
+    """Prunes and retrains a model, and retrains it once more if its value is out of the budget.
 
     Args:
         model: Pruned model.
@@ -167,7 +167,7 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
     callbacks = _callbacks_of(fit_arguments)
     if any(isinstance(callback, PruningCallback) for callback in callbacks):
         raise ValueError(
-            "Each round cuts the model itself, and a second PruningCallback would cut it again. Leave it out. "
+            "Each round prunes the model itself, and another PruningCallback would prune it again. Leave it out. "
             f"Received: callbacks={callbacks}"
         )
     if any(isinstance(callback, (PruningBackup, keras.callbacks.BackupAndRestore)) for callback in callbacks):
@@ -180,7 +180,7 @@ def _check(model, rounds, monitor, mode, fit_arguments) -> int:
 
 
 def _check_values(max_drop, directory, fit_arguments) -> None:
-    """Raises an error for values with which a round would prove nothing."""
+    """Raises an error for invalid values, before a round spends time."""
     require_max_drop(max_drop)
     require_integer("epochs", fit_arguments.get("epochs", 1), 1)
     if directory is not None:
@@ -222,7 +222,7 @@ def _measure(model, monitor, fit_arguments, steps=None) -> float:
 
 @contextlib.contextmanager
 def _restored_unless_kept(model, rate):
-    """Gives a function that restores the model and its learning rate. A round that fails restores them, too."""
+    """Context that restores a model and its learning rate if it fails. Yields a function that restores them."""
     restore_state = state_of(model)
 
     def restore():
@@ -242,7 +242,7 @@ def _compression(model) -> float:
 
 
 def _fingerprint(model) -> int:
-    """Returns a checksum of all weights, by which one model is told from another."""
+    """Returns a checksum of all weights."""
     value = 0
     for weight in model.get_weights():
         value = zlib.crc32(weight.tobytes(), value)

@@ -14,15 +14,15 @@ from keras_prune.layers.variables import assign, where_kept
 
 
 def optimizers_of(model) -> list:
-    """Returns the optimizers of a model: that of `compile`, and those that its class holds for its own train step."""
+    """Returns the optimizers of a model, from `compile` and from attributes for a custom train step."""
     return [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
 
 
 def reset_slots(optimizer, pairs) -> None:
     """Resets the optimizer slots of pruned connections to their initial values.
 
-    The initial values are read from a new optimizer of the same configuration, because not every slot starts at zero:
-    with an accumulator of zero, Ftrl and Adagrad would divide zero by zero.
+    The initial values are read from a new optimizer of the same configuration, because not every slot starts at zero.
+    With an accumulator of zero, Ftrl and Adagrad would divide zero by zero.
 
     Args:
         optimizer: Keras optimizer. Nothing is reset if it is not built.
@@ -54,7 +54,7 @@ def _reset(optimizer, pairs):
                 assign(slot, where_kept(kept, slot, initial))
 
 
-# The slots got their values when the optimizer was built. What is set on it afterwards does not change these.
+# Slots get their values when the optimizer is built. Attributes that are set later do not change them.
 _initial_values: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 

@@ -25,7 +25,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     At each cut, the criterion of every pruned weight selects connections. They are set to zero in the stored weights,
     and their optimizer slots are reset, so that they stay zero. Dropout rates follow the connections. Frozen layers
-    (`trainable=False`) are not cut.
+    (`trainable=False`) are not pruned.
 
     The epoch logs gain `sparsity`. Put this callback first in the list, so that loggers after it see it. Callbacks that
     restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, also restore the connections of these
@@ -37,17 +37,17 @@ class PruningCallback(keras.callbacks.Callback):
         schedule: A `Schedule`, such as `Iterative(rounds=5, epochs_per_round=4)`. Defaults to `None`, a cubic rise over
             the first two thirds of the epochs of `fit`, which is printed when `fit` starts.
         adjust_dropout: Boolean, whether the rates of `keras.layers.Dropout` layers follow the connections of the layer
-            whose outputs they drop (Han et al. 2015, section 3.2). Sequential and Functional models show which layer
-            that is. For other models, pass a dict from a regular expression for dropout names to the name of the layer,
-            such as `{"drop.*": "fc6"}`. Defaults to `True`.
+            whose outputs they drop (Han et al. 2015, section 3.2). In Sequential and Functional models, the graph shows
+            which layer that is. For other models, pass a dict from a regular expression for dropout names to the name
+            of the layer, such as `{"drop.*": "fc6"}`. Defaults to `True`.
         log_layers: Boolean, whether to also log `sparsity/<path>`, `threshold/<path>` and `dropout/<path>` for each
             layer. They lengthen the line that `fit` prints for an epoch. Defaults to `False`.
         verbose: 1 prints one line for each cut, 0 prints nothing. Defaults to `1`.
 
     Raises:
         ValueError: If `schedule` is not a `Schedule`, or `adjust_dropout` is neither a boolean nor a dict. At the start
-            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, if the run begins
-            behind the last cut of the schedule, or if a budget cannot be reached.
+            of `fit`, if the model has nothing to prune, if `adjust_dropout` matches nothing, if the run begins after
+            the last cut of the schedule, or if a budget cannot be reached.
 
     Example:
 
@@ -126,14 +126,14 @@ class PruningCallback(keras.callbacks.Callback):
         # Without `self.model`, unless a cut may be due: on JAX it synchronizes the whole state.
         if self._clock.is_due(batch):
             batches, accumulation = _batches_of(self.model)
-            if batches:  # No Keras optimizer counts them if a train step has one of PyTorch.
-                # A `LossScaleOptimizer` may have skipped updates since the epoch began. They are no steps.
+            if batches:  # If a train step has a PyTorch optimizer, no Keras optimizer counts them.
+                # A `LossScaleOptimizer` may have skipped updates since the epoch began. They are not steps.
                 self._clock.set(self._clock.epoch, batches - batch, accumulation)
             self._cut(self._clock.due(batch))
 
     def on_epoch_end(self, epoch, logs=None):
         self._clock.set(epoch, *_batches_of(self.model))
-        self._cut(self._clock.due(-1))  # Cuts that fell between steps that Keras executed together.
+        self._cut(self._clock.due(-1))  # Cuts between steps that Keras executed together.
         self._find_late_weights()
         self._watch.apply_masks()
         if logs is not None:
@@ -149,12 +149,12 @@ class PruningCallback(keras.callbacks.Callback):
             self._warn(end, epochs)
 
     def _check_end(self):
-        """Compares what was reached with what was asked for, after all callbacks of a run are done."""
+        """Warns after all callbacks of a run if the schedule did not end."""
         if self._clock.done is not None:  # Otherwise a backup of a finished run was restored, and no epoch began.
             self._warn(self._clock.now(), self._clock.epoch + 1, at_end=True)
 
     def _warn(self, end: int, epochs: int, at_end: bool = False) -> None:
-        """Warns once if a run that ends at that time does not do what the schedule is for."""
+        """Warns once if a run that ends at that time leaves out cuts or retraining."""
         kept, total = connections_of(self._watch.weights)
         asked = asked_sparsity(self._watch.weights)
         warning = None
@@ -163,7 +163,7 @@ class PruningCallback(keras.callbacks.Callback):
                 f"The last cut comes before the last step of this run, {end - 1}, so that the survivors are not "
                 "retrained. End the schedule earlier."
             )
-        # An earlier run may have reached it, with a number of connections that is rounded for each weight.
+        # An earlier run may have reached full strength. Each weight rounds its number of connections.
         elif asked is None or kept > (1 - asked) * total + len(self._watch.weights):
             warning = self._clock.shortfall(end, epochs)
         if warning is not None and not self._has_warned:
@@ -216,6 +216,6 @@ class PruningCallback(keras.callbacks.Callback):
 def _batches_of(model) -> tuple[int, int]:
     """Returns how many batches the optimizers of a model have seen, and how many of them make a step."""
     optimizers = [getattr(optimizer, "inner_optimizer", optimizer) for optimizer in optimizers_of(model)]
-    # The maximum, because the optimizer that `compile` makes by default has seen none if a train step has its own.
+    # The maximum, because the default optimizer of `compile` has seen none if a custom train step has its own.
     batches = max((_keras.batches_seen(optimizer) for optimizer in optimizers), default=0)
     return batches, max((optimizer.gradient_accumulation_steps or 1 for optimizer in optimizers), default=1)

@@ -23,9 +23,9 @@ def require_rounds(rounds) -> None:
 
 
 def budget_of_round(weights: Sequence[PrunedWeight], compression: float) -> Budget:
-    """Returns the budget that brings weights to a compression.
+    """Returns the budget that prunes weights to a compression.
 
-    Weights that have a budget keep its kind. Weights with `StdThreshold` are pruned by one common quality.
+    Weights with a budget get one of the same class. Weights with `StdThreshold` are pruned by one common quality.
 
     Raises:
         ValueError: If the weights have other criteria, several kinds of budgets, or several patterns.

@@ -42,7 +42,7 @@ class Round(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RoundSettings:
-    """What a run must have in common with the run that it resumes.
+    """Settings that a run must share with the run that it resumes.
 
     Attributes:
         start: Checksum of the weights of the first model.
@@ -77,7 +77,7 @@ class RoundStore:
     def __init__(self, directory, settings: RoundSettings):
         self.directory: Any = None if directory is None else pathlib.Path(directory)
         self.settings = dataclasses.asdict(settings)
-        self.seed = random.randint(1, 10**9)  # As Keras makes seeds: `keras.utils.set_random_seed` determines it.
+        self.seed = random.randint(1, 10**9)  # As in Keras, `keras.utils.set_random_seed` determines it.
 
     def load(self, model) -> list[Round]:
         """Loads the last model within the budget into `model`, and returns all rounds so far."""
@@ -86,7 +86,7 @@ class RoundStore:
             return []
         if (count := process_count(model)) > 1:
             raise ValueError(
-                "`directory` keeps the rounds of one process, and would have to agree on a round with the others. "
+                "`directory` only works with one process, because several would have to agree on a round. "
                 "Leave it out, and save the model after the call. "
                 f"Received: directory={str(self.directory)!r}, in one of {count} processes"
             )
@@ -115,7 +115,7 @@ class RoundStore:
         return rounds
 
     def save(self, model, rounds) -> None:
-        """Saves the model of the last round, and then the table, which therefore never lists a missing file."""
+        """Saves the model of the last round, and then the table, so that the table never lists a missing file."""
         if self.directory is None:
             return
         with atomic_write(self._file(len(rounds) - 1)) as unfinished:
@@ -131,7 +131,7 @@ class RoundStore:
             if table.pop("checksum") != _checksum(table):
                 raise ValueError("its content does not match its checksum")
             table["rounds"] = [Round(**fields) for fields in table["rounds"]]
-        except Exception as error:  # A damaged file can hold anything.
+        except Exception as error:  # A damaged file can raise any error.
             raise self._damage(self._table, error) from error
         return table
 

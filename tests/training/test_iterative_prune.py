@@ -445,7 +445,7 @@ def test_directory_with_another_run_is_rejected(tmp_path):
             ({"rounds": [2], "learning_rate_fraction": value}, rf"number above 0.*learning_rate_fraction={value}")
             for value in (0, NAN, float("inf"))
         ),
-        ({"rounds": [2], "callbacks": [kp.PruningCallback()]}, r"cuts the model itself.*Received: callbacks="),
+        ({"rounds": [2], "callbacks": [kp.PruningCallback()]}, r"prunes the model itself.*Received: callbacks="),
         ({"rounds": [2], "validation_data": None}, r"pass x and validation_data. Received: model="),
         (
             {"rounds": [2], "callbacks": [kp.PruningBackup("unused")]},

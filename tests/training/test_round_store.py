@@ -45,7 +45,7 @@ def test_rounds_and_last_model_are_restored(directory):
 
 def test_directory_of_several_processes_is_rejected(monkeypatch, tmp_path):
     monkeypatch.setattr(round_store, "process_count", lambda model: 2)
-    with pytest.raises(ValueError, match=r"`directory` keeps the rounds of one process.* Received: directory='"):
+    with pytest.raises(ValueError, match=r"`directory` only works with one process.* Received: directory='"):
         load(tmp_path)
 
 
