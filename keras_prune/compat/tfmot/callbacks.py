@@ -20,13 +20,25 @@ class UpdatePruningStep(keras.callbacks.Callback):
     `on_train_begin`, `on_train_batch_begin` before each batch, and `on_epoch_end`.
 
     Raises:
-        RuntimeError: At the first step of a training without it, by the wrapped layers.
+        RuntimeError: Raised by the wrapped layers at the first training step without this callback.
+
+    Example:
+
+    >>> import numpy as np, keras_prune.compat.tfmot as tfmot
+    >>> schedule = tfmot.sparsity.keras.ConstantSparsity(0.75, begin_step=1)
+    >>> layer = tfmot.sparsity.keras.prune_low_magnitude(keras.layers.Dense(4, name="fc"), schedule)
+    >>> model = keras.Sequential([keras.Input((8,)), layer])
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((8, 8)), np.ones((8, 4))
+    >>> history = model.fit(x, y, verbose=0, callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
+    >>> int(keras.ops.count_nonzero(layer.layer.kernel.value))
+    8
     """
 
     def on_train_begin(self, logs=None):
         self.prunable_layers = [layer for layer in wrappers_in(self.model) if isinstance(layer, PruneLowMagnitude)]
         for weight in pruned_weights(self.model):
-            weight.take_zeros()  # Of a file without masks, such as .h5.
+            weight.take_zeros()  # The weights may come from a file without masks, such as .h5.
 
     def on_train_batch_begin(self, batch, logs=None):
         step = 1 + max((layer.pruning_step for layer in self.prunable_layers), default=0)
@@ -37,7 +49,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             if is_due and sparsity > 0:
                 due += [(weight, float(sparsity)) for weight in pruned_weights(layer)]
         if due:
-            require_finite_weights(pruned_weights(self.model))  # On JAX, `self.model` brings them up to date.
+            require_finite_weights(pruned_weights(self.model))  # On JAX, `self.model` updates them.
         for weight, sparsity in due:
             weight.cut(weight.criterion, sparsity)
 
@@ -49,12 +61,20 @@ class PruningSummaries(keras.callbacks.TensorBoard):
     """Writes the sparsity and threshold of each pruned weight for TensorBoard, when an epoch begins.
 
     Args:
-        log_dir: String, folder of the logs, of which these go into `metrics`.
+        log_dir: String, folder of the logs. Sparsities and thresholds are written to its folder `metrics`.
         update_freq: As in `keras.callbacks.TensorBoard`. Defaults to `"epoch"`.
         **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
-        ImportError: If TensorFlow or TensorBoard is not installed, with which Keras writes logs on every backend.
+        ImportError: If TensorFlow or TensorBoard is not installed. Keras needs both to write logs, on every backend.
+
+    Example:
+
+    >>> import keras_prune.compat.tfmot as tfmot
+    >>> callbacks = [
+    ...     tfmot.sparsity.keras.UpdatePruningStep(),
+    ...     tfmot.sparsity.keras.PruningSummaries(log_dir="logs"),  # doctest: +SKIP
+    ... ]
     """
 
     def __init__(self, log_dir, update_freq="epoch", **kwargs):

@@ -17,7 +17,7 @@ from keras_prune.rules.statistics import magnitude
 
 
 class PrunableLayer(abc.ABC):
-    """Mixin for own layers that say which of their weights are pruned. The method alone is enough.
+    """Mixin for custom layers that choose which of their weights are pruned. A layer may also define the method alone.
 
     Example:
 
@@ -43,7 +43,7 @@ class LowMagnitude(Criterion):
     Equal magnitudes are kept together, as in tfmot. A bias that is still zero is therefore not pruned.
 
     Args:
-        pruning_schedule: A `PruningSchedule`, which tells the strength of each cut.
+        pruning_schedule: A `PruningSchedule`, which gives the sparsity of each cut.
         pattern: A `Pattern`. Defaults to `None`, single connections.
     """
 
@@ -77,7 +77,7 @@ class LowMagnitude(Criterion):
 
 @keras.saving.register_keras_serializable(package="keras_prune")
 class PruneLowMagnitude(Prune):
-    """Wraps a layer that is pruned by its own schedule. `prune_low_magnitude` makes it.
+    """Wraps a layer that is pruned by its own schedule. It is created by `prune_low_magnitude`.
 
     Args:
         layer: Keras layer, built or not. Of a separable convolution, the pointwise kernel is pruned.
@@ -86,6 +86,13 @@ class PruneLowMagnitude(Prune):
 
     Raises:
         ValueError: If `layer` cannot be wrapped, or a weight has other dimensions than blocks need.
+
+    Example:
+
+    >>> import keras, keras_prune.compat.tfmot as tfmot
+    >>> layer = tfmot.sparsity.keras.prune_low_magnitude(keras.layers.Dense(2, name="fc"))
+    >>> type(layer).__name__, layer.name
+    ('PruneLowMagnitude', 'prune_low_magnitude_fc')
     """
 
     def __init__(self, layer, criterion: LowMagnitude, **kwargs):
@@ -93,7 +100,7 @@ class PruneLowMagnitude(Prune):
             layer.get_prunable_weights = lambda: [layer.pointwise_kernel]
         super().__init__(layer, criterion, **{"name": f"prune_low_magnitude_{layer.name}", **kwargs})
         self.pruning_schedule = criterion.pruning_schedule
-        self.pruning_step = 0  # Of the last update of `UpdatePruningStep`, which counts from 1.
+        self.pruning_step = 0  # The step of the last update by `UpdatePruningStep`, counted from 1.
 
     def _attach(self, keep_zeros):
         attach(self.layer, lambda *_: (True, self._criterion), keep_zeros, frozen=True)

@@ -30,7 +30,7 @@ def prune_low_magnitude(
     """Wraps layers so that training with the callback `UpdatePruningStep` prunes them.
 
     Layers without prunable weights are not wrapped, nor are depthwise convolutions. Frozen layers are pruned, too. A
-    layer can choose its weights by a method `get_prunable_weights`.
+    layer can choose its weights with a method `get_prunable_weights`.
 
     Args:
         to_prune: Keras 3 layer, list of layers, or Sequential or Functional model, built or not.
@@ -42,10 +42,10 @@ def prune_low_magnitude(
         **kwargs: Arguments of the wrapper of a single layer, such as `input_shape`.
 
     Returns:
-        The wrapped layer, or list of layers. Of a model, a new one around the same layers, which is not compiled.
+        The wrapped layer, or list of layers. For a model, a new model around the same layers, which is not compiled.
 
     Raises:
-        ValueError: If `to_prune` cannot be pruned, or the policy does not support it.
+        ValueError: If `to_prune` cannot be pruned or the policy rejects it, or if an argument is invalid.
 
     Example:
 
@@ -65,7 +65,7 @@ def prune_low_magnitude(
     pattern = None if blocks.block_size == (1, 1) else blocks
     criterion = LowMagnitude(pruning_schedule or ConstantSparsity(0.5, 0), pattern)
     if sparsity_m_by_n:
-        zeros, of = sparsity_m_by_n  # These tell the sparsity, and the first step the time.
+        zeros, of = sparsity_m_by_n  # They set the sparsity. Layers are pruned once, before step 1.
         criterion = LowMagnitude(ConstantSparsity(0.5, 1, end_step=1), NOfM(kept=of - zeros, of=of))
 
     @functools.cache  # A layer that several models share has one wrapper.
@@ -74,7 +74,7 @@ def prune_low_magnitude(
             with _keras.strategy_scope(layer):
                 return clone_graph(layer, wrap)
         if not isinstance(layer, keras.Operation):
-            require_model(layer)  # Says what it is instead, such as a model of Keras 2.
+            require_model(layer)  # Names what was passed instead, such as a model of Keras 2.
         if not _is_prunable(layer) or (pruning_policy and not pruning_policy.allow_pruning(layer)):
             return layer
         return PruneLowMagnitude(layer, criterion, **kwargs)
@@ -102,6 +102,14 @@ def strip_pruning(model):
 
     Raises:
         ValueError: If `model` is not a Keras 3 model.
+
+    Example:
+
+    >>> import keras_prune.compat.tfmot as tfmot
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="fc")])
+    >>> model = tfmot.sparsity.keras.prune_low_magnitude(model)
+    >>> tfmot.sparsity.keras.strip_pruning(model).layers[0].name
+    'fc'
     """
     stripped = strip(model)
     for wrapper in wrappers_in(model):
@@ -110,5 +118,12 @@ def strip_pruning(model):
 
 
 def prune_scope():
-    """Returns a context that does nothing. Once this module is imported, Keras can load pruned models."""
+    """Returns a context that does nothing. Once this module is imported, Keras can load pruned models.
+
+    Example:
+
+    >>> import keras_prune.compat.tfmot as tfmot
+    >>> with tfmot.sparsity.keras.prune_scope():
+    ...     model = keras.models.load_model("model.keras")  # doctest: +SKIP
+    """
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Schedules that map a training step, counted from 1, to whether to prune, and the sparsity."""
+"""Schedules that decide for each training step, counted from 1, whether to prune and at which sparsity."""
 
 import abc
 from typing import Any
@@ -8,7 +8,17 @@ import numpy as np
 
 
 class PruningSchedule(abc.ABC):
-    """Base class of schedules. Override `__call__`, and register the class with Keras to save it."""
+    """Base class of schedules. Override `__call__`, and register the class with Keras to save it.
+
+    Example:
+
+    >>> import keras_prune.compat.tfmot as tfmot
+    >>> class Once(tfmot.sparsity.keras.PruningSchedule):
+    ...     def __call__(self, step):
+    ...         return step == 2, 0.5
+    >>> [step for step in range(1, 5) if Once()(step)[0]]
+    [2]
+    """
 
     def _should_prune_in_step(self, step, begin_step, end_step, frequency) -> bool:
         ended = 0 <= end_step < step
@@ -51,8 +61,11 @@ class ConstantSparsity(PruningSchedule):
     Args:
         target_sparsity: Float in [0, 1).
         begin_step: Integer, the first step before which to prune. Step 0 never comes, since steps start at 1.
-        end_step: Integer, the last one. Defaults to `-1`, until the end of training.
+        end_step: Integer, the last such step. Defaults to `-1`, until the end of training.
         frequency: Integer, number of steps between two updates. Defaults to `100`.
+
+    Raises:
+        ValueError: If the sparsity or a step is out of range.
 
     Example:
 
@@ -88,6 +101,9 @@ class PolynomialDecay(PruningSchedule):
         power: Number, the exponent. Defaults to `3`.
         frequency: Integer, number of steps between two updates. Defaults to `100`.
 
+    Raises:
+        ValueError: If a sparsity or a step is out of range.
+
     Example:
 
     >>> import keras_prune.compat.tfmot as tfmot
@@ -105,7 +121,7 @@ class PolynomialDecay(PruningSchedule):
 
     def __call__(self, step):
         done, length = int(step) - self.begin_step, self.end_step - self.begin_step
-        # In float32, as in tfmot: the number of connections left depends on the last bit.
+        # In float32, as in tfmot, because the number of connections left depends on the last bit.
         progress = np.float32(max(done, 0)) / np.float32(max(length, 1)) if done < length else np.float32(1)
         rest = np.float32(self.initial_sparsity - self.final_sparsity)
         sparsity = rest * (np.float32(1) - progress) ** np.float32(self.power) + np.float32(self.final_sparsity)
