@@ -1,4 +1,4 @@
-"""The four networks of the paper, and its tables as data."""
+"""The four networks of the paper, and its tables as data (Han et al. 2015, section 4)."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,16 @@ from keras import layers
 
 
 class PaperRow(NamedTuple):
-    """One row of the paper's Tables 2 to 5: parameters and operations as printed, shares in percent."""
+    """One row of Tables 2 to 5 of Han et al. (2015).
+
+    Attributes:
+        layer: Name of the layer, or `"total"`.
+        weights: Number of weights, rounded as in the paper.
+        flop: Number of floating-point operations for one input, rounded as in the paper.
+        activation: Share of nonzero activations in percent.
+        density: Share of surviving weights in percent.
+        flop_density: Share of the operations left in percent.
+    """
 
     layer: str
     weights: float
@@ -18,7 +27,15 @@ class PaperRow(NamedTuple):
 
 
 class PaperResult(NamedTuple):
-    """One row of the paper's Table 1: top-1 errors in percent, parameters before and after."""
+    """One row of Table 1 of Han et al. (2015).
+
+    Attributes:
+        reference_error: Top-1 error of the dense network in percent.
+        pruned_error: Top-1 error of the pruned network in percent.
+        parameters: Number of parameters of the dense network.
+        pruned_parameters: Number of parameters of the pruned network.
+        compression: The former over the latter, as in the paper.
+    """
 
     reference_error: float
     pruned_error: float
@@ -83,7 +100,9 @@ TABLES = {
 
 
 def lenet_300_100(dropout: tuple[float, float] = (0.0, 0.0), l2: float = 0.0):
-    """Returns LeNet-300-100 on 28 x 28 digits, 266,200 connections. The last layer returns logits.
+    """Returns LeNet-300-100 for 28 x 28 digits (Han et al. 2015, section 4.1).
+
+    It has 266,200 connections. The last layer returns logits.
 
     Args:
         dropout: Tuple of floats, the rates after the two hidden layers. Defaults to `(0.0, 0.0)`.
@@ -113,7 +132,10 @@ def lenet_300_100(dropout: tuple[float, float] = (0.0, 0.0), l2: float = 0.0):
 
 
 def lenet_5(dropout: float = 0.0, l2: float = 0.0):
-    """Returns Caffe's LeNet-5: 20-50-500-10, max pooling, ReLU only after fc1, 430,500 connections, logits.
+    """Returns the LeNet-5 of Caffe for 28 x 28 digits (Han et al. 2015, section 4.1).
+
+    It has layers of 20, 50, 500 and 10 neurons with 430,500 connections, max pooling, and a ReLU only after fc1. The
+    last layer returns logits.
 
     Args:
         dropout: Float, the rate after fc1. Defaults to `0.0`.
@@ -145,7 +167,9 @@ def lenet_5(dropout: float = 0.0, l2: float = 0.0):
 
 
 def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (227, 227, 3), dropout: float = 0.5):
-    """Returns AlexNet with the grouped convolutions of the original, 61M parameters. The last layer returns logits.
+    """Returns AlexNet with the grouped convolutions of the original (Han et al. 2015, section 4.2).
+
+    It has 61 million parameters. The last layer returns logits.
 
     Args:
         classes: Integer, units of the last layer. Defaults to `1000`.
@@ -154,6 +178,12 @@ def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (227, 227, 
 
     Returns:
         A `keras.Sequential` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Example:
+
+    >>> from keras_prune import networks
+    >>> networks.alexnet(classes=10, input_shape=(67, 67, 3)).output_shape
+    (None, 10)
     """
     return keras.Sequential(
         [
@@ -178,7 +208,9 @@ def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (227, 227, 
 
 
 def vgg16(classes: int = 1000, input_shape: tuple[int, int, int] = (224, 224, 3), dropout: float = 0.5):
-    """Returns VGG-16, 138M parameters. The last layer returns logits.
+    """Returns VGG-16 (Han et al. 2015, section 4.3).
+
+    It has 138 million parameters. The last layer returns logits.
 
     Args:
         classes: Integer, units of the last layer. Defaults to `1000`.
@@ -187,6 +219,12 @@ def vgg16(classes: int = 1000, input_shape: tuple[int, int, int] = (224, 224, 3)
 
     Returns:
         A `keras.Sequential` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Example:
+
+    >>> from keras_prune import networks
+    >>> networks.vgg16(classes=10, input_shape=(32, 32, 3)).output_shape
+    (None, 10)
     """
     blocks = []
     for block, (count, filters) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1):

@@ -1,4 +1,4 @@
-"""What the functions of the package return. You read these objects, and never make one yourself."""
+"""Objects that functions of the package return. You do not create them yourself."""
 
 from keras_prune._lazy import lazy_attributes
 

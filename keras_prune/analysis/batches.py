@@ -17,7 +17,7 @@ def input_batches(x, steps: int | None = None, batch_size: int = 256):
         batch_size: Integer, size of the batches if `x` holds arrays. Defaults to `256`.
 
     Raises:
-        ValueError: If `x` is neither, or is endless, or if `steps` is less than 1.
+        ValueError: If `x` does not hold such inputs or is endless, or `steps` is less than 1.
     """
     if isinstance(x, str) or not (hasattr(x, "__iter__") or hasattr(x, "__getitem__")):
         raise ValueError(f"Inputs are an array, a structure of arrays or an iterable of batches. Received: x={x!r}")

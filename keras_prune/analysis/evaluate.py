@@ -1,4 +1,4 @@
-"""Measure a compiled model on validation data, and tell better values from worse ones."""
+"""Measure a compiled model on validation data, and find out which values are better."""
 
 import keras
 
@@ -11,7 +11,7 @@ def evaluate(model, data, monitor: str = "accuracy", batch_size: int | None = No
 
     Args:
         model: Compiled Keras model.
-        data: What `fit` takes as `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or a dataset of batches.
+        data: Validation data as for `fit`: `(x, y)`, `(x, y, sample_weight)`, or a dataset of batches.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
         batch_size: Integer. Defaults to `None`, 32 where `data` holds arrays.
         steps: Integer, number of batches of a dataset to use. Defaults to `None`, all. An endless dataset needs it.
@@ -45,12 +45,12 @@ def _evaluate(model, data, batch_size, steps) -> dict[str, float]:
         return model.evaluate(
             x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, verbose=0, return_dict=True
         )
-    except StopIteration:  # By which Keras ends at a dataset without batches.
+    except StopIteration:  # Keras raises it for a dataset without batches.
         return {}
 
 
 def _is_empty(data) -> bool:
-    """Whether data is nothing that a model can be measured on. Of some datasets it is not known before."""
+    """Whether data is known to have no samples. Some datasets do not tell before they are read."""
     if data is None or isinstance(data, str):
         return True
     if isinstance(data, keras.utils.PyDataset):
@@ -72,7 +72,7 @@ def direction(model, monitor: str, mode: str = "auto") -> int:
             those of a single output (`"head_mae"`) included. Defaults to `"auto"`.
 
     Raises:
-        ValueError: If `mode` is invalid, or is `"auto"` and nothing is known of the metric.
+        ValueError: If `mode` is invalid, or is `"auto"` and Keras does not know the metric.
 
     Example:
 
@@ -104,9 +104,9 @@ def require_max_drop(max_drop) -> None:
 
 
 def require_end(data, steps: int | None) -> None:
-    """Raises a `ValueError` if `steps` is no number of batches, or is `None` and a dataset is known to be endless.
+    """Raises a `ValueError` if `steps` is not a positive integer, or is `None` and a dataset is known to be endless.
 
-    A `tf.data.Dataset` and a `keras.utils.PyDataset` know it. A Python generator does not.
+    This is known of a `tf.data.Dataset` and a `keras.utils.PyDataset`, but not of a Python generator.
     """
     if steps is not None:
         require_integer("steps", steps, 1)

@@ -29,7 +29,7 @@ def masks(report) -> str:
     matrices = [one for one in report.summaries if len(one.shape) == 2 and one.kept < one.size]
     chosen = [one for one in matrices if one.shares is not None]
     note = "One row for each neuron, one column for each input; blue where a connection is kept. "
-    note += "If a dot stands for several connections, the strongest dot is that which keeps most."
+    note += "If a dot covers several connections, the darkest dot is the one with the largest share kept."
     return _figures("grid masks", note, chosen, len(matrices), "mask", _describe_mask)
 
 
@@ -37,7 +37,7 @@ def _figures(layout, note, chosen, number, kind, describe: Callable) -> str:
     if not chosen:
         return ""
     if len(chosen) < number:
-        note += f" Shown are {len(chosen)} of {number} weights, chosen by size."
+        note += f" The figures show the largest {len(chosen)} of {number} weights."
     draw = getattr(plots, kind)
     figures = []
     for one in chosen:
@@ -64,7 +64,7 @@ def _describe_mask(one) -> str:
 
 
 def rounds_or_epochs(rounds) -> str:
-    """Returns the curve of the rounds of `iterative_prune`, or those of the logs of a `History`. Empty for `None`."""
+    """Returns the curve of the rounds of `iterative_prune`, or one for each log of a `History`. Empty for `None`."""
     if rounds is None:
         return ""
     if not isinstance(rounds, keras.callbacks.History):

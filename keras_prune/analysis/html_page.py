@@ -153,7 +153,7 @@ def _sizes(report) -> str:
     )
     return (
         f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
-        f'<p class="note">{sizes["index_bytes"]:,} bytes of the sparse file are indices, which tell where the values '
-        "are. Values and mask entropy: what the values take, and the least that says where they are if they are "
-        "scattered at random.</p>"
+        f'<p class="note">{sizes["index_bytes"]:,} bytes of the sparse file are indices, the positions of the values. '
+        "Values and mask entropy: the bytes of the values, and the fewest bytes for their positions if these are "
+        "random.</p>"
     )

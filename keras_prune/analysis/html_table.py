@@ -64,7 +64,7 @@ def layer_table(report) -> str:
 
 
 def bar(share: float) -> str:
-    """Returns a bar of which a share is filled. The number stands beside it, so readers of text lose nothing."""
+    """Returns a bar that is filled to a share. Screen readers skip it, and read the number beside it."""
     return f'<span class="bar" aria-hidden="true"><i style="width: {100 * share:.2f}%"></i></span>'
 
 
@@ -83,7 +83,7 @@ def storage_sentence(report) -> str:
 
 
 def left_out(report) -> str:
-    """Returns the layers that are left out as a list, grouped by reason. Empty if there is none."""
+    """Returns a list of the layers that are left out, grouped by reason. Empty if there are none."""
     names = collections.defaultdict(list)
     for name, reason in report.skipped.items():
         names[reason].append(path(name))

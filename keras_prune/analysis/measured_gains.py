@@ -1,4 +1,4 @@
-"""Shares of zeros from which a runtime or a file format gains, with when and where they were measured."""
+"""Shares of zeros from which on a runtime or file format gains, with date and machine of the measurement."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ class Threshold(NamedTuple):
 _X86 = "experiments/litert_layers.py: ai-edge-litert 2.3, x86-64 with AVX-512, 1 thread, float32"
 
 MEASURED = {
-    # TensorFlow's converter leaves a weight dense below that share.
+    # Below this share, TensorFlow's converter leaves a weight dense.
     "encoded": Threshold(0.3, "2026-11-20", _X86),
-    # Single zeros pay for their indices from 33% on.
+    # From 33% on, single zeros save more bytes than their indices take.
     "smaller": Threshold(0.35, "2026-11-20", _X86),
-    # Blocks of (4, 1) pay for them as soon as they are encoded.
+    # Blocks of (4, 1) save more bytes than their indices take whenever they are encoded.
     "smaller in blocks": Threshold(0.3, "2026-11-20", _X86),
     "faster in blocks": Threshold(0.85, "2026-11-20", _X86),
     # Documented by XNNPACK, not measured here.

@@ -67,8 +67,8 @@ class Report:
         skipped: Dict from the path of each layer that is left out to the reason, one of `layers.skip_reasons`.
         weights: Number of connections.
         kept: Number of connections that survive.
-        flop: Floating-point operations for one input, over the layers whose operations are known. `None` if those are
-            none, embeddings, which have no operations, not counted.
+        flop: Floating-point operations for one input, over the layers whose operations are known. `None` if they are
+            known for no layer except embeddings, which have no operations.
         activation: Share of the activations that are not zero, weighted by `Row.outputs`. `None` without inputs.
         flop_density: Share of the operations that are left, weighted by the operations.
         storage: List of `WeightStorage`: bytes of each weight, biases included, dense and in a file of `save_sparse`.
@@ -109,16 +109,16 @@ class Report:
 
     @property
     def sparsity(self) -> float:
-        """Share of the connections that are cut."""
+        """Share of the connections that are pruned."""
         return 1 - self.density
 
     @property
     def compression(self) -> float:
-        """All connections over those that survive. Infinite if none does."""
+        """All connections divided by the surviving ones. Infinite if none survives."""
         return self.weights / self.kept if self.kept else math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns totals, rows, reasons and storage in types that JSON knows. An infinite compression is `None`."""
+        """Returns totals, rows, reasons and storage as JSON types. An infinite compression is `None`."""
         totals = ("weights", "kept", "density", "sparsity", "flop", "activation", "flop_density")
         return {name: getattr(self, name) for name in totals} | {
             "compression": self.compression if self.kept else None,
@@ -140,7 +140,7 @@ class Report:
                 `PruningCallback`. Defaults to `None`, no curve.
 
         Raises:
-            ValueError: If `filepath` has another suffix, or `rounds` is of another kind.
+            ValueError: If `filepath` has another suffix, or `rounds` another type.
             ImportError: If Matplotlib is missing. Nothing is written.
             OSError: If the file cannot be written.
         """
@@ -177,10 +177,11 @@ class Report:
 
 
 def report(model, x=None, steps: int | None = None) -> Report:
-    """Measures what is left of a model, layer by layer.
+    """Measures what is left of a model, layer by layer (Han et al. 2015, Tables 2 to 5).
 
-    Works before and after `strip`. In a pruned weight the mask counts, in a plain one the nonzero entries. In a layer
-    with LoRA the sum of the weight and its update counts, and in an int8 layer the integers.
+    Works before and after `strip`. Connections are counted in the mask of a pruned weight, and in the nonzero entries
+    of a plain one. With LoRA, they are counted in the sum of the weight and its update, and in an int8 layer in the
+    integers.
 
     Args:
         model: Built Keras model.

@@ -1,4 +1,4 @@
-"""Sensitivity of a model to the cut of each layer alone (Han et al. 2015, Fig. 6)."""
+"""Sensitivity of a model to pruning each layer alone (Han et al. 2015, Fig. 6)."""
 
 import contextlib
 import copy
@@ -27,9 +27,9 @@ class Point(NamedTuple):
     """One measurement of a scan.
 
     Attributes:
-        criterion: The `Criterion` by which a layer was cut.
+        criterion: The `Criterion` by which a layer was pruned.
         density: Share of the connections of the layer that survived.
-        value: What the model measured.
+        value: Value of the metric.
     """
 
     criterion: Criterion
@@ -37,17 +37,17 @@ class Point(NamedTuple):
     value: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the values by name, the criterion as Keras serializes it."""
+        """Returns the values by name, with the criterion as Keras serializes it."""
         return self._asdict() | {"criterion": keras.saving.serialize_keras_object(self.criterion)}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sensitivity:
-    """Result of `sensitivity`: what the cut of each layer alone costs. `print` it for a table.
+    """Result of `sensitivity`: how pruning each layer alone changes a metric. `print` it for a table.
 
     Attributes:
         curves: Dict from layer path to its list of `Point`s, in the order of the criteria.
-        reference: What the uncut model measures.
+        reference: Value of the metric before pruning.
         monitor: Name of the metric.
         direction: `1` if more of the metric is better, `-1` if less is.
 
@@ -76,11 +76,11 @@ class Sensitivity:
         """Returns, for each layer, the last criterion that alone costs at most `max_drop`.
 
         Args:
-            max_drop: Float of at least 0, how much worse the metric may be if only that layer is cut.
+            max_drop: Float of at least 0, how much worse the metric may be if only that layer is pruned.
 
         Returns:
-            A mapping for `prune(model, mapping)`. A layer that exceeds `max_drop` at the first criterion has `None`
-            and stays dense.
+            A mapping for `prune(model, mapping)`. A layer that exceeds `max_drop` at the first criterion has `None` and
+            stays dense.
 
         Raises:
             ValueError: If `max_drop` is negative.
@@ -97,7 +97,7 @@ class Sensitivity:
         return chosen
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the attributes in types that JSON knows."""
+        """Returns the attributes as JSON types."""
         curves = {name: [point.to_dict() for point in points] for name, points in self.curves.items()}
         return {"monitor": self.monitor, "direction": self.direction, "reference": self.reference, "curves": curves}
 
@@ -126,9 +126,9 @@ def sensitivity(
     mode: str = "auto",
     steps: int | None = None,
 ) -> Sensitivity:
-    """Measures how a model takes the cut of each layer alone, without retraining.
+    """Measures how pruning each layer alone changes a metric, without retraining (Han et al. 2015, Fig. 6).
 
-    Each layer is cut by each criterion, which costs one evaluation and no compilation. The weights are restored
+    Each layer is pruned by each criterion, which takes one evaluation and no compilation. The weights are restored
     exactly. The zeros of a plain model count as pruned. Frozen layers are left out.
 
     Args:
@@ -171,7 +171,7 @@ def sensitivity(
     weights = [weight for weight in require_connections(model) if weight.variable.trainable]
     if not weights:
         raise ValueError(
-            "No weight of the model is trained, so none would be cut. Set `trainable=True` for the layers to scan. "
+            "No weight of the model is trained, so none would be pruned. Set `trainable=True` for the layers to scan. "
             f"Received: model={model.name!r} with layers {[layer.name for layer in model.layers]}"
         )
     require_finite_weights(weights)
@@ -204,8 +204,8 @@ def _in_pattern_of(weight, criteria) -> list[Criterion]:
 
 @contextlib.contextmanager
 def _cut(weights, criterion):
-    """Zeroes what `criterion` cuts while the context lasts; yields the share of the connections that is left."""
-    # A copy, because JAX hands the very array on when it is assigned.
+    """Context in which weights are pruned by a criterion. Yields the share of the connections that is left."""
+    # Copies, because on JAX a variable shares the array that is assigned to it.
     originals = [ops.copy(weight.variable.value) for weight in weights]
     kept = 0
     try:

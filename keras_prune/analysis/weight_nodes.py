@@ -1,4 +1,4 @@
-"""Match the weights of a model with the layers of its graph, and say why layers are left out."""
+"""Match the weights of a model with the layers of its graph, and give reasons for layers that are left out."""
 
 import keras
 
@@ -14,7 +14,7 @@ from keras_prune.models.graph import Source, dropout_sources, has_graph, leaf_la
 def weight_nodes(model, owners) -> dict[int, keras.layers.Layer]:
     """Returns, by `id` of an owner of connections, the outermost layer around it that holds no other owner.
 
-    The outputs of a layer of the model with several owners, such as multi-head attention, are those of none of them.
+    The outputs of a layer with several owners, such as multi-head attention, belong to none of them.
     """
     own = {id(layer) for layer in owners}
     nodes: dict[int, keras.layers.Layer] = {}

@@ -15,13 +15,13 @@ from keras_prune.models.graph import Graph, has_graph
 _ACTIVATIONS = {"linear", "relu", "relu6", "elu", "leakyrelu", "sigmoid", "silu", "hardsilu", "hardsigmoid"}
 # Layers that are gone in an exported file, or part of the convolution before them.
 _GONE = (keras.layers.BatchNormalization, *kinds.ONLY_IN_TRAINING)
-_NESTED = "nested models are followed each on its own, not from one into another"
+_NESTED = "each nested model is followed separately, not from one into another"
 _ENDS = (
-    "the model ends here, without a GlobalAveragePooling2D before its end; what stands behind a nested model is not "
+    "the model ends here, without a GlobalAveragePooling2D before its end; layers behind a nested model are not "
     "followed"
 )
-# Seen on an emulated ARM processor: a convolution or Dense layer behind such a mean fails to load, and as an output of
-# the model it has wrong values. TFLite 2.14 ran both.
+# On an emulated ARM processor, a convolution or Dense layer behind such a mean failed to load, and a mean at the end of
+# the model had wrong values. TFLite 2.14 ran both.
 _MISREAD_MEAN = (
     "LiteRT 2.3 misreads a sparse subgraph that ends in a mean with keepdims=True, so leave it False, or put a Flatten "
     "right behind the mean"
@@ -51,7 +51,7 @@ def sparse_subgraph(model) -> tuple[list, list[tuple]]:
 
 
 def is_misread(model) -> bool:
-    """Whether nothing but LiteRT itself stops a sparse subgraph, which it enters and then misreads."""
+    """Whether a sparse subgraph is only stopped by LiteRT, which enters it and then misreads it."""
     _, blockers = sparse_subgraph(model)
     return bool(blockers) and all(reason == _MISREAD_MEAN for _, reason in blockers)
 
@@ -61,7 +61,7 @@ def _reached(starts, graph) -> dict[int, tuple]:
     reached = {id(layer): (layer, _why_no_start(layer, graph)) for layer in starts}
 
     def enter(operations) -> list:
-        """Returns those of the operations that are new and do not block."""
+        """Returns the operations that are new and do not block."""
         new = {id(one): one for one in operations if id(one) not in reached}
         reached.update({key: (one, _why_it_stops(one, graph)) for key, one in new.items()})
         return [one for key, one in new.items() if not reached[key][1]]
@@ -73,7 +73,7 @@ def _reached(starts, graph) -> dict[int, tuple]:
             if not consumers:
                 reached[id(layer)] = layer, reached[id(layer)][1] or _ENDS
             forward += enter(consumers)
-    # Where branches meet, all of them must come from inside, such as the squeezed one that scales a feature map.
+    # Where branches meet, all of them must come from inside, including the squeezed branch that scales a feature map.
     backward = [layer for layer in forward if layer not in starts]
     for layer in backward:
         backward += enter(graph.producers.get(id(layer), []))
@@ -118,7 +118,7 @@ def _why_it_stops(operation, graph) -> str:
         return _NESTED
     name = inner.activation.__name__ if isinstance(inner, keras.layers.Activation) else kind
     bilinear = isinstance(inner, keras.layers.UpSampling2D) and inner.interpolation == "bilinear"
-    # Of a ZeroPadding2D, the convolution behind it is asked how much it pads.
+    # The padding of a ZeroPadding2D is checked at the convolution behind it.
     fits = bilinear or isinstance(inner, (*_GONE, keras.layers.ZeroPadding2D)) or _is_mean(operation, graph)
     return "" if fits or _is_activation(name) else f"inside it takes no {name}"
 

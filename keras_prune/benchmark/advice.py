@@ -17,10 +17,10 @@ class Choice:
 
     Attributes:
         dense: The fastest dense float32 `Measurement`.
-        sparse: List of the fastest sparse `Measurement` of each runtime, fastest first. Only those are listed whose
+        sparse: List of the fastest sparse `Measurement` of each runtime, fastest first. A runtime is listed only if its
             upper quartile is below the lower quartile of `dense`. If the list is empty, stay dense.
         quantized: The `Measurement` of an engine that rounds weights to 8 bits, if it is faster than all others, else
-            `None`. Rounding makes it fast, not the zeros.
+            `None`. It is fast because of the rounding, not the zeros.
     """
 
     dense: Measurement
@@ -28,7 +28,7 @@ class Choice:
     quantized: Measurement | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the measurements in types that JSON knows."""
+        """Returns the measurements as JSON types."""
         return {
             "dense": self.dense.to_dict(),
             "sparse": [row.to_dict() for row in self.sparse],
@@ -64,7 +64,7 @@ class Advice:
     results: Results
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns choices and results in types that JSON knows."""
+        """Returns choices and results as JSON types."""
         return {"choices": [choice.to_dict() for choice in self.choices], "results": self.results.to_dict()}
 
     def __repr__(self):
@@ -96,8 +96,8 @@ def advice(results: Results) -> Advice:
 def compare_runtimes(model, batch_size: int = 1, device: str = "cpu:0") -> Advice:
     """Measures a model and each of its dense layers with all installed engines, and returns which are worth using.
 
-    TensorFlow, LiteRT and, with `KERAS_BACKEND=jax`, JAX run whole models. The other runtimes run single layers. The
-    command `keras-prune benchmark` measures several batch sizes and shows a progress bar.
+    TensorFlow and LiteRT run whole models, and so does JAX with `KERAS_BACKEND=jax`. The other runtimes run single
+    layers. The command `keras-prune benchmark` measures several batch sizes and shows a progress bar.
 
     Args:
         model: Built Keras model, pruned or plain. It is not changed. Of a subclassed model, or a model with several

@@ -14,7 +14,7 @@ from keras_prune.sparse.sparse_dense import SparseDense
 
 
 class UnsupportedModelError(ValueError):
-    """An engine cannot run a model; the message says why."""
+    """Raised if an engine cannot run a model. The message gives the reason."""
 
 
 class Engine:

@@ -28,7 +28,7 @@ def time_against_density(results: Results, workload: str, batch_size: int, ax=No
         results: `Results` of several densities.
         workload: String, the workload to draw.
         batch_size: Integer, the batch size to draw.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Returns:
         The axes.
@@ -77,7 +77,7 @@ def speed_ups(results: Results, batch_size: int, ax=None):
     Args:
         results: `Results`.
         batch_size: Integer, the batch size to draw.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Returns:
         The axes.
@@ -118,7 +118,7 @@ def speed_ups(results: Results, batch_size: int, ax=None):
 
 
 def all_figures(results: Results) -> Iterator[tuple[str, Axes]]:
-    """Yields the name and the axes of each figure that the results have the numbers for."""
+    """Yields the name and the axes of each figure that can be drawn from the results."""
     compared = [row for row in results.rows if row.speed_up is not None and not row.baseline]
     for batch_size in dict.fromkeys(row.batch_size for row in compared):
         yield f"speed_ups_batch_{batch_size}", speed_ups(results, batch_size)

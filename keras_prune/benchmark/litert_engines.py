@@ -38,7 +38,7 @@ class LiteRT(Engine):
     def prepare(self, inputs):
         (taken,), (given,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         self.interpreter.resize_tensor_input(taken["index"], inputs.shape)
-        with caught_output():  # It prints which delegate it creates.
+        with caught_output():  # LiteRT prints which delegate it creates.
             self.interpreter.allocate_tensors()
         self.interpreter.set_tensor(taken["index"], inputs)
 
@@ -75,7 +75,7 @@ class LiteRTSparse(LiteRT):
 
 
 class LiteRTBlocks(LiteRTSparse):
-    """Sparse encoding of zeros in blocks of 4 inputs of a neuron, which has its own kernel."""
+    """Sparse encoding of zeros in blocks of 4 inputs of a neuron. LiteRT has a kernel for it."""
 
     name = "LiteRT sparse 4x1"
     pattern = Blocks((4, 1))

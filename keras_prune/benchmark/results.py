@@ -69,8 +69,8 @@ class Crossover(NamedTuple):
         workload: Name of the `Workload`.
         batch_size: Inputs per call.
         engine: Name of the `Engine`.
-        density: Float, interpolated between the logarithms of densities and speed-ups. 0 if the engine is slower at
-            all densities, and infinity if it is faster at all.
+        density: Float, interpolated between the logarithms of densities and speed-ups. 0 if the engine is slower at all
+            densities, and infinity if it is always faster.
     """
 
     workload: str
@@ -120,7 +120,7 @@ class Results:
         return [Crossover(*key, _crossover(sorted(points))) for key, points in curves.items() if len(points) > 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything in types that JSON knows."""
+        """Returns everything as JSON types."""
         return {
             "machine": dict(self.machine),
             "rows": [row.to_dict() for row in self.rows],

@@ -1,4 +1,4 @@
-"""Measure the engines of the benchmark: each is compared with the dense result, then all are timed in turns."""
+"""Compare the outputs of the benchmark's engines with the dense outputs, and time the engines in turns."""
 
 import contextlib
 import sys

@@ -1,7 +1,7 @@
 """Plan of what a runtime gains from pruning, layer by layer, made before training.
 
-What it says of LiteRT was measured with `experiments/litert_layers.py`, see docs/results/litert.md. What it says of
-XNNPACK's sparse convolutions is what XNNPACK documents, and what LiteRT 2.3 did on an emulated ARM processor.
+The shares for LiteRT were measured with `experiments/litert_layers.py`, see docs/results/litert.md. The rules for
+XNNPACK's sparse convolutions come from its documentation, and from LiteRT 2.3 on an emulated ARM processor.
 """
 
 import copy
@@ -32,7 +32,7 @@ class LayerPlan(NamedTuple):
 
     Attributes:
         name: Path of the layer inside the model.
-        kind: Its class.
+        kind: Name of its class.
         weights: Number of connections.
         pattern: The `Pattern` to prune it in.
         smaller_from: Share of zeros from which on the file becomes smaller; `None` if it does not.
@@ -57,7 +57,7 @@ class DeploymentPlan:
         runtime: String.
         rows: List of `LayerPlan`, one for each layer that owns connections, also inside other layers.
         blockers: Mapping from the path of a layer or the name of a model to why XNNPACK cannot skip zeros there. Empty
-            for other runtimes. Nested models are followed each on its own.
+            for other runtimes. Each nested model is followed separately.
     """
 
     runtime: str
@@ -85,20 +85,20 @@ class DeploymentPlan:
         >>> model = kp.prune(model, kp.deployment_plan(model).criteria(kp.StdThreshold(1.0)))
         """
         chosen = {}
-        # Patterns match the ends of paths too, and the first that matches holds: the longest paths come first.
+        # Patterns also match the ends of paths, and the first match counts. So the longest paths come first.
         for row in sorted(self.rows, key=lambda row: -row.name.count("/")):
             rule = copy.copy(rule_of(criterion, row.name))
             if not isinstance(rule, Criterion):
                 raise ValueError(
-                    "The pattern of each layer goes into a Criterion such as StdThreshold(1.0), or a sparsity such as "
-                    f"0.9. Received: criterion={criterion!r}"
+                    "`criterion` must be a Criterion such as StdThreshold(1.0), or a sparsity such as 0.9. "
+                    f"Received: criterion={criterion!r}"
                 )
             rule.pattern = row.pattern
             chosen[re.escape(row.name)] = rule
         return chosen
 
     def to_dict(self) -> dict:
-        """Returns the plan as plain values that JSON can hold."""
+        """Returns the plan as JSON types."""
         rows = [row._asdict() | {"pattern": repr(row.pattern)} for row in self.rows]
         return {"runtime": self.runtime, "rows": rows, "blockers": self.blockers}
 
@@ -175,7 +175,7 @@ def _litert(model) -> tuple[list[LayerPlan], dict[str, str]]:
 
 def _xnnpack(model) -> tuple[list[LayerPlan], dict[str, str]]:
     paths, skipping, blockers = paths_in(model), set(), {}
-    # A model that holds no convolutions itself, such as a head on a backbone, has nothing to block.
+    # A model without its own convolutions, such as a head on a backbone, cannot block anything.
     for submodel in list(filter(convolutions_of, models_in(model))) or [model]:
         pointwise, found = sparse_subgraph(submodel)
         skipping |= {id(wrapped_layer(layer)) for layer in pointwise}
@@ -193,7 +193,7 @@ _RUNTIMES = {"litert": _litert, "xnnpack": _xnnpack}
 
 
 def _layers(model) -> list[tuple]:
-    """Returns each layer that owns connections, and a plan that promises nothing yet."""
+    """Returns each layer that owns connections, with a plan without gains."""
     groups = weights_by_layer(require_connections(model))
     names = labels(model, [layer for layer, _ in groups])
     return [
@@ -220,7 +220,7 @@ def _why_not_in_blocks(layer, around) -> str:
     if isinstance(layer, keras.layers.Embedding):
         return "a table that is looked up is stored with its zeros"
     if not isinstance(layer, kinds.SPARSE_IN_TFLITE):
-        return "what LiteRT makes of it was not measured"
+        return "its gain in LiteRT was not measured"
     if not isinstance(layer, (keras.layers.Dense, *kinds.GATED)):
         return "the file leaves its zeros out, but LiteRT makes it dense when it loads the file"
     kernels = [layer.kernel, layer.recurrent_kernel] if isinstance(layer, kinds.GATED) else [layer.kernel]

@@ -47,7 +47,7 @@ def run(path: str, sample: Sample) -> None:
 def _without_numbers(header: str) -> str:
     """Returns a header in which several inputs or outputs are accessed by their names alone.
 
-    TensorFlow numbers them anew each time that it compiles the same model.
+    TensorFlow changes their numbers each time it compiles the same model.
     """
     for kind in ("arg", "result"):
         numbered = rf"^  \S.*\b(?:set_)?{kind}\d+(?:_\w+)?\(.*\{{\n(?:    .*\n)+  \}}\n\n?"

@@ -85,7 +85,7 @@ def run(path: str, sample: Sample) -> dict[str, np.ndarray]:
 
 
 def check_blocks(path: str) -> None:
-    """Rejects a file that LiteRT is known to read beyond its end, with right outputs for some inputs.
+    """Rejects a file that LiteRT would read beyond its end. Its outputs can still be right for some inputs.
 
     Raises:
         VerificationError: If a number of inputs is not a multiple of the block.

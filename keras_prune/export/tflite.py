@@ -29,11 +29,12 @@ from keras_prune.export.verification import (
 )
 from keras_prune.layers.traversal import models_in
 
-# Of the largest output. Eight bits round a weight by up to 0.4% of the largest of its channel, and activations too.
+# Relative to the largest output. Eight bits round a weight by up to 0.4% of the largest in its channel, and activations
+# by as much.
 _TOLERANCES = {None: 1e-3, "float16": 1e-2, "dynamic_int8": 0.1, "full_int8": 0.1, "int8_only": 0.1}
-# The verification runs on the first of the inputs that calibrate, and cannot show that they were too few.
+# The verification runs on the first inputs of the calibration, and cannot show that there were too few.
 _FEW = 32
-# Sparse encoding does not change weights. It can change the kernel, and with it the rounding of activations.
+# Sparse encoding does not change weights, but it can change the kernel, which may round activations differently.
 _SPARSE_TOLERANCE = 0.02
 # The converter leaves weights with a smaller share of zeros dense.
 _LEAST_SPARSITY = measured("encoded")
@@ -173,7 +174,7 @@ def _check_arguments(filepath, quantization, sparse, x):
 def _warn_of_few_inputs(count):
     if count < _FEW:
         warnings.warn(
-            "8-bit activations beyond the ranges seen while calibrating are cut off. Pass some hundred inputs as `x`. "
+            "8-bit activations beyond the ranges seen while calibrating are clipped. Pass some hundred inputs as `x`. "
             f"Received: x={count} inputs",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Write an exported model aside, compare it with the Keras model, and only then put it in place."""
+"""Write an exported model to a temporary path, compare it with the Keras model, and then move it into place."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from keras_prune.models.rebuild import plain_model
 from keras_prune.storage.checked_file import UNFINISHED, remove_abandoned, unfinished_until_end
 from keras_prune.terminal.progress import steps
 
-# It does not begin like the unfinished files that are deleted, since it may be the only copy.
+# The name differs from those of unfinished files, which are deleted, since the folder may be the only copy.
 _PREVIOUS = ".keras_prune_previous"
 
 
@@ -65,8 +65,8 @@ def exporting(model, filepath, x, batch_size: int | None) -> Iterator[tuple]:
     """Context to write files for a model.
 
     Yields the plain model with a graph, a `Sample`, and a temporary folder on the disk of `filepath`. `replace` moves
-    a verified file from there to `filepath`, everything else is deleted. What killed exports left a day ago is deleted
-    too, and a folder that they were replacing is moved back to `filepath`.
+    a verified file from there to `filepath`, everything else is deleted. Files that killed exports left a day ago are
+    deleted too, and a folder that they were replacing is moved back to `filepath`.
 
     Args:
         model: Built Keras model, plain or pruned.

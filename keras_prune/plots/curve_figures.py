@@ -21,7 +21,7 @@ def trade_off(curves, ax=None):
         curves: Mapping from a label to `(sparsities, changes)`. `sparsities` are shares of pruned connections in
             [0, 1], shape `(points,)`. `changes` are accuracies minus the accuracy of the dense network, shape
             `(points,)`. With shape `(seeds, points)`, the mean is drawn with a band from the lowest to the highest.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If `curves` is empty, or a curve has another shape or range.
@@ -52,7 +52,7 @@ def trade_off(curves, ax=None):
             (line,) = drawn.plot(cut, change.mean(0), label=label, **curve_style(index))
             if len(change) > 1:
                 drawn.fill_between(cut, change.min(0), change.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
-        drawn.set(xlabel="connections cut (%)", ylabel="accuracy change (percentage points)")
+        drawn.set(xlabel="connections pruned (%)", ylabel="accuracy change (percentage points)")
         add_legend(drawn)
     return drawn
 
@@ -62,7 +62,7 @@ def sensitivity(scan, ax=None):
 
     Args:
         scan: `Sensitivity` that `keras_prune.sensitivity` returned.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If `scan` has no layer, or a layer has no points.
@@ -94,7 +94,7 @@ def rounds(rounds, monitor: str = "monitored value", ax=None):
     Args:
         rounds: List of `Round` that `keras_prune.iterative_prune` returned.
         monitor: String, the label of the values. Defaults to `"monitored value"`.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If `rounds` is empty, or holds anything but rounds.
@@ -110,7 +110,7 @@ def rounds(rounds, monitor: str = "monitored value", ax=None):
     done = list(rounds)
     if not done or not all(hasattr(one, "within_budget") for one in done):
         raise ValueError(
-            f"`rounds` must be what keras_prune.iterative_prune returned, with a round. Received: rounds={rounds!r}"
+            f"`rounds` must be a list that keras_prune.iterative_prune returned. Received: rounds={rounds!r}"
         )
     with axes_or_new(ax) as drawn:
         drawn.axhline(done[0].value, **REFERENCE)
@@ -136,9 +136,9 @@ def epochs(history, log: str = "sparsity", ax=None):
 
     Args:
         history: `keras.callbacks.History` that `fit` returned.
-        log: String, the name of the log. Defaults to `"sparsity"`, which `PruningCallback` adds and which is drawn in
+        log: String, the name of the log. Defaults to `"sparsity"`, which `PruningCallback` adds. It is drawn in
             percent.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If the history has no such log.
@@ -153,10 +153,10 @@ def epochs(history, log: str = "sparsity", ax=None):
     """
     values = history.history.get(log)
     if not values:
-        raise ValueError(f"The history must have the log, one of {sorted(history.history)}. Received: log={log!r}")
+        raise ValueError(f"`log` must be a log of the history, one of {sorted(history.history)}. Received: log={log!r}")
     percent = log == "sparsity"
     with axes_or_new(ax) as drawn:
         drawn.plot(np.add(history.epoch, 1), np.multiply(values, 100 if percent else 1), **curve_style(0))
-        drawn.set(xlabel="epoch", ylabel="connections cut (%)" if percent else log.replace("_", " "))
+        drawn.set(xlabel="epoch", ylabel="connections pruned (%)" if percent else log.replace("_", " "))
         whole_ticks(drawn.xaxis)
     return drawn

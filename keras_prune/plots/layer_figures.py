@@ -27,7 +27,7 @@ def weights(before, after, ax=None):
     Args:
         before: The dense weight: an array of any shape, a Keras variable, or a layer with one prunable weight.
         after: The same weight after pruning, in any of these forms. Zeros are left out.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If the shapes differ, `after` is all zero, or a layer does not have exactly one prunable weight.
@@ -64,7 +64,7 @@ def histogram(summary, ax=None):
 
     Args:
         summary: `WeightSummary`, one of `report.summaries`.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If no connection survives.
@@ -106,10 +106,11 @@ def mask(mask_or_layer, ax=None):
         mask_or_layer: Layer with one prunable weight, pruned or plain, one of the `summaries` of a report that has
             `shares`, or an array whose zeros are pruned, of shape `(inputs, neurons)`, or `(..., filters)` for the
             kernel of a convolution. Its patch is flattened.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
-        ValueError: If the array is empty or has fewer than two dimensions, or a layer has not one prunable weight.
+        ValueError: If the array is empty or has fewer than two dimensions, or a layer does not have exactly one
+            prunable weight.
 
     Example:
 
@@ -122,7 +123,7 @@ def mask(mask_or_layer, ax=None):
     """
     if isinstance(mask_or_layer, WeightSummary) and mask_or_layer.shares is not None:
         shares = mask_or_layer.shares
-        # Dots that stand for many connections would all be pale.
+        # Dots that cover many connections would all be pale.
         strongest = 255 if shares.size == mask_or_layer.size else max(1, shares.max())
         return _draw_mask(shares / strongest, mask_or_layer.shape[::-1], True, "none", ax)
     kept = _weight(mask_or_layer, masks=True) != 0
@@ -157,7 +158,7 @@ def density(report_or_reports, ax=None):
     Args:
         report_or_reports: `Report` of `keras_prune.report`, or a mapping from labels to reports on the same
             layers.
-        ax: Matplotlib axes to draw into and to return. Defaults to `None`, those of a new figure.
+        ax: Matplotlib axes to draw into and to return. Defaults to `None`, the axes of a new figure.
 
     Raises:
         ValueError: If the mapping is empty, or two reports have different layers.

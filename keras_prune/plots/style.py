@@ -19,7 +19,7 @@ STYLE: dict[Any, Any] = {
 }
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 CROWDED = 6  # More labels do not fit into the axes.
-REFERENCE = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # A line that curves or bars are compared with.
+REFERENCE = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # The line of a reference value.
 
 
 @contextlib.contextmanager
@@ -57,13 +57,13 @@ def add_legend(ax) -> None:
 
 
 def legend_above(ax) -> None:
-    """Adds a legend above axes whose curves leave no free corner. Without labels, there is none."""
+    """Adds a legend above axes whose curves leave no free corner. Does nothing without labels."""
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)
 
 
 def whole_ticks(axis) -> None:
-    """Lets an axis have a few ticks at integers, with commas between thousands."""
+    """Gives an axis a few ticks at integers, with commas between thousands."""
     axis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
 
@@ -77,7 +77,7 @@ def plain_log_ticks(axis) -> None:
 
 
 def spread_out(values, ratio: float = 1.25) -> list[float]:
-    """Returns those values whose labels do not touch on a logarithmic axis, the last one among them."""
+    """Returns values whose labels do not touch on a logarithmic axis, including the last one."""
     kept: list[float] = []
     for value in sorted(values, reverse=True):
         if not kept or value * ratio <= kept[-1]:

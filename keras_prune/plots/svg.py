@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from keras_prune.plots.style import COLORS, STYLE
 
-_INK = "#010203"  # No figure has it, so that all of it becomes the color of the text of the page.
+_INK = "#010203"  # Replaced by the color of the page's text. No figure uses this color otherwise.
 _SETTINGS = {
     **STYLE,
     **{f"{part}color": _INK for part in ("text.", "axes.label", "axes.edge", "xtick.", "ytick.")},
@@ -20,16 +20,15 @@ _SETTINGS = {
 def inline_svg(draw, label: str, size: tuple[float, float] = (3.4, 2.1)) -> str:
     """Returns an `<svg>` element of a few kilobytes with the colors and font of the page around it.
 
-    The color of the text is that of the page, and the first two of the palette are the CSS variables `--series` and
-    `--mark`.
+    Text has the color of the page. The first two colors of the palette are the CSS variables `--series` and `--mark`.
 
     Args:
         draw: Function that draws into Matplotlib axes, such as `lambda ax: plots.mask(layer, ax)`.
-        label: String, what the figure shows, for readers who cannot see it. No other figure of the page has it.
+        label: String, a description for readers who cannot see the figure. It must be unique on the page.
         size: Tuple of floats, width and height in inches. Defaults to `(3.4, 2.1)`.
     """
     text = io.StringIO()
-    settings: dict = {**_SETTINGS, "svg.hashsalt": label}  # Each figure has its own names, the same at each run.
+    settings: dict = {**_SETTINGS, "svg.hashsalt": label}  # Each figure has its own ids, the same at each run.
     with mpl.rc_context(settings):
         figure = Figure(size)
         draw(figure.subplots())

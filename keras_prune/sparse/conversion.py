@@ -22,15 +22,15 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     """Returns a copy of a model whose dense layers store only their nonzero weights.
 
     `Dense` layers and 1x1 convolutions (stride 1, one group, channels last) are converted. Other convolutions stay
-    dense: at the densities that pruning reaches, gathering the patches takes more time than the zeros save
+    dense, because at the densities of pruning, gathering the patches takes more time than the zeros save
     (docs/results/runtimes.md). The copy is for inference with `predict`, `evaluate`, `save` and, on TensorFlow,
     `export`. Its sparse layers cannot be trained.
 
     Args:
         model: Built model that Keras can rebuild from its config, pruned or plain. It is not changed.
         format: Layout of the sparse layers. `"auto"` times each layer dense and in each format on this machine, and
-            chooses the fastest, which several processes cannot do together. `"csr"`, `"coo"` or `"ell"` converts all
-            layers that can be converted (see `SparseDense`). Defaults to `"auto"`.
+            chooses the fastest. It needs a single process. `"csr"`, `"coo"` or `"ell"` converts all layers that can be
+            converted (see `SparseDense`). Defaults to `"auto"`.
         batch_size: Integer, the number of inputs with which `"auto"` times the layers. Defaults to `1`.
         verbose: 0 or 1, whether to print how each layer with connections was converted. Defaults to `1`.
 
@@ -56,8 +56,8 @@ def to_sparse(model, format: str = "auto", batch_size: int = 1, verbose: int = 1
     require_integer("batch_size", batch_size, 1)
     if format == "auto" and process_count(model) > 1:
         raise ValueError(
-            'Several processes cannot time layers together: each would choose other formats. Pass format="csr", "coo" '
-            'or "ell", or convert the model in a process of its own. Received: '
+            "Several processes cannot time layers together, because they may choose different formats. Pass "
+            'format="csr", "coo" or "ell", or convert the model in a single process. Received: '
             f"format='auto' in one of {process_count(model)} processes"
         )
     with plain_model(model) as plain:

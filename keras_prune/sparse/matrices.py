@@ -63,7 +63,7 @@ class SparseMatrix(keras.Layer):
         self.built = True
 
     def assign(self, connections: Connections) -> None:
-        """Replaces the connections by as many others."""
+        """Replaces the connections. Their number must stay the same."""
         raise NotImplementedError
 
     def read(self) -> Connections:

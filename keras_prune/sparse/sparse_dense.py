@@ -14,8 +14,9 @@ from keras_prune.sparse.matrices import MATRICES, Connections, SparseMatrix
 class SparseDense(keras.Layer):
     """Dense layer or 1x1 convolution for inference that stores only its nonzero weights.
 
-    `keras_prune.to_sparse` replaces the layers of a model by it. It computes in float32, and warns if it is called in
-    training. Files do not depend on the format and the backend: you can load on JAX what you saved on TensorFlow.
+    `keras_prune.to_sparse` replaces the layers of a model with it. It computes in float32, and warns if it is called in
+    training. Files do not depend on the format and the backend. For example, you can save on TensorFlow and load on
+    JAX.
 
     Args:
         units: Integer, number of neurons.

@@ -12,7 +12,7 @@ def interleave(
     seconds: float = 0.02,
     after_turn: Callable[[], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Times several calls in rounds, in each of which every call has one turn.
+    """Times several calls in rounds. In each round, every call has one turn.
 
     Each turn starts with a call that is not timed and loads the weights into the caches. A call must not return before
     its work is done. On an accelerator, it has to wait for the device.

@@ -1,4 +1,4 @@
-"""Sparse model files, and how many bytes a model takes in them."""
+"""Sparse model files, and the bytes that a model takes in them."""
 
 from keras_prune.storage.sparse_file import load_sparse, save_sparse, storage_sizes
 

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 
 from keras_prune._arguments import require_path
 
-UNFINISHED = ".keras_prune_"  # The names of files and folders that have not replaced their predecessor yet.
-# A running process changes what it writes more often, even if the clock of a network drive is hours off.
+UNFINISHED = ".keras_prune_"  # Prefix of files and folders that are not in place yet.
+# A running process changes its files more often, even if the clock of a network drive is hours off.
 _ABANDONED_SECONDS = 24 * 3600
 _MAGIC, _VERSION = b"KPRUNE\0", 2
 _PREFIX = struct.Struct("<7sBIQ")
@@ -37,11 +37,11 @@ _WRITING: contextvars.ContextVar["Writing | None"] = contextvars.ContextVar("wri
 
 
 class Writing:
-    """What is written within `watch_writing`.
+    """Files and folders that are written within `watch_writing`.
 
     Attributes:
         unfinished: Set of the paths of temporary files and folders.
-        finished: List of the paths that were asked for and are complete, as strings.
+        finished: List of the requested paths that are complete, as strings.
     """
 
     def __init__(self):
@@ -51,7 +51,7 @@ class Writing:
 
 @contextlib.contextmanager
 def watch_writing() -> Iterator[Writing]:
-    """Context that yields a `Writing`, which follows what is written in it. A command tells from it how far it got."""
+    """Context that yields a `Writing`, which lists the files that are written in it."""
     token = _WRITING.set(writing := Writing())
     try:
         yield writing
@@ -61,7 +61,7 @@ def watch_writing() -> Iterator[Writing]:
 
 @contextlib.contextmanager
 def unfinished_until_end(temporary, filepath) -> Iterator[None]:
-    """Context in which `temporary` is to become `filepath`, which is complete if it ends without an error."""
+    """Context in which `temporary` is written. If it ends without an error, `filepath` is complete."""
     writing = _WRITING.get() or Writing()
     writing.unfinished.add(temporary)
     try:
@@ -74,8 +74,8 @@ def unfinished_until_end(temporary, filepath) -> Iterator[None]:
 def remove_abandoned(folder) -> None:
     """Removes unfinished files and folders of killed processes from a folder.
 
-    Their names begin with `UNFINISHED`, and nothing in them changed within the last day. What another process is
-    writing stays. What cannot be removed stays, too.
+    Their names begin with `UNFINISHED`, and nothing in them changed within the last day. Files of running processes
+    stay, and so do files that cannot be removed.
 
     Args:
         folder: String or path object. It need not exist.
@@ -130,7 +130,7 @@ def write_checked(filepath, header: dict[str, Any], payload: Iterable, payload_b
 
     Args:
         filepath: String or path object.
-        header: Dict of values that JSON can hold.
+        header: Dict of JSON types.
         payload: Iterable of bytes or contiguous arrays.
         payload_bytes: Integer, the total size of the payload.
 
@@ -210,7 +210,7 @@ def _header_limit(packed_bytes):
 
 
 def add_checksum(filepath) -> None:
-    """Appends its SHA-256 to a file. Readers of HDF5 and zip files, which have no such check, ignore what follows."""
+    """Appends its SHA-256 to a file. Readers of HDF5 and zip files, which have no such check, ignore it."""
     with open(filepath, "rb+") as file:
         checksum = _checksum(file, os.fstat(file.fileno()).st_size)
         file.seek(0, os.SEEK_END)
@@ -226,7 +226,7 @@ def verify_checksum(filepath) -> None:
 
 
 def _checksum(file, end):
-    """Returns the checksum of the bytes before `end`, where the file is then."""
+    """Returns the checksum of the bytes before `end`, and leaves the file at that position."""
     file.seek(0)
     checksum = hashlib.sha256()
     for start in range(0, end, _PIECE):

@@ -1,7 +1,7 @@
 """Encode one weight of a sparse model file.
 
-Each codec of `CODECS` encodes the bits of a weight in its own way, and `measure` chooses the one that takes least. An
-entry is every value but +0, so that -0, NaN and subnormal numbers are restored bit for bit. Integers are
+Each codec of `CODECS` encodes the bits of a weight in its own way, and `measure` chooses the smallest encoding. All
+values except +0 are entries, so that -0, NaN and subnormal numbers are restored bit for bit. Integers are
 little-endian. This module does not depend on Keras layers.
 """
 
@@ -29,9 +29,9 @@ class WeightStorage:
         dtype: String, the dtype of the variable.
         stored_dtype: String, the dtype of the values in the file.
         entries: Integer, the number of nonzero values.
-        encoding: String, `"relative_index"`, or `"dense"` if that takes less.
-        settings: Dict, what the encoding needs to read the weight: `index_bits` (1 to 16) and `indices` (their number,
-            fillers included) of `"relative_index"`, nothing of `"dense"`.
+        encoding: String, `"relative_index"`, or `"dense"` if that is smaller.
+        settings: Dict, the settings with which the weight is decoded. `"relative_index"` has `index_bits` (1 to 16) and
+            `indices` (their number, fillers included). `"dense"` has none.
     """
 
     name: str
@@ -68,14 +68,14 @@ class WeightStorage:
         return self.value_bytes + self.index_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns attributes and sizes as values that JSON can hold."""
+        """Returns attributes and sizes as JSON types."""
         sizes = ("dense_bytes", "value_bytes", "index_bytes", "stored_bytes")
         fields = dataclasses.asdict(self) | {"shape": list(self.shape)}
         return fields | {name: getattr(self, name) for name in sizes}
 
     @classmethod
     def from_header(cls, header: dict) -> "WeightStorage":
-        """Reads what `dataclasses.asdict` returned, and rejects a weight that is larger than its bytes can describe.
+        """Reads a dict of `dataclasses.asdict`, and rejects a weight that is larger than its bytes can describe.
 
         Args:
             header: Dict that is not trusted.
@@ -98,10 +98,10 @@ class WeightStorage:
 
 
 class Dense:
-    """All values, zeros included."""
+    """Codec that stores all values, zeros included."""
 
     def settings(self, bits: np.ndarray, widths: Sequence[int]) -> dict[str, int]:
-        """Returns what `decode` needs to know of the array `bits` of unsigned integers, of shape `(size,)`."""
+        """Returns the settings that `decode` needs for `bits`, an array of unsigned integers of shape `(size,)`."""
         return {}
 
     def is_sound(self, row: WeightStorage) -> bool:
@@ -121,12 +121,12 @@ class Dense:
         yield bits
 
     def decode(self, row: WeightStorage, packed: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Returns `bits` again from `index_bytes` and values."""
+        """Returns `bits` from the packed bytes and the values."""
         return values
 
 
 class RelativeIndex(Dense):
-    """The relative indices of the entries (see `relative_index`) and then their values."""
+    """Codec that stores the relative indices of the entries (see `relative_index`) and then their values."""
 
     def settings(self, bits, widths):
         counts = relative_index.count_indices(bits, widths)
@@ -165,13 +165,13 @@ CODECS = {"dense": Dense(), "relative_index": RelativeIndex()}
 
 
 def measure(name: str, array: np.ndarray, index_bits: int | str | None, value_dtype: str) -> WeightStorage:
-    """Chooses the encoding of an array that takes least.
+    """Returns the smallest encoding of an array.
 
     Args:
         name: String, for messages.
         array: Array of any shape.
-        index_bits: Integer from 1 to 16, `"smallest"` for the width that takes least, or `None` for 5 up to two
-            dimensions and 8 beyond.
+        index_bits: Integer from 1 to 16, `"smallest"` for the best width, or `None` for 5 up to two dimensions and 8
+            beyond.
         value_dtype: `"float32"`, or `"float16"` to round float32 arrays of two or more dimensions.
 
     Raises:
@@ -198,7 +198,7 @@ def encode_weight(row: WeightStorage, array: np.ndarray) -> Iterator[np.ndarray]
 
 
 def decode_weight(row: WeightStorage, file: BinaryIO) -> np.ndarray:
-    """Reads an array from a file, which must be at the first of its bytes.
+    """Reads an array from a file, which must be at the start of its bytes.
 
     Raises:
         ValueError: If the bytes contradict `row`.
@@ -211,7 +211,7 @@ def decode_weight(row: WeightStorage, file: BinaryIO) -> np.ndarray:
 
 
 def _bits(name, array, stored_dtype) -> np.ndarray:
-    """Returns the values as unsigned integers of shape `(size,)`, of which only that of +0 is zero."""
+    """Returns the bits of the values as unsigned integers of shape `(size,)`. Only +0 becomes zero."""
     values = np.ravel(array)
     if str(values.dtype) != stored_dtype:
         with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
 """Reject the config of a model that could run code, read files or fill the memory, before Keras reads it.
 
-Keras's safe mode rejects some of this as well, but which differs by version, and it rejects an object only once it has
-made the objects before it.
+The safe mode of Keras rejects only some of these configs, depending on the version. It also creates the objects before
+a rejected one.
 """
 
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from keras_prune.storage.codecs import DTYPES
 # Code as bytes, pickled modules, SavedModels, functions that allocate the weights themselves, and vocabularies.
 _REJECTED = {"__lambda__", "__typespec__", "Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _REJECTED |= {"IndexLookup", "IntegerLookup", "StringLookup", "TextVectorization", "FeatureSpace"}
-# Where the parts of a model are. Among the rest are functions that download files, and metrics that fill the memory.
+# Modules with the parts of a model. Others have functions that download files, and metrics that fill the memory.
 _AREAS = ("activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "models", "ops")
 _AREAS += ("quantizers", "random", "regularizers")
 
 
 def require_harmless(config) -> None:
-    """Raises a `ValueError` if a config names what could do more than build a model of weights.
+    """Raises a `ValueError` if a config names classes or functions that could do more than build a model.
 
     `compile_config` is removed from each object, because a model is loaded without it.
 
     Args:
-        config: Config of a model from JSON, which is not trusted. Registered classes and functions are.
+        config: Config of a model from JSON, which is not trusted. Registered classes and functions are trusted.
 
     Raises:
         ValueError: If an object could run code, read files or allocate memory.
@@ -45,7 +45,7 @@ def require_harmless(config) -> None:
 
 
 def _is_harmless(path: list[str]) -> bool:
-    """Whether the path of a class or function may be used. Those of other packages must be registered by the reader."""
+    """Whether the path of a class or function may be used. The reader must register those of other packages."""
     if path[-1] in _REJECTED or (path[0] == "keras_hub" and path[-1].endswith("Tokenizer")):
         return False
     if path[:3] == ["keras", "src", "applications"]:  # Layers of these models. Keras only takes functions from others.

@@ -1,11 +1,10 @@
 """Save models to files that store only their nonzero weights.
 
-The header (see `checked_file`) holds the Keras config of the model, which models in it are frozen, and a
-`WeightStorage` for each of `model.weights`.
-The payload holds the encoded weights one after the other (see `codecs`).
+The header (see `checked_file`) holds the Keras config of the model, a list of its frozen models, and a `WeightStorage`
+for each of `model.weights`. The payload holds the encoded weights one after the other (see `codecs`).
 
-The relative indices are not entropy-coded: for LeNet-300-100 at 12x (fc1 8%, fc2 9%, fc3 26%), indices of 5 bits are
-within 1% of the values and the entropy of a random mask.
+The relative indices are not entropy-coded, because there is little to gain. For LeNet-300-100 at 12x (fc1 8%, fc2 9%,
+fc3 26%), indices of 5 bits are within 1% of the values and the entropy of a random mask.
 """
 
 import dataclasses
@@ -32,7 +31,7 @@ from keras_prune.storage.codecs import WeightStorage, decode_weight, encode_weig
 from keras_prune.storage.config_check import require_harmless
 from keras_prune.storage.relative_index import WIDTHS
 
-# Formats of other programs, which would take the file for one of theirs.
+# Formats of other programs, which would try to read the file.
 _OTHER_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".onnx", ".pb", ".pt", ".pth", ".safetensors", ".npz", ".json")
 _SMALL_BYTES = 1 << 26
 _EXPANSION = 10_000  # Weights take up to 65,535 times their bytes in the file, if they are zeros.
@@ -84,8 +83,8 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
 
     Args:
         model: Built Keras model, plain or pruned. It is not changed.
-        filepath: String or path object, such as `"lenet.kprune"`. Not with the suffix of another format, such as
-            `".keras"`.
+        filepath: String or path object, such as `"lenet.kprune"`. It must not have the suffix of another format, such
+            as `".keras"`.
         index_bits: Integer from 1 to 16, the bits of a relative index, or `"smallest"` for the best width of each
             weight. Defaults to `None`: as in the paper, 5 for matrices and 8 for the kernels of convolutions.
         value_dtype: `"float32"`, which is exact, or `"float16"`, which rounds float32 weights of two or more
@@ -134,17 +133,17 @@ def save_sparse(model, filepath, index_bits: int | str | None = None, value_dtyp
 def load_sparse(filepath, custom_objects=None, max_bytes: int | None = None):
     """Loads a model that `save_sparse` saved.
 
-    Length, version and checksum are verified first. No code from the file is run. It holds numbers and a Keras config,
-    in which layers that could run code or read files are rejected before Keras sees them. Memory is allocated only
-    after the file was checked to hold the weights, and only up to `max_bytes`.
+    Length, version and checksum are verified first. No code from the file is run. The file holds numbers and a Keras
+    config. Layers that could run code or read files are rejected before Keras reads the config. Memory is allocated
+    only after the file was checked to hold the weights, and only up to `max_bytes`.
 
     Args:
         filepath: String or path object.
-        custom_objects: Dict from name to class or function, for those in the model that are not registered with Keras.
-            Defaults to `None`.
-        max_bytes: Integer, the most bytes that the weights may take in memory. Zeros take almost nothing in the file,
-            so that a small file may ask for any amount. Defaults to `None`: 64 MiB or 10,000 times the size of the
-            file, whichever is larger.
+        custom_objects: Dict from name to class or function, for objects in the model that are not registered with
+            Keras. Defaults to `None`.
+        max_bytes: Integer, the most bytes that the weights may take in memory. Zeros take almost no space in the file,
+            so a small file may need any amount. Defaults to `None`: 64 MiB or 10,000 times the size of the file,
+            whichever is larger.
 
     Returns:
         A plain Keras model that is not compiled, unless its constructor compiles it.
@@ -180,11 +179,11 @@ def load_sparse(filepath, custom_objects=None, max_bytes: int | None = None):
 
 
 def _config(model, rows) -> dict:
-    """Returns the config of a model after a model was rebuilt from it as a trial, without allocating weights."""
+    """Returns the config of a model. As a trial, a model is rebuilt from it without allocating weights."""
     try:
         config = keras.saving.serialize_keras_object(model)
         config.pop("compile_config", None)
-        # Not those of Keras, which knows them: the operation `x + 1` has the name of the layer `Add`.
+        # Custom classes only. In Keras, the operation `x + 1` has the same class name as the layer `Add`.
         own = (type(layer) for layer in layers_in(model) if not type(layer).__module__.startswith("keras."))
         classes = {layer_class.__name__: layer_class for layer_class in own}
         _declare(json.loads(json.dumps(config)), rows, classes)
@@ -224,7 +223,7 @@ def _read_model(header, payload_bytes, file, custom_objects, max_bytes):
     )
     _require_only_weights(model)
     for layer in layers_in(model):
-        # The values are there, but a Normalization layer, for example, computes with its statistics when it gets them.
+        # The values are set, but a Normalization layer, for example, derives constants from its statistics on loading.
         values = {key: keras.ops.stop_gradient(weight.value) for key, weight in _saved_weights(layer).items()}
         layer.load_own_variables(values)
     freeze(model, header["frozen"])
@@ -277,7 +276,7 @@ def _saved_weights(layer) -> dict[str, Any]:
 
 
 def _require_only_weights(model) -> None:
-    """Raises a `ValueError` if the state of a model is more or less than its weights."""
+    """Raises a `ValueError` if the state of a model is not exactly its weights."""
     missing = {id(weight): weight.path for weight in model.weights}
     known = set(missing)
     for layer in layers_in(model):

@@ -1,1 +1,1 @@
-"""What appears on the terminal, and what does not."""
+"""Tables, progress bars, and suppressed output in the terminal."""

@@ -1,4 +1,4 @@
-"""Keep what compiled libraries print off the terminal."""
+"""Suppress the output of compiled libraries."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def caught_output() -> Iterator[None]:
-    """Context that catches what is written to standard output and error, and drops it unless the context fails.
+    """Context that catches standard output and error, and drops them unless the context fails.
 
     TensorFlow prints a page while it converts a model, and some lines at its import, from C++ code that
-    `contextlib.redirect_stdout` does not reach and `TF_CPP_MIN_LOG_LEVEL=3` does not silence (TensorFlow 2.21). An
-    error gets the output as a note, which a traceback shows. The redirection holds for the whole process. If the
-    process crashes, the output is lost: set the environment variable `TF_CPP_MIN_LOG_LEVEL=0`, and nothing is caught.
+    `contextlib.redirect_stdout` does not reach and `TF_CPP_MIN_LOG_LEVEL=3` does not silence (TensorFlow 2.21). The
+    output is added to an error as a note, which a traceback shows. The redirection holds for the whole process. If the
+    process crashes, the output is lost. With the environment variable `TF_CPP_MIN_LOG_LEVEL=0`, nothing is caught.
 
     Example:
 
@@ -46,7 +46,7 @@ def caught_output() -> Iterator[None]:
 def _redirected(file) -> Iterator[None]:
     """Context in which the descriptors of standard output and error write to a file.
 
-    `sys.stdout` and `sys.stderr` stay, because what is imported within the context, such as logging, keeps them.
+    `sys.stdout` and `sys.stderr` stay, because modules imported within the context, such as logging, keep them.
     """
     with contextlib.ExitStack() as restored:
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):

@@ -1,4 +1,4 @@
-"""Progress bars of what takes longer than two seconds, where the caller of the library asks for them with `shown`."""
+"""Progress bars for work that takes longer than two seconds, inside the context `shown`."""
 
 import contextlib
 import contextvars
@@ -15,7 +15,7 @@ _SHOWN: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("shown"
 
 @contextlib.contextmanager
 def shown(console: Console | None = None) -> Iterator[None]:
-    """Context in which the functions of keras_prune show a bar for what takes longer than two seconds.
+    """Context in which the functions of keras_prune show a bar for work that takes longer than two seconds.
 
     A bar disappears when its work is done.
 
@@ -51,7 +51,7 @@ def steps(description: str, total: int | None = None) -> Iterator[Callable[..., 
 
     Args:
         description: String.
-        total: Integer, the number of steps. Defaults to `None`, unknown: the bar only shows that work is done.
+        total: Integer, the number of steps. Defaults to `None`, unknown. The bar then only shows activity.
 
     Yields:
         A function of the number of steps that were done, by default 1, and of a new `description`, by default the same.
@@ -64,12 +64,12 @@ def steps(description: str, total: int | None = None) -> Iterator[Callable[..., 
     try:
         yield lambda count=1, description=None: progress.update(task, advance=count, description=description)
     finally:
-        progress.refresh()  # A bar that ends between two refreshes would never be seen whole.
+        progress.refresh()  # Otherwise, a bar that ends between two refreshes would never look complete.
         progress.remove_task(task)
 
 
 def track(items: Sequence, description: str) -> Iterator[Any]:
-    """Yields the items of a sequence, with a bar that advances behind each."""
+    """Yields the items of a sequence, with a bar that advances after each."""
     with steps(description, len(items)) as advance:
         for item in items:
             yield item

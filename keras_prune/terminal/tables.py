@@ -9,7 +9,7 @@ import rich.table
 from rich.console import Console
 
 WIDTH = 100
-_NAME, _LEAST = 30, 8  # Headings are wrapped before names get less than 30 columns; no name gets less than 8.
+_NAME, _LEAST = 30, 8  # Headings are wrapped before names get less than 30 columns. No name gets less than 8.
 
 
 class Table:
@@ -70,7 +70,7 @@ def wrapped(lines: Iterable[str]) -> str:
 
 
 def names_by_reason(rows) -> list[tuple[str, str]]:
-    """Groups rows by `reason`, those without one left out: `[("names of the rows", "reason")]`."""
+    """Groups rows by their `reason`, if they have one, as `[("names of the rows", "reason")]`."""
     names = collections.defaultdict(list)
     for row in rows:
         if row.reason:
@@ -80,7 +80,7 @@ def names_by_reason(rows) -> list[tuple[str, str]]:
 
 def _text(parts) -> str:
     output = io.StringIO()
-    console = Console(file=output, width=WIDTH, markup=False, emoji=False, highlight=False)  # Names are no markup.
+    console = Console(file=output, width=WIDTH, markup=False, emoji=False, highlight=False)  # Names are not markup.
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines())

@@ -8,7 +8,7 @@ Examples:
 
   keras-prune benchmark pruned.keras                 # the model, and each of its dense layers
   keras-prune benchmark --layers=alexnet,vgg16       # the paper's largest layers, at its densities
-  keras-prune benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5      # where sparse pays
+  keras-prune benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5      # when sparse is faster
   KERAS_BACKEND=jax keras-prune benchmark --layers=vgg16 --device=gpu:0         # without TensorFlow
 """
 
@@ -124,7 +124,7 @@ def _require_writable(folder):
 
 @contextlib.contextmanager
 def _cores(count):
-    """Context in which this process uses `count` cores. All runtimes respect it when they start their threads."""
+    """Context in which this process uses `count` cores. All runtimes read it when they start their threads."""
     if count is None:
         yield
         return

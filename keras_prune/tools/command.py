@@ -1,4 +1,4 @@
-"""The command `keras-prune`. Nothing here imports Keras, so that `--help` is quick."""
+"""The command `keras-prune`. This module does not import Keras, so that `--help` is quick."""
 
 import difflib
 import io
@@ -23,15 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # Of tables, where the terminal does not know their lines.
+            sys.stdout.reconfigure(errors="replace")  # For tables, if the terminal cannot show their lines.
         if hasattr(signal, "SIGPIPE"):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently behind `| head`.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently in `| head`.
     with Interruption() as interruption:
         status = _run(list(sys.argv[1:] if argv is None else argv), interruption)
         if argv is None:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(status)  # Libraries take their time at the end, and print if they are interrupted there.
+            os._exit(status)  # At the end, libraries take seconds, and print if they are interrupted.
     return status
 
 

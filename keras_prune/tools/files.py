@@ -109,7 +109,7 @@ def _load_preset(folder, preprocessor):
             with open(task, encoding="utf-8") as file:
                 kind = keras.saving.get_registered_object(json.load(file)["registered_name"])
             if not (preprocessor and os.path.isfile(os.path.join(folder, "preprocessor.json"))):
-                options = {"preprocessor": None}  # KerasHub would fail where there is none.
+                options = {"preprocessor": None}  # KerasHub would fail if the preset has none.
         return kind.from_preset(folder, **options)
     except Exception as error:  # KerasHub may raise anything for a file that it did not write.
         raise ValueError(
@@ -201,7 +201,7 @@ def _read(path, expected):
 
 
 def input_names(model) -> list[str]:
-    """Returns the names of the inputs; none of a subclassed model, whose inputs have no names."""
+    """Returns the names of the inputs. The inputs of a subclassed model have no names, so the list is empty."""
     from keras_prune import _keras
     from keras_prune.models.graph import has_graph
 

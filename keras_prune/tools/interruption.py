@@ -14,15 +14,16 @@ _GRACE_SECONDS = 5.0
 class Interruption(contextlib.AbstractContextManager):
     """Context in which a signal ends the process.
 
-    Outside of `unwinding` there is nothing to clean up, and the process exits at once: a `KeyboardInterrupt` in an
-    import would surface as any error. In it the first signal raises `KeyboardInterrupt`, at which the functions of
-    keras_prune remove what is unfinished. The process exits all the same at a second signal, if a library swallows the
-    exception, or if the main thread does not come back from compiled code for 5 seconds.
+    Outside of `unwinding` there is nothing to clean up, and the process exits at once, because a `KeyboardInterrupt` in
+    an import could surface as another error. Within `unwinding`, the first signal raises `KeyboardInterrupt`, and the
+    functions of keras_prune remove unfinished files. The process still exits at a second signal, if a library swallows
+    the exception, or if the main thread does not return from compiled code for 5 seconds.
 
     Attributes:
         signal: Integer, the signal that was received. 0 if none was.
         writing: `Writing` that follows the files of the subcommand, or `None` before it runs.
-        terminal: Text file, the standard error of the process, also while it is redirected to catch what libraries say.
+        terminal: Text file, the standard error of the process, even while it is redirected to catch output of
+            libraries.
     """
 
     def __init__(self):
@@ -30,8 +31,8 @@ class Interruption(contextlib.AbstractContextManager):
 
     def __enter__(self):
         self.terminal = open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace")
-        if threading.current_thread() is threading.main_thread():  # No other can set handlers.
-            # What is ignored stays so: `nohup` and shells do it for a process in the background.
+        if threading.current_thread() is threading.main_thread():  # Only this thread can set handlers.
+            # A signal that is ignored stays ignored. `nohup` and shells do so for a process in the background.
             heeded = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
             self.previous = {one: signal.signal(one, self._handle) for one in heeded}
         return self
@@ -54,11 +55,11 @@ class Interruption(contextlib.AbstractContextManager):
 
     @property
     def status(self) -> int:
-        """The exit status, as a shell gives it."""
+        """The exit status, as a shell reports it."""
         return 128 + self.signal
 
     def line(self) -> str:
-        """Returns what is printed."""
+        """Returns the line to print."""
         finished = [] if self.writing is None else list(dict.fromkeys(self.writing.finished))
         done = f"{', '.join(finished)} written before" if finished else "nothing was written"
         return f"{_SIGNALS[signal.Signals(self.signal)]}; {done}"

@@ -1,8 +1,8 @@
 """Show what pruning a model can gain, before it is pruned.
 
-For each layer: the pattern to prune it in, and the share of zeros from which a runtime makes it
-smaller or faster. With validation data also the share that it can lose alone, without retraining,
-if the metric may become worse by --max_drop.
+Prints for each layer the pattern to prune it in, and the share of zeros from which on a runtime
+makes it smaller or faster. With validation data, also prints the share that the layer can lose
+alone, without retraining, if the metric may become worse by --max_drop.
 
 Examples:
 
@@ -25,7 +25,7 @@ _SPARSITIES = (0.25, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875)
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the subcommand."""
     own: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_enum("runtime", "litert", ["litert", "xnnpack"], "Runtime that is to run the model.", **own)
+    flags.DEFINE_enum("runtime", "litert", ["litert", "xnnpack"], "Runtime that will run the model.", **own)
     text = "Validation data: an .npz file with the arrays x and y. The model must be compiled."
     flags.DEFINE_string("data", None, text, **own)
     flags.DEFINE_string("monitor", "accuracy", "Metric that the model was compiled with, or loss.", **own)
@@ -33,7 +33,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def plan(values: flags.FlagValues, path: str) -> Result:
-    """Returns the deployment plan of a model, and with `--data` what each layer can lose."""
+    """Returns the deployment plan of a model, and with `--data` the share that each layer can lose."""
     if values.data is None and (values["monitor"].present or values["max_drop"].present):
         raise ValueError("--monitor and --max_drop need --data. Received: no --data")
     model = load_model(path, values.modules, compiled=values.data is not None)
@@ -47,7 +47,7 @@ def plan(values: flags.FlagValues, path: str) -> Result:
 
 
 def _can_lose(scan, max_drop) -> str:
-    """Returns a table of what each layer can lose alone."""
+    """Returns a table of the share that each layer can lose alone."""
     from keras_prune.terminal.tables import Table, table_with_lines
 
     table = Table(f"{scan.monitor} {scan.reference:.4f}", ["layer"], ["can lose", scan.monitor])

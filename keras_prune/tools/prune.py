@@ -1,7 +1,7 @@
 """Prune a model, at once or in rounds with retraining.
 
 One cut needs no data. If it prunes more than about half of the connections, the accuracy falls.
-With --rounds and training data, each round cuts the model and trains it further, as long as the
+With --rounds and training data, each round prunes the model and trains it further, as long as the
 accuracy on validation data holds. Zeros in a plain model count as pruned.
 
 Examples:
@@ -64,7 +64,7 @@ def define(values: flags.FlagValues) -> None:
     text = "Training data for --rounds: an .npz file with the arrays x and y. The model must be compiled."
     flags.DEFINE_string("data", None, text, **own)
     flags.DEFINE_string("validation_data", None, "Validation data of the same form.", **own)
-    text = "Share of --data to validate on if there is no --validation_data: at random, the same in each run."
+    text = "Random share of --data to validate on without --validation_data, the same in each run."
     flags.DEFINE_float("validation_split", 0.1, text, lower_bound=0.0, upper_bound=1.0, **own)
     flags.DEFINE_integer("epochs", 1, "Epochs of each retraining.", lower_bound=1, **own)
     flags.DEFINE_integer("batch_size", 32, "Samples in a batch.", lower_bound=1, **own)
@@ -72,12 +72,12 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("max_drop", 0.0, "How much worse the metric may become.", lower_bound=0.0, **own)
     text = "Learning rate of retraining, as a fraction of the rate in the model."
     flags.DEFINE_float("learning_rate_fraction", 0.1, text, **own)
-    text = "Folder that keeps each round. The same command again continues a run that was interrupted."
+    text = "Folder that keeps each round. To resume an interrupted run, run the same command again."
     flags.DEFINE_string("directory", None, text, **own)
 
 
 def prune(values: flags.FlagValues, path: str, output: str) -> Result:
-    """Prunes the model in one file as the flags say, and writes it to another."""
+    """Prunes the model in one file as the flags ask for, and writes it to another."""
     from keras_prune.analysis.html_page import require_page
     from keras_prune.terminal.tables import wrapped
 
@@ -126,7 +126,7 @@ def _strength(values) -> str | None:
 
 
 def _prune(values, strength, model) -> tuple[int, list]:
-    """Prunes a model in place. Returns how many connections that were left are not any more, and the rounds."""
+    """Prunes a model in place. Returns how many connections it removed, and the rounds."""
     rounds = numbers(values, "rounds", float) if strength == "rounds" else []
     data = _training_data(values, model) if rounds else {}
     kp.prune(model, {values.layer_names: criterion_of(values, strength, rounds, pattern_of(values, model))})

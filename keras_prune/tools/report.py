@@ -1,7 +1,7 @@
 """Show what pruning did to a model, layer by layer.
 
-The table is that of the paper: connections and operations that are left, and bytes in a file. In a
-pruned model the masks count, in a plain model the nonzero weights.
+The table has the columns of the paper, connections and operations that are left, and bytes in a
+file. Connections are counted in the masks of a pruned model, or the nonzero weights of a plain one.
 
 Examples:
 

@@ -1,4 +1,4 @@
-"""Shared parts of the subcommands: flags, help, errors and what is printed."""
+"""Shared parts of the subcommands, such as flags, help, errors and output."""
 
 import contextlib
 import importlib.util
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
     Attributes:
         text: Object to print.
-        values: Dict of the same in types that JSON knows, for `--json`.
+        values: Dict of the same values as JSON types, for `--json`.
     """
 
     text: Any
@@ -37,9 +37,9 @@ class Subcommand(NamedTuple):
 
     Attributes:
         name: String.
-        usage: String, the help. Its first line is a sentence. `None` if Python leaves docstrings out (`-OO`).
+        usage: String, the help. Its first line is a sentence. `None` if Python removes docstrings (`-OO`).
         files: Strings, names of the file arguments. Optional ones are in brackets, such as `"[MODEL]"`.
-        define: Function that defines the flags in an `absl.flags.FlagValues`, each subcommand in its own.
+        define: Function that defines the flags in an `absl.flags.FlagValues`. Each subcommand has its own.
         action: Function of the parsed flags and the files that returns a `Result`. It may import Keras.
     """
 
@@ -65,7 +65,7 @@ class Subcommand(NamedTuple):
                 raise flags.Error(f"{expected}. Received: {' '.join(paths) or 'no file'}")
             print(self.help_text(values) if values.help else self._printed(values, paths, interruption))
         except (Exception, KeyboardInterrupt) as error:
-            if interruption.signal:  # By whatever a library made of it.
+            if interruption.signal:  # A library may have turned it into another exception.
                 print(interruption.line(), file=sys.stderr)
                 return interruption.status
             if isinstance(error, KeyboardInterrupt) or (values.is_parsed() and values.traceback):
@@ -76,7 +76,7 @@ class Subcommand(NamedTuple):
         return 0
 
     def all_flags(self) -> flags.FlagValues:
-        """Returns the flags of the subcommand and those that all have, not parsed yet."""
+        """Returns the flags of the subcommand and the flags of all subcommands, not parsed yet."""
         values = flags.FlagValues()
         values.set_gnu_getopt()  # Flags may follow files.
         self.define(values)
@@ -89,7 +89,7 @@ class Subcommand(NamedTuple):
 
     def _printed(self, values, paths, interruption) -> str:
         quiet_libraries()
-        # What libraries print must not be in the output, which a program may read.
+        # Libraries must not print to the output, which a program may read.
         with contextlib.redirect_stdout(sys.stderr), one_line_warnings():
             import_keras()
 
@@ -149,7 +149,7 @@ def numbers(values: flags.FlagValues, name: str, kind: type) -> list:
 
 
 def finite(values):
-    """Returns nested values in which NaN and infinity, which JSON does not know, are `None`."""
+    """Returns nested values with `None` in place of NaN and infinity, which JSON does not have."""
     if isinstance(values, dict):
         return {name: finite(value) for name, value in values.items()}
     if isinstance(values, (list, tuple)):
@@ -158,7 +158,7 @@ def finite(values):
 
 
 def quiet_libraries() -> None:
-    """Lets the backends print errors only. Environment variables that the user set stay."""
+    """Makes the backends print errors only. Environment variables that the user set stay."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "jax", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -166,7 +166,7 @@ def quiet_libraries() -> None:
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Context in which a warning takes one line. Those of libraries about themselves are left out."""
+    """Context in which a warning takes one line. Warnings of libraries about themselves are left out."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)

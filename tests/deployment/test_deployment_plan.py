@@ -266,10 +266,10 @@ def test_xnnpack_does_not_follow_into_nested_models():
     rest = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
     plan = kp.deployment_plan(keras.Sequential([keras.Input((32, 32, 3)), backbone, *rest]), "xnnpack")
     assert list(plan.blockers) == ["backbone/pointwise_2"]
-    assert plan.blockers["backbone/pointwise_2"].endswith("what stands behind a nested model is not followed")
+    assert plan.blockers["backbone/pointwise_2"].endswith("layers behind a nested model are not followed")
     squeeze = keras.Sequential([keras.Input((16, 16, 8)), layers.ReLU()], name="squeeze")
     plan = kp.deployment_plan(mobile(act=lambda: squeeze), "xnnpack")
-    assert plan.blockers == {"act": "nested models are followed each on its own, not from one into another"}
+    assert plan.blockers == {"act": "each nested model is followed separately, not from one into another"}
 
 
 @keras.saving.register_keras_serializable(package="test_deployment")
@@ -392,7 +392,7 @@ def test_plan_criteria_take_a_sparsity():
     with pytest.raises(ValueError, match=r"Received: criterion='most' for layer 'a\+b'"):
         plan.criteria("most")
     for rule in (None, kp.budgets.GlobalMagnitude(4)):
-        with pytest.raises(ValueError, match=r"goes into a Criterion .*Received: criterion=(None|GlobalMagnitude)"):
+        with pytest.raises(ValueError, match=r"must be a Criterion .*Received: criterion=(None|GlobalMagnitude)"):
             plan.criteria(rule)
 
 
