@@ -1,6 +1,6 @@
 """Import Keras without the lines that TensorFlow prints at its start: `import _quiet` before Keras.
 
-`TF_CPP_MIN_LOG_LEVEL` alone, which TensorFlow 2.21 reads too late, leaves six of them. TensorFlow Datasets logs each
+`TF_CPP_MIN_LOG_LEVEL` alone leaves six lines, because TensorFlow 2.21 reads it too late. TensorFlow Datasets logs each
 dataset that it reads, at a level that `absl.app.run` turns on.
 """
 

@@ -1,14 +1,14 @@
-"""Prunes a VGG-style or an AlexNet-style network on CIFAR-10, and writes tables and figures of what became of it.
+"""Prunes a VGG-style or an AlexNet-style network on CIFAR-10, and writes tables and figures of the results.
 
     python examples/cifar10.py --network=vgg                     # train and prune for every seed; continues if stopped
-    python examples/cifar10.py --network=alexnet --backend=jax   # reads images by TensorFlow, trains by JAX
+    python examples/cifar10.py --network=alexnet --backend=jax   # reads images with TensorFlow, trains with JAX
     python examples/cifar10.py --table=vgg                       # Markdown, from the measurements alone
     python examples/cifar10.py --figure=vgg                      # PNG, from the measurements alone
 
-The dense network is trained; a scan of its sensitivity gives every layer a threshold of its own; then it is cut and
-retrained round by round, dense layers and convolutions in turn. Models are kept in `--output_dir`, measurements as
-JSON files in `--results_dir`. The last tenth of the training split is held out for every choice; the evaluation split
-is read once, when all rounds of a seed are done.
+First, the dense network is trained. A scan of its sensitivity gives every layer its own threshold. Then the network is
+pruned and retrained in rounds, dense layers and convolutions in turn. Models are saved in `--output_dir`, measurements
+as JSON files in `--results_dir`. All choices are made on the last tenth of the training split, which is held out. The
+evaluation split is read once, after all rounds of a seed.
 """
 
 import json
@@ -22,19 +22,19 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", None, ["vgg", "alexnet"], "The network to train and prune.")
 flags.DEFINE_enum("table", None, ["vgg", "alexnet"], "The network whose table to print.")
 flags.DEFINE_enum("figure", None, ["vgg", "alexnet"], "The network whose figures to draw.")
-flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax", "torch"], "What Keras runs on.")
+flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax", "torch"], "Backend of Keras.")
 flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights, order of images and dropout.")
-flags.DEFINE_integer("width", 16, "Filters of the first block; all other layers follow.", lower_bound=1)
-flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut; by default the network's.", lower_bound=1)
-flags.DEFINE_integer("epochs", None, "Epochs of each phase of a round; by default the network's.", lower_bound=1)
-flags.DEFINE_list("compressions", None, "What the rounds are to reach; by default the network's.")
+flags.DEFINE_integer("width", 16, "Filters of the first block. All other layers scale with it.", lower_bound=1)
+flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut. Defaults to the network's.", lower_bound=1)
+flags.DEFINE_integer("epochs", None, "Epochs of each phase of a round. Defaults to the network's.", lower_bound=1)
+flags.DEFINE_list("compressions", None, "Compression of each round. Defaults to the network's.")
 flags.DEFINE_float("max_drop", 0.02, "How much held-out accuracy the rounds may lose.", lower_bound=0)
-flags.DEFINE_string("train_split", "train[:90%]", "Images to train on, the last tenth held out for choices.")
-flags.DEFINE_string("eval_split", "train[90%:]", "Images to evaluate on at the end; of the complete data, test.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_string("output_dir", "output/cifar10", "Where the models of every seed are kept.")
-flags.DEFINE_string("results_dir", "docs/data", "Where the measurements are kept.")
-flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
+flags.DEFINE_string("train_split", "train[:90%]", "Images to train on. The last tenth is held out.")
+flags.DEFINE_string("eval_split", "train[90%:]", "Images to evaluate on at the end. For CIFAR-10 as a whole: test.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_string("output_dir", "output/cifar10", "Folder for the models of every seed.")
+flags.DEFINE_string("results_dir", "docs/data", "Folder for the measurements.")
+flags.DEFINE_string("figures_dir", "docs/figures", "Folder for figures.")
 
 
 def train():
@@ -61,14 +61,14 @@ def train():
             pathlib.Path(FLAGS.output_dir) / FLAGS.network / f"seed_{seed}",
         )
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")  # A file that is there counts as measured.
+        partial = file.with_suffix(".partial")  # A seed with a file counts as measured.
         partial.write_text(json.dumps(measured, indent=1))
         partial.replace(file)
         print(f"{file}: {measured['seconds']:.0f} s", flush=True)
 
 
 def measurements(network):
-    """Returns what was measured, one entry a seed."""
+    """Returns the measurements, one entry for each seed."""
     files = sorted(pathlib.Path(FLAGS.results_dir).glob(f"cifar10_{network}_*.json"))
     if not files:
         raise SystemExit(f"no measurements in {FLAGS.results_dir}: run cifar10.py --network={network} first")
@@ -76,7 +76,7 @@ def measurements(network):
 
 
 def table(network):
-    """Returns the accuracies of every round, and the layers of the sparsest that lost nothing, as Markdown."""
+    """Returns as Markdown the accuracies of every round, and the layers of the sparsest one without loss."""
     seeds = measurements(network)
     lines = [
         "**Rounds**",
@@ -143,7 +143,7 @@ def figures(network):
 
 
 def main(_):
-    os.environ["KERAS_BACKEND"] = FLAGS.backend  # Keras reads it when it is imported, which no line above does.
+    os.environ["KERAS_BACKEND"] = FLAGS.backend  # Keras reads it on import. No line above imports it.
     if FLAGS.network:
         train()
     if FLAGS.table:

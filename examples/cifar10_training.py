@@ -1,4 +1,4 @@
-"""What cifar10.py trains: images and their augmentation, the two networks, the rounds, and what is measured of them."""
+"""Images, networks, training and measurements of cifar10.py."""
 
 import functools
 import math
@@ -19,16 +19,16 @@ BATCH_SIZE = 128
 
 
 class Settings(NamedTuple):
-    """How a network is trained and pruned."""
+    """Settings with which a network is trained and pruned."""
 
-    learning_rate: float  # The highest of the dense network's.
+    learning_rate: float  # The highest rate while the dense network trains.
     l2: float
     dropout: float
     dense_epochs: int
-    sensitivity_drop: float  # What the cut of one layer may cost in the scan that sets the layers' thresholds.
+    sensitivity_drop: float  # The drop allowed for pruning one layer, in the scan that sets thresholds.
     compressions: tuple[float, ...]
-    epochs: int  # Of each of the two phases of a round.
-    retraining_fraction: float  # Of the learning rate.
+    epochs: int  # In each of the two phases of a round.
+    retraining_fraction: float  # Share of the learning rate.
 
 
 SETTINGS = {
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 def vgg(width, settings):
-    """Returns a VGG-style network: blocks of convolution, batch normalisation and ReLU, then three dense layers."""
+    """Returns a VGG-style network: blocks of convolution, batch normalization and ReLU, then three dense layers."""
     blocks = []
     for block, (count, factor) in enumerate([(1, 1), (1, 2), (2, 4), (2, 8), (1, 16)], start=1):
         for i in range(1, count + 1):
@@ -54,7 +54,7 @@ def vgg(width, settings):
 
 
 def alexnet(width, settings):
-    """Returns an AlexNet-style network: three convolutions, and dense layers that have nearly all of the weights."""
+    """Returns an AlexNet-style network: three convolutions, and dense layers with nearly all of the weights."""
     blocks = []
     for index, (factor, size, strides) in enumerate([(2, 5, 2), (4, 5, 1), (8, 3, 1)], start=1):
         arguments = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal", **_l2(settings)}
@@ -71,7 +71,7 @@ def _network(name, blocks, units, settings):
         arguments = {"activation": "relu", "kernel_initializer": "he_normal", **_l2(settings)}
         hidden.append(layers.Dense(units, name=f"fc{index}", **arguments))
         hidden.append(layers.Dropout(settings.dropout, name=f"dropout{index}"))
-    rescaling = layers.Rescaling(1 / 63, -1.9, name="rescaling")  # To mean 0 and standard deviation 1, roughly.
+    rescaling = layers.Rescaling(1 / 63, -1.9, name="rescaling")  # To about mean 0 and standard deviation 1.
     last = layers.Dense(10, name="fc3", **_l2(settings))
     return keras.Sequential([keras.Input((32, 32, 3)), rescaling, *blocks, layers.Flatten(), *hidden, last], name=name)
 
@@ -89,7 +89,7 @@ def load(split, data_dir):
 def augmented(images, labels, seed):
     """Returns a dataset of shuffled batches in which images are mirrored and shifted by up to 4 pixels at random.
 
-    A whole batch is augmented at once, by three gathers: 2 cores or a GPU then wait for no image.
+    Three gathers augment a whole batch at once, so that 2 cores or a GPU do not wait for images.
     """
 
     def augment(batch, noise):
@@ -104,7 +104,7 @@ def augmented(images, labels, seed):
     batches = tf.data.Dataset.from_tensor_slices((images, labels))
     batches = batches.shuffle(len(images), seed=seed).batch(BATCH_SIZE, drop_remainder=True)
     noise = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    # A batch or two ahead is enough, and more threads than cores only get in each other's way.
+    # One or two batches ahead are enough. More threads than cores are slower.
     return tf.data.Dataset.zip(batches, noise).map(augment, num_parallel_calls=2).prefetch(2)
 
 
@@ -120,7 +120,7 @@ def compile(model, learning_rate):
 
 
 def cosine(peak, epochs, warm_up=0.0):
-    """Returns a callback: the learning rate rises to its peak in a first share of the epochs, then falls to zero."""
+    """Returns a callback that raises the learning rate to its peak in a share of the epochs, then lowers it to zero."""
 
     def learning_rate(epoch):
         progress = (epoch + 0.5) / epochs
@@ -132,7 +132,7 @@ def cosine(peak, epochs, warm_up=0.0):
 
 
 def dense_model(network, width, seed, settings, data, held_out, directory):
-    """Returns the trained dense network, from its file if it was trained before."""
+    """Returns the trained dense network, or loads it if it was trained before."""
     file = directory / "dense.keras"
     if not file.exists():
         keras.utils.set_random_seed(seed)
@@ -157,7 +157,7 @@ def dense_model(network, width, seed, settings, data, held_out, directory):
 
 
 def measure(network, width, seed, settings, train_split, eval_split, max_drop, data_dir, output_dir):
-    """Trains and prunes for one seed and returns all that was measured; goes on where a killed run stopped."""
+    """Trains and prunes for one seed, and returns the measurements. A killed run is resumed."""
     started = time.time()
     directory = pathlib.Path(output_dir)
     directory.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
             callbacks=[cosine(settings.retraining_fraction * settings.learning_rate, settings.epochs)],
         )
 
-    # All is chosen by now; only here are the images read that the results are about.
+    # All choices are made. The images of the evaluation split are read only here.
     images, labels = load(eval_split, data_dir)
     measured = []
     for index, one in enumerate(rounds):
@@ -204,7 +204,7 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
                 "seconds": one.seconds,
             }
         )
-    # The sparsest network that has lost nothing, as far as held-out images can tell, is the one to use.
+    # Choose the sparsest network without a loss of accuracy on held-out images.
     chosen = max(i for i, one in enumerate(rounds) if one.value >= rounds[0].value - 0.002)
     model = kp.strip(keras.models.load_model(directory / f"rounds/round_{chosen:02d}.keras"))
     return {
@@ -233,7 +233,7 @@ def measure(network, width, seed, settings, train_split, eval_split, max_drop, d
 
 
 def export(model, directory, inputs):
-    """Writes the plain model for Keras, in sparse form and, on TensorFlow, for LiteRT; returns the bytes of each."""
+    """Saves the plain model as .keras, sparse and, on TensorFlow, .tflite files, and returns their bytes."""
     files = [directory / "pruned.keras", directory / "pruned.kprune"]
     model.save(files[0])
     kp.save_sparse(model, files[1])

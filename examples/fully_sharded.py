@@ -1,4 +1,4 @@
-"""Prunes a network that several processes of PyTorch share: each holds a part of every weight and mask (FSDP2).
+"""Prunes a network with FSDP2, in which every PyTorch process holds a part of each weight and mask.
 
 KERAS_BACKEND=torch torchrun --standalone --nproc-per-node 2 examples/fully_sharded.py
 """
@@ -21,8 +21,8 @@ EPOCHS, BATCH = 12, 64
 class Sharded(torch.nn.Module):
     """A Keras layer, or a model as one layer, whose weights and masks FSDP2 shards.
 
-    `fully_shard` alone does not reach them: Keras computes with the tensors that its variables hold (Keras 3.15). Here
-    Keras reads the parameters of this module instead, in a `keras.StatelessScope`. Between `scatter` and `gather` the
+    `fully_shard` alone does not shard them, because Keras computes with the tensors in its variables (Keras 3.15). Here
+    Keras reads the parameters of this module instead, in a `keras.StatelessScope`. Between `scatter` and `gather`, the
     variables of Keras are empty.
 
     Args:
@@ -43,7 +43,7 @@ class Sharded(torch.nn.Module):
         self.release()
 
     def forward(self, inputs):
-        """Computes the layer, and again in the backward pass, so that masked weights do not stay whole in between."""
+        """Computes the layer, and recomputes it in the backward pass, which frees whole masked weights in between."""
         state = [variable.value.detach().clone() for variable in self.others]
         outputs, state = checkpoint(self.call, inputs, state, use_reentrant=False)
         for variable, value in zip(self.others, state, strict=True):
@@ -58,13 +58,13 @@ class Sharded(torch.nn.Module):
         return outputs, [scope.get_current_value(variable) for variable in self.others]
 
     def gather(self):
-        """Gives the variables of Keras the whole values."""
+        """Sets the variables of Keras to the whole values."""
         for variable, part in zip(self.variables, self.parts, strict=True):
             variable.value.data = part.full_tensor()
 
     @torch.no_grad()
     def scatter(self):
-        """Takes the values from the variables of Keras again."""
+        """Copies the values back from the variables of Keras."""
         for variable, part in zip(self.variables, self.parts, strict=True):
             part.copy_(distribute_tensor(variable.value.data, part.device_mesh, part.placements))
         self.release()
@@ -76,7 +76,7 @@ class Sharded(torch.nn.Module):
 
 
 def main():
-    from sklearn.datasets import load_digits  # The class above does without it.
+    from sklearn.datasets import load_digits  # The class above does not need it.
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -109,7 +109,7 @@ def main():
     held, whole = sum(one.to_local().nbytes for one in parameters), sum(one.nbytes for one in parameters)
     for part in parts:
         part.gather()
-    kp.cut(model, None)  # Sets pruned weights to zero that the momentum of Adam has moved.
+    kp.cut(model, None)  # Resets pruned weights that the momentum of Adam has moved to zero.
     if rank == 0:
         accuracy = (model(x).argmax(1) == y).float().mean()
         print(f"{kp.report(model).compression:.1f}x, accuracy {accuracy:.2%}, {held:,} of {whole:,} bytes on a process")

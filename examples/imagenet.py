@@ -1,14 +1,14 @@
 """Prunes VGG-16 or AlexNet on ImageNet by the paper's recipe (Han et al. 2015, sections 4.2 and 4.3).
 
     python examples/imagenet.py --network=vgg16                          # from the weights of keras.applications
-    python examples/imagenet.py --network=alexnet --distribution=mirrored       # trained from scratch, on every GPU
+    python examples/imagenet.py --network=alexnet --distribution=mirrored       # trained from scratch, on all GPUs
     KERAS_BACKEND=jax python examples/imagenet.py --network=vgg16 --distribution=data_parallel
 
-A scan of the network's sensitivity gives every layer its own threshold. Then come five rounds: each cuts and retrains
-the dense layers while the convolutions are fixed, then the other way round, at a hundredth of the learning rate, with
-dropout that follows the connections. A run that was stopped continues when it is started again. ImageNet must have
-been prepared for TensorFlow Datasets (`imagenet2012`, a download by hand); the validation images are read once, at
-the end, and the last hundredth of the training images serves for every choice before.
+A scan of the network's sensitivity gives every layer its own threshold. Each of five rounds prunes and retrains the
+dense layers while the convolutions are fixed, and then the reverse. Retraining uses a hundredth of the learning rate,
+and dropout follows the connections. To resume a stopped run, start it again. Prepare ImageNet for TensorFlow Datasets
+first (`imagenet2012`, a manual download). All choices are made on the last hundredth of the training images. The
+validation images are read once, at the end.
 """
 
 import contextlib
@@ -28,41 +28,41 @@ from keras_prune import networks
 COMPRESSIONS = {"vgg16": ["2", "4", "7", "10", "13"], "alexnet": ["2", "3.5", "5.5", "7.5", "9"]}
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("network", "vgg16", list(COMPRESSIONS), "Which of the paper's networks to prune.")
-flags.DEFINE_string("weights", "imagenet", "Weights of VGG-16: imagenet, a .weights.h5 file, or none for random ones.")
-flags.DEFINE_integer("image_size", None, "Pixels of a side; by default the network's, 224 or 227.", lower_bound=32)
-flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut; by default VGG-16 has 0, AlexNet 80.")
+flags.DEFINE_enum("network", "vgg16", list(COMPRESSIONS), "Network of the paper to prune.")
+flags.DEFINE_string("weights", "imagenet", "Weights of VGG-16: imagenet, a .weights.h5 file, or none (random).")
+flags.DEFINE_integer("image_size", None, "Pixels of a side. Defaults to the network's, 224 or 227.", lower_bound=32)
+flags.DEFINE_integer("dense_epochs", None, "Epochs before the first cut. Defaults to 0 for VGG-16, 80 for AlexNet.")
 flags.DEFINE_integer("epochs", 10, "Epochs of each phase of a round.", lower_bound=1)
-flags.DEFINE_list("compressions", None, "What the rounds are to reach; by default five, up to the paper's 13x or 9x.")
+flags.DEFINE_list("compressions", None, "Compression of each round. Defaults to five, up to 13x or 9x as in the paper.")
 flags.DEFINE_float("max_drop", 0.002, "How much held-out accuracy the rounds may lose.", lower_bound=0)
-flags.DEFINE_float("sensitivity_drop", 0.01, "What a layer's cut alone may cost in the scan.", lower_bound=0)
-flags.DEFINE_integer("scan_batches", 20, "Held-out batches that the scan looks at.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.01, "Of the dense network; retraining has a hundredth of it.", lower_bound=0)
-# Caffe's 5e-4 goes through the momentum, which makes ten times as much of it; Keras's passes it by.
-flags.DEFINE_float("weight_decay", 5e-3, "By which each step shrinks the weights, times the learning rate.")
-flags.DEFINE_integer("batch_size", 256, "Images per training step, on all devices together.", lower_bound=1)
+flags.DEFINE_float("sensitivity_drop", 0.01, "Accuracy that pruning one layer may cost in the scan.", lower_bound=0)
+flags.DEFINE_integer("scan_batches", 20, "Held-out batches for the scan.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.01, "Learning rate, divided by 100 for retraining.", lower_bound=0)
+# Ten times the 5e-4 of Caffe, where the momentum multiplies the decay by ten. In Keras, it does not.
+flags.DEFINE_float("weight_decay", 5e-3, "Each step shrinks the weights by this factor times the learning rate.")
+flags.DEFINE_integer("batch_size", 256, "Images per training step, over all devices.", lower_bound=1)
 flags.DEFINE_enum("dtype_policy", "mixed_float16", ["mixed_float16", "mixed_bfloat16", "float32"], "Precision.")
 flags.DEFINE_enum("distribution", "none", ["none", "mirrored", "data_parallel"], "mirrored: tf.distribute; data_"
                   "parallel: keras.distribution, for JAX.")  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images and dropout.")
 flags.DEFINE_string("train_split", "train[:99%]", "Images to train on.")
-flags.DEFINE_string("held_out_split", "train[99%:]", "Images for every choice.")
+flags.DEFINE_string("held_out_split", "train[99%:]", "Images to make all choices on.")
 flags.DEFINE_string("eval_split", "validation", "Images to evaluate on, at the end.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_string("output_dir", "output/imagenet", "Where rounds and results go.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_string("output_dir", "output/imagenet", "Folder for rounds and results.")
 
 
 def image_size():
-    """Returns the pixels of a side of the network's input."""
+    """Returns the number of pixels on a side of the network's input."""
     return FLAGS.image_size or {"vgg16": 224, "alexnet": 227}[FLAGS.network]
 
 
 def batches(split, training=False):
-    """Returns the batches of a split: a random crop, mirrored at random, for training, else the one in the middle."""
+    """Returns the batches of a split, with random crops, half of them mirrored, for training, or else center crops."""
     size = image_size()
 
     def crop(encoded, label):
-        # As in Krizhevsky et al. (2012): the shorter side becomes 256 of 224 pixels, and a square is cut out.
+        # As in Krizhevsky et al. (2012), the shorter side is scaled to 256 pixels for crops of 224 x 224.
         image = tf.io.decode_jpeg(encoded, channels=3)
         shape = tf.cast(tf.shape(image)[:2], tf.float32)
         shorter = size * 8 // 7
@@ -71,7 +71,7 @@ def batches(split, training=False):
             image = tf.image.random_flip_left_right(tf.image.random_crop(image, (size, size, 3)))
         else:
             image = tf.image.resize_with_crop_or_pad(image, size, size)
-        # What keras.applications.vgg16.preprocess_input does, which on other backends is not for TensorFlow's tensors.
+        # As keras.applications.vgg16.preprocess_input, which does not take TensorFlow's tensors on other backends.
         return image[..., ::-1] - [103.939, 116.779, 123.68], label
 
     images = tfds.load(
@@ -80,7 +80,7 @@ def batches(split, training=False):
         data_dir=FLAGS.data_dir,
         as_supervised=True,
         shuffle_files=training,
-        decoders={"image": tfds.decode.SkipDecoding()},  # Decoded in parallel with all else that is done to an image.
+        decoders={"image": tfds.decode.SkipDecoding()},  # Decoded in parallel, in `crop`.
     )
     if training:
         images = images.shuffle(10_000, seed=FLAGS.seed)
@@ -89,7 +89,7 @@ def batches(split, training=False):
 
 
 def distribution():
-    """Returns the context under which models are made and trained."""
+    """Returns the context in which models are created and trained."""
     if FLAGS.distribution == "mirrored":
         return tf.distribute.MirroredStrategy().scope()
     if FLAGS.distribution == "data_parallel":
@@ -98,7 +98,7 @@ def distribution():
 
 
 def build():
-    """Returns the network with the paper's dropout; its logits are float32 whatever the precision of the rest."""
+    """Returns the network with the paper's dropout. Its logits are float32, whatever the precision of other layers."""
     shape = (image_size(), image_size(), 3)
     if FLAGS.network == "alexnet":
         model = networks.alexnet(input_shape=shape)
@@ -115,7 +115,7 @@ def build():
 
 
 def compile(model):
-    """Compiles with the optimizer that both networks were trained with."""
+    """Compiles with the optimizer with which both networks were trained."""
     model.compile(
         keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9, weight_decay=FLAGS.weight_decay),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -124,7 +124,7 @@ def compile(model):
 
 
 def train_dense(model, train, held_out, directory):
-    """Trains from scratch or on, at a tenth of the learning rate after every quarter; goes on where it was stopped."""
+    """Trains or resumes the dense network. Every quarter divides the learning rate by ten."""
     epochs = FLAGS.dense_epochs if FLAGS.dense_epochs is not None else {"vgg16": 0, "alexnet": 80}[FLAGS.network]
     compile(model)
     if epochs:

@@ -1,7 +1,7 @@
 """Retrain dense layers while the convolutions are fixed, and the reverse (Han et al. 2015, section 3.3).
 
 A deep network recovers better from pruning if only one part of it is retrained at a time. Wrap the rounds in
-`local_retraining`; cifar10.py and imagenet.py do so.
+`local_retraining`, as cifar10.py and imagenet.py do.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ import keras_prune as kp
 def local_retraining(model, compile):
     """Context in which `model.fit` trains the dense layers with the convolutions fixed, and then the reverse.
 
-    Each half starts with the cut of the layers that it trains. A half without layers is left out. All other layers,
-    such as batch normalization, train in both halves.
+    Each half starts by pruning the layers that it trains. A half without layers is skipped. All other layers, such as
+    batch normalization, train in both halves.
 
     Args:
         model: Compiled model. Nested models are not opened.
-        compile: Function that compiles the model. It is called whenever other layers are to be trained, and the
-            learning rate that the optimizer had is set again.
+        compile: Function that compiles the model. It is called whenever other layers are to be trained. The learning
+            rate is kept.
 
     Example:
 

@@ -1,13 +1,13 @@
-"""Prunes the paper's LeNet-300-100 on MNIST thirteenfold in a minute, and writes what became of its error and its size.
+"""Prunes the paper's LeNet-300-100 on MNIST to 13x in a minute, and reports its error and size.
 
     python examples/mnist.py --seed=0
     python examples/mnist.py --block_size=4,1 --compression=10      # for LiteRT: docs/guides/patterns.md
 
-Trains the dense network for a few epochs. Then cuts the smallest connections of the network at the start of each epoch,
-while training goes on, and makes no cuts in the last third of the epochs. The defaults were chosen on the last 5,000
-training images, which are held out here too; the test set is read once, at the end. Writes `report.json`,
-`report.html`, `history.csv` and `model.keras` to the output directory. `--reference` also trains a dense
-network for as many epochs in all. The paper's rule, its rounds and its tables are in `examples/paper.py`.
+Trains the dense network for a few epochs. Then prunes the smallest connections of the network at the start of each
+epoch, except in the last third of the epochs. The defaults were chosen on the last 5,000 training images, which are
+held out here too. The test set is read once, at the end. Writes `report.json`, `report.html`, `history.csv` and
+`model.keras` to the output directory. `--reference` also trains a dense network for the same number of epochs. The
+paper's rule, its rounds and its tables are in `examples/paper.py`.
 """
 
 import json
@@ -25,18 +25,18 @@ import keras_prune as kp
 HELD_OUT = 5_000
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("network", "lenet_300_100", ["lenet_300_100", "lenet_5"], "Which of the paper's networks to prune.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_float("compression", 13.0, "All connections over those that are left at the end.", lower_bound=1)
-flags.DEFINE_list("block_size", None, "Cut whole blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
+flags.DEFINE_enum("network", "lenet_300_100", ["lenet_300_100", "lenet_5"], "Network of the paper to prune.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_float("compression", 13.0, "All connections over those left at the end.", lower_bound=1)
+flags.DEFINE_list("block_size", None, "Prune blocks of inputs,outputs, such as 4,1 for LiteRT's sparse kernel.")
 flags.DEFINE_integer("dense_epochs", 6, "Epochs of training before the first cut.", lower_bound=1)
 flags.DEFINE_integer("epochs", 30, "Epochs of training from the first cut on.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1024, "Images per training step.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 4e-3, "At the start of each training; it falls to zero along a cosine.")
+flags.DEFINE_float("learning_rate", 4e-3, "Learning rate at the start. It falls to zero along a cosine.")
 flags.DEFINE_float("l2", 1.5e-5, "Factor of the sum of squares of the weights in the loss.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images and dropout.")
-flags.DEFINE_bool("reference", False, "Also train a dense network for as many epochs, to compare with.")
-flags.DEFINE_string("output_dir", "output/mnist", "Where the results go.")
+flags.DEFINE_bool("reference", False, "Also train a dense network for the same number of epochs.")
+flags.DEFINE_string("output_dir", "output/mnist", "Folder for the results.")
 
 
 def load(split):
@@ -53,14 +53,14 @@ def build():
 
 
 def train(model, data, held_out, epochs, callbacks=()):
-    """Trains with Adam, while the learning rate falls to zero along a cosine, and returns the history of `fit`."""
+    """Trains with Adam and a learning rate that falls to zero along a cosine, and returns the history of `fit`."""
     steps = epochs * math.ceil(len(data[0]) / FLAGS.batch_size)
     is_tensorflow = keras.backend.backend() == "tensorflow"
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        # On a CPU, TensorFlow loses more time between the steps of so small a network than in them, and by XLA.
+        # On a CPU, TensorFlow spends most of the time between the steps of such a small network. XLA is slower still.
         steps_per_execution=50 if is_tensorflow else 1,
         jit_compile=False if is_tensorflow else "auto",
     )

@@ -1,14 +1,14 @@
-"""Repeats the paper's MNIST experiments and writes its tables and figures with ours beside them.
+"""Repeats the paper's experiments on MNIST, and writes its tables and figures with the results beside them.
 
     python examples/paper.py --network=lenet_300_100              # train and prune for every seed; continues if stopped
-    python examples/paper.py --network=lenet_300_100 --baseline=naive_cut      # the paper's rivals (Table 6)
-    python examples/paper.py --network=lenet_300_100 --experiment=regularization   # what Fig. 5 compares
-    python examples/paper.py --network=lenet_300_100 --experiment=sensitivity      # what Fig. 6 shows
+    python examples/paper.py --network=lenet_300_100 --baseline=naive_cut      # other methods (Table 6)
+    python examples/paper.py --network=lenet_300_100 --experiment=regularization   # for Fig. 5
+    python examples/paper.py --network=lenet_300_100 --experiment=sensitivity      # for Fig. 6
     python examples/paper.py --table                              # Markdown, from the measurements alone
     python examples/paper.py --figure=5                           # PNG, from the measurements alone
 
-Training keeps every round of every seed in `--output_dir`; measurements are JSON files in `--results_dir`. The last
-5,000 training images are held out for every choice; the test set is read once, when all rounds of a seed are done.
+Every round of every seed is saved in `--output_dir`. Measurements are JSON files in `--results_dir`. All choices are
+made on the last 5,000 training images, which are held out. The test set is read once, after all rounds of a seed.
 """
 
 import json
@@ -28,8 +28,8 @@ from keras_prune import networks
 HELD_OUT = 5_000
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 128
-# Chosen on the held-out images of seed 0: each round keeps 55% to 75% of what the round before left. With a budget for
-# its sensitivity, each layer's own quality comes from a scan of the dense network; without, all have the same.
+# Chosen on the held-out images of seed 0. Each round keeps 55% to 75% of the connections of the round before. With a
+# sensitivity budget, the quality of each layer comes from a scan of the dense network. Without, all are the same.
 SETTINGS = {
     "lenet_300_100": {
         "build": lambda l2: networks.lenet_300_100(dropout=(0.3, 0.15), l2=l2),
@@ -51,17 +51,17 @@ SETTINGS = {
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", None, list(SETTINGS), "The network to train, or to run a baseline or experiment on.")
-flags.DEFINE_enum("baseline", None, ["naive_cut", "svd"], "A rival without retraining, at the same parameter count.")
-flags.DEFINE_enum("experiment", None, ["regularization", "sensitivity"], "What Fig. 5 or Fig. 6 shows.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured, with the paper's results beside it.")
-flags.DEFINE_enum("figure", None, ["4", "5", "5_penalties", "6", "7"], "The paper's figure to draw.")
+flags.DEFINE_enum("baseline", None, ["naive_cut", "svd"], "Method without retraining, at the same parameter count.")
+flags.DEFINE_enum("experiment", None, ["regularization", "sensitivity"], "Experiment of Fig. 5 or Fig. 6.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements beside the paper's results.")
+flags.DEFINE_enum("figure", None, ["4", "5", "5_penalties", "6", "7"], "Figure of the paper to draw.")
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of initial weights, order of images and dropout.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_float("l2", None, "Factor of the sum of squares of the weights in the loss; by default the network's.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_float("l2", None, "Factor of the sum of squares of the weights in the loss. Defaults to the network's.")
 flags.DEFINE_float("l1", 5e-6, "Factor of the sum of magnitudes, for --experiment=regularization.", lower_bound=0)
-flags.DEFINE_string("output_dir", "output/paper", "Where the rounds of every seed are kept.")
-flags.DEFINE_string("results_dir", "docs/data", "Where the measurements are kept.")
-flags.DEFINE_string("figures_dir", "docs/figures", "Where figures go.")
+flags.DEFINE_string("output_dir", "output/paper", "Folder for the rounds of every seed.")
+flags.DEFINE_string("results_dir", "docs/data", "Folder for the measurements.")
+flags.DEFINE_string("figures_dir", "docs/figures", "Folder for figures.")
 
 
 def load(split):
@@ -78,13 +78,13 @@ def compile(model):
         keras.optimizers.Adam(LEARNING_RATE),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        # XLA makes networks of this size slower on a CPU.
+        # On a CPU, XLA is slower for networks of this size.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
 
 
 def cosine(epochs):
-    """Returns a callback that lets the learning rate fall to zero along a cosine."""
+    """Returns a callback with which the learning rate falls to zero along a cosine."""
     return keras.callbacks.LearningRateScheduler(
         lambda epoch: LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     )
@@ -102,7 +102,7 @@ def split_train():
 
 
 def dense_model(network, seed, l1=0.0):
-    """Returns the trained dense network of a seed, from its file if it was trained before."""
+    """Returns the trained dense network of a seed, or loads it if it was trained before."""
     settings = SETTINGS[network]
     file = directory(network, seed) / ("dense_l1.keras" if l1 else "dense.keras")
     if not file.exists():
@@ -123,18 +123,18 @@ def dense_model(network, seed, l1=0.0):
 
 
 def fit(model, data, held_out, epochs, callbacks=()):
-    """Trains with the learning rate falling to zero."""
+    """Trains with a learning rate that falls to zero."""
     callbacks = [*callbacks, cosine(epochs)]
     model.fit(*data, batch_size=BATCH_SIZE, epochs=epochs, verbose=2, validation_data=held_out, callbacks=callbacks)
 
 
 def directory(network, seed):
-    """Returns the folder that keeps a seed's models."""
+    """Returns the folder for the models of a seed."""
     return pathlib.Path(FLAGS.output_dir) / network / f"seed_{seed}"
 
 
 def prune_in_rounds(network, seed):
-    """Prunes the dense network of a seed round by round, and returns the measurements of every round."""
+    """Prunes the dense network of a seed in rounds, and returns the measurements of every round."""
     settings = SETTINGS[network]
     data, held_out = split_train()
     model = dense_model(network, seed)
@@ -145,7 +145,7 @@ def prune_in_rounds(network, seed):
     rounds = kp.iterative_prune(
         model,
         settings["compressions"],
-        max_drop=0.02,  # The whole curve is wanted, also beyond the point where accuracy is lost.
+        max_drop=0.02,  # For the whole curve, including the loss of accuracy.
         learning_rate_fraction=1.0,
         directory=directory(network, seed),
         x=data[0],
@@ -177,7 +177,7 @@ def prune_in_rounds(network, seed):
 
 
 def keep_weights(network, seed, rounds):
-    """Keeps fc1 before pruning and at the paper's compression, in float16, for Figs. 4 and 7."""
+    """Saves fc1 before pruning and at the paper's compression, in float16, for Figs. 4 and 7."""
     models = [keras.models.load_model(directory(network, seed) / f"round_{i:02d}.keras") for i in range(rounds)]
     wanted = networks.TABLE_1[network].compression
     pruned = next(model for model in models if kp.report(model).compression >= wanted)
@@ -195,19 +195,19 @@ def copy_of(model):
 
 
 def pruned_copy(model, compression):
-    """Returns a copy of a dense model with one common quality, at which a cut gives the compression."""
+    """Returns a copy of a dense model with the common quality that gives the compression in one cut."""
     return kp.prune(copy_of(model), kp.budgets.CommonQuality(compression))
 
 
 def naive_cut(model, compression):
-    """Cuts every layer once at the common quality that gives the compression; nothing is retrained."""
+    """Prunes all layers once at the common quality that gives the compression, without retraining."""
     pruned = pruned_copy(model, compression)
     kp.cut(pruned)
     return pruned
 
 
 def svd(model, compression):
-    """Reduces the rank of every layer by the singular value decomposition until the factors are small enough."""
+    """Reduces the rank of every layer by singular value decomposition to the compression."""
     reduced = copy_of(model)
     for layer in reduced.layers:
         if layer.weights:
@@ -220,7 +220,7 @@ def svd(model, compression):
 
 
 def baseline(network, seed):
-    """Returns the test errors of a rival at several compressions."""
+    """Returns the test errors of a method without retraining at several compressions."""
     model, test = dense_model(network, seed), load("test")
     rival = {"naive_cut": naive_cut, "svd": svd}[FLAGS.baseline]
     compressions = [1.5, 2, 3, 4, 6, 8, 12]
@@ -228,7 +228,7 @@ def baseline(network, seed):
 
 
 def regularization(network, seed):
-    """Returns the held-out errors of one cut with and without retraining, under L1 and under L2 (paper, Fig. 5)."""
+    """Returns the held-out errors of one cut with and without retraining, under L1 and L2 (Han et al. 2015, Fig. 5)."""
     data, held_out = split_train()
     measurements = []
     for penalty, l1 in (("L2", 0.0), ("L1", FLAGS.l1)):
@@ -254,7 +254,7 @@ def regularization(network, seed):
 
 
 def sensitivity(network, seed):
-    """Returns the held-out accuracy with one layer cut at a time (paper, Fig. 6)."""
+    """Returns the held-out accuracy with one layer pruned at a time (Han et al. 2015, Fig. 6)."""
     _, held_out = split_train()
     scan = kp.sensitivity(dense_model(network, seed), held_out)
     curves = {
@@ -288,7 +288,7 @@ def main(_):
                 result = {"network": FLAGS.network, "seed": seed, kind: measure(FLAGS.network, seed)}
                 result["seconds"] = time.time() - started
                 file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_suffix(".partial")  # A file that is there counts as measured.
+                partial = file.with_suffix(".partial")  # A seed with a file counts as measured.
                 partial.write_text(json.dumps(result, indent=1))
                 partial.replace(file)
                 print(f"{file}: {result['seconds']:.0f} s", flush=True)

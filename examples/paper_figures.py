@@ -1,4 +1,4 @@
-"""Figures of the MNIST results, from the measurements that paper.py keeps as JSON."""
+"""Figures of the MNIST results, from the JSON files of paper.py."""
 
 import pathlib
 import statistics
@@ -44,7 +44,7 @@ def _weights(results_dir):
 
 
 def _compressions(results_dir):
-    """Test error against compression, with the lowest and highest of the seeds, and the paper's points."""
+    """Test error against compression, with the range over seeds, and the paper's points."""
     curves = {f"{title}, in rounds": rounds_of(network, results_dir) for network, title in NETWORKS.items()}
     curves["LeNet-300-100, one cut, not retrained"] = baseline_of("naive_cut", results_dir)
     with plt.rc_context(STYLE):
@@ -66,7 +66,7 @@ def _compressions(results_dir):
 
 
 def _once(results_dir):
-    """Held-out accuracy of LeNet-300-100 against the share of connections cut, five ways."""
+    """Held-out accuracy of LeNet-300-100 against the share of connections pruned, in five ways."""
     curves = {}
     once = [seed["regularization"] for seed in measurements(results_dir, "lenet_300_100", "regularization")]
     for penalty in ("L1", "L2"):

@@ -1,4 +1,4 @@
-"""Tables of the MNIST results beside the paper's, from the measurements that paper.py and mnist.py keep as JSON."""
+"""Tables of the MNIST results beside the paper's, from the JSON files of paper.py and mnist.py."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ BASELINES = {"naive_cut": "one cut without retraining", "svd": "rank reduction w
 
 
 def measurements(results_dir, network, kind):
-    """Returns what was measured, one entry a seed, in the order of the seeds."""
+    """Returns the measurements, one entry for each seed, in their order."""
     files = sorted(pathlib.Path(results_dir).glob(f"{network}_{kind}_*.json"))
     if not files:
         raise SystemExit(f"no measurements in {results_dir}: run paper.py --network={network} for {kind!r} first")
@@ -19,7 +19,7 @@ def measurements(results_dir, network, kind):
 
 
 def mean(values):
-    """Returns the mean and, of several seeds, the standard deviation, in percent."""
+    """Returns the mean and, for several seeds, the standard deviation, in percent."""
     values = list(values)
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else " (one seed)"
     return f"{statistics.mean(values):.2f}{spread}"
@@ -43,7 +43,7 @@ def _head(*columns):
 
 
 def _trade_offs(results_dir):
-    """Table 1: the error of each round, and those of the baselines, in the mean over the seeds."""
+    """Table 1: the errors of each round and of the baselines, as means over the seeds."""
     lines = _head("network", "compression", "test error, %", "paper, %")
     for network, title in NETWORKS.items():
         paper = networks.TABLE_1[network]
@@ -64,17 +64,17 @@ def _trade_offs(results_dir):
 
 
 def rounds_of(network, results_dir):
-    """Returns the rounds of all seeds together: a list with an entry a seed for each round."""
+    """Returns for each round a list with an entry for each seed."""
     return list(zip(*(seed["rounds"] for seed in measurements(results_dir, network, "rounds")), strict=False))
 
 
 def baseline_of(kind, results_dir):
-    """Returns the points of all seeds together, of a baseline for LeNet-300-100."""
+    """Returns for each point of a baseline for LeNet-300-100 a list with an entry for each seed."""
     return list(zip(*(seed[kind] for seed in measurements(results_dir, "lenet_300_100", kind)), strict=True))
 
 
 def _seeds(network, results_dir):
-    """The test error of each seed, round by round."""
+    """The test error of each seed in each round."""
     rounds = rounds_of(network, results_dir)
     lines = _head("compression", *(f"seed {seed}" for seed in range(len(rounds[0]))), "mean")
     for one in rounds:
@@ -85,7 +85,7 @@ def _seeds(network, results_dir):
 
 
 def _layers(network, results_dir):
-    """The first round that reaches the paper's compression, layer by layer, as means over the seeds."""
+    """The layers of the first round with the paper's compression, as means over the seeds."""
     paper = {row.layer: row for row in networks.TABLES[network]}
     wanted = networks.TABLE_1[network].compression
     seeds = measurements(results_dir, network, "rounds")
@@ -117,7 +117,7 @@ def _layers(network, results_dir):
 
 
 def _penalties(results_dir):
-    """Held-out errors of LeNet-300-100 after one cut, and of its rounds, for the seeds that have both."""
+    """Held-out errors of LeNet-300-100 after one cut under L1 and L2, for the seeds that have both."""
     once = [seed["regularization"] for seed in measurements(results_dir, "lenet_300_100", "regularization")]
     lines = _head(
         "seed", "compression", *(f"{penalty}, {when}" for penalty in ("L1", "L2") for when in ("cut", "retrained"))
@@ -132,7 +132,7 @@ def _penalties(results_dir):
 
 
 def _in_a_minute(results_dir):
-    """What `mnist.py --reference` wrote for each seed."""
+    """The results of `mnist.py --reference` for each seed."""
     runs = [json.loads(file.read_text()) for file in sorted(pathlib.Path(results_dir).glob("mnist_*.json"))]
     keys = ("reference_error", "test_error", "compression")
     means = {key: statistics.mean(run[key] for run in runs) for key in keys}

@@ -1,8 +1,8 @@
-"""The whole journey in under a minute, with no download: train, prune in rounds, save, export, compare.
+"""Trains, prunes, saves, exports and compares a digit classifier in under a minute, with no download.
 
     python examples/quickstart.py
 
-Takes the 1,797 handwritten digits that scikit-learn carries and writes `output/quickstart/digits.keras` and
+Uses the 1,797 handwritten digits of scikit-learn, and writes `output/quickstart/digits.keras` and
 `digits.tflite`.
 """
 
@@ -23,7 +23,7 @@ EPOCHS_PER_ROUND = 15
 
 
 def compile_and_fit(model, epochs, callbacks=()):
-    """Trains with Adam; in every round of 15 epochs the learning rate falls along a cosine."""
+    """Trains with Adam. In every round of 15 epochs, the learning rate falls along a cosine."""
     steps = EPOCHS_PER_ROUND * math.ceil(len(train_x) / BATCH_SIZE)
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecayRestarts(3e-3, steps, t_mul=1.0)),
@@ -59,14 +59,14 @@ model = keras.Sequential(
 compile_and_fit(model, epochs=2 * EPOCHS_PER_ROUND)
 dense_accuracy = accuracy(model)
 
-# 2. Cut the connections below a growing share of each layer's standard deviation, retraining after each of five cuts.
+# 2. Prune connections below a growing share of each layer's standard deviation, and retrain after each of five cuts.
 kp.prune(model, kp.StdThreshold(quality=1.0))
 schedule = kp.Iterative(rounds=5, epochs_per_round=EPOCHS_PER_ROUND)
 compile_and_fit(model, epochs=5 * EPOCHS_PER_ROUND, callbacks=[kp.PruningCallback(schedule)])
 pruned_accuracy = accuracy(model)
 print(kp.report(model, test_x))
 
-# 3. Make it a plain Keras model again and save it; export it, which runs the file and compares it with the model.
+# 3. Make it a plain Keras model again and save it. The export also runs the file and compares it with the model.
 kp.strip(model)
 OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 model.save(OUTPUT_DIR / "digits.keras")
@@ -75,5 +75,5 @@ print(kp.export_tflite(model, OUTPUT_DIR / "digits.tflite", x=test_x))
 reloaded = keras.models.load_model(OUTPUT_DIR / "digits.keras").predict(test_x, verbose=0)
 difference = np.abs(reloaded - model.predict(test_x, verbose=0)).max()
 if difference > 1e-4:
-    raise SystemExit(f"digits.keras does not compute what the model computes: {difference:.1e}")
+    raise SystemExit(f"the outputs of digits.keras differ from those of the model by {difference:.1e}")
 print(f"accuracy on held-out digits: dense {dense_accuracy:.2%}, pruned {pruned_accuracy:.2%}")

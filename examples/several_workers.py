@@ -6,7 +6,7 @@ Start it on each machine, with the addresses of all workers in TF_CONFIG. To try
     TF_CONFIG="$WORKERS, \"task\": {\"type\": \"worker\", \"index\": 0}}" python examples/several_workers.py &
     TF_CONFIG="$WORKERS, \"task\": {\"type\": \"worker\", \"index\": 1}}" python examples/several_workers.py
 
-Kill one of them, end the others, and start all again: the run resumes after the last epoch that all have saved, and
+Kill one of them, end the others, and start all again. The run resumes after the last epoch that all have saved, and
 ends with the same weights as a run that was not killed. Without TF_CONFIG there is one worker.
 """
 
@@ -25,8 +25,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 12, "Epochs of the whole run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 60, "Images of a step, over all workers.", lower_bound=1)
 flags.DEFINE_bool("fit", False, "Train with `fit`, which Keras 3.15 cannot do with several workers, pruned or not.")
-flags.DEFINE_string("backup_dir", "output/several_workers/backup", "Backups, in a folder for each worker.")
-flags.DEFINE_string("output_dir", "output/several_workers", "Each worker writes its model here.")
+flags.DEFINE_string("backup_dir", "output/several_workers/backup", "Folder for the backups of all workers.")
+flags.DEFINE_string("output_dir", "output/several_workers", "Folder for the models of all workers.")
 
 
 def build():
@@ -39,7 +39,7 @@ def build():
 
 
 def batches(x, y, epoch):
-    """Returns the batches of an epoch, in an order that depends on the epoch alone."""
+    """Returns the batches of an epoch, in an order that only depends on the epoch."""
     order = np.random.default_rng(epoch).permutation(len(x))
     data = tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(FLAGS.batch_size, drop_remainder=True)
     options = tf.data.Options()
@@ -89,7 +89,7 @@ def main(_):
     output.parent.mkdir(parents=True, exist_ok=True)
     model.save(output)
     print(f"{output}: {kp.report(model).compression:.1f}x, accuracy {accuracy:.2%}", flush=True)
-    # Worker 0 coordinates the others: it must not end before they have saved.
+    # Worker 0 coordinates the others, and must not end before they have saved.
     strategy.reduce("SUM", tf.ones(()), axis=None)
 
 
