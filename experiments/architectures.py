@@ -52,7 +52,7 @@ _NAMES = (
 def architectures() -> dict[str, Callable[[], keras.Model]]:
     """Returns, by name, a function that builds each network for images of 96x96 pixels, with 10 outputs and no softmax.
 
-    At 75x75 pixels all of them can be built, and at 96x96 none is left with less than 3x3 positions at its end.
+    All of them can be built at 75x75 pixels. At 96x96, each still has 3x3 positions or more at its end.
     """
     settings = {"weights": None, "input_shape": (96, 96, 3), "classes": 10, "classifier_activation": None}
     return {name: functools.partial(getattr(keras.applications, name), **settings) for name in _NAMES}

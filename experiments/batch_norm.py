@@ -1,12 +1,12 @@
-"""Measures what batch-norm statistics cost after a one-shot cut, and how much re-estimation regains.
+"""Measures the accuracy lost by batch-norm statistics after a one-shot cut, and regained by re-estimation.
 
     KERAS_BACKEND=jax python experiments/batch_norm.py
     python experiments/batch_norm.py --table
 
-One dense convolutional network a seed is trained on CIFAR-10, then cut once at each sparsity. Then it is trained for
-one epoch with the old and with re-estimated statistics, from the same weights and with the same order of images. The
-last 5,000 training images are held out, and accuracy is measured on them alone. Statistics are estimated on the images
-that the network is trained on. Runs that are in the JSON file already are not repeated.
+For each seed, a dense convolutional network is trained on CIFAR-10, and pruned once at each sparsity. It is trained for
+another epoch with the old and with re-estimated statistics, from the same weights and with the same order of images.
+Accuracy is measured on the last 5,000 training images, which are held out. Statistics are estimated on the images that
+the network is trained on. Runs in the JSON file are not repeated.
 """
 
 import os
@@ -23,8 +23,8 @@ flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights and order of im
 flags.DEFINE_list("sparsities", ["0.6", "0.8", "0.9"], "Sparsities of the whole network.")
 flags.DEFINE_integer("dense_epochs", 8, "Epochs of the dense network.", lower_bound=1)
 flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
-flags.DEFINE_bool("table", False, "Print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/batch_norm.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/batch_norm.json", "File of the measurements.")
 
 BATCH_SIZE = 128
 RETRAINING_RATE = 1e-3
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 def network():
-    """Returns four convolutions, each with a batch normalization of Keras's defaults, and a dense layer."""
+    """Returns four convolutions, each with a batch normalization with default arguments, and a dense layer."""
     import keras
     from keras import layers
 
@@ -79,7 +79,7 @@ def train(model, data, seed, rate, epochs):
 
 
 def measure(seed):
-    """Measures what is not in the JSON file yet."""
+    """Runs the measurements that are not in the JSON file yet."""
     import keras
     import measurements
 

@@ -4,9 +4,9 @@
     KERAS_BACKEND=jax python experiments/budgets.py --network=vgg --compressions=20 --epochs=9
     python experiments/budgets.py --table
 
-One dense network a seed is trained, then pruned and trained on from the same weights by each budget and schedule.
-Runs that are in the JSON file already are not repeated. The last 5,000 training images are held out, and every number
-but the last column is measured on them. CIFAR-10 has no test split here: its held-out images are all there is.
+For each seed, a dense network is trained, and then pruned and trained further with each budget and schedule, from the
+same weights. Runs in the JSON file are not repeated. All columns except the last are measured on the last 5,000
+training images, which are held out. There is no test split for CIFAR-10, only these held-out images.
 """
 
 import pathlib
@@ -23,12 +23,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", None, ["lenet_5", "vgg"], "The network to train and prune.")
 flags.DEFINE_list("seeds", ["0", "1"], "Seeds of initial weights, order of images and dropout.")
 flags.DEFINE_list("compressions", ["40"], "Compressions to reach.")
-flags.DEFINE_list("rules", None, "Names of the rules to measure; by default all.")
+flags.DEFINE_list("rules", None, "Names of the rules to measure. Defaults to all.")
 flags.DEFINE_integer("dense_epochs", 6, "Epochs of the dense network.", lower_bound=1)
 flags.DEFINE_integer("epochs", 12, "Epochs of each pruned network.", lower_bound=2)
 flags.DEFINE_integer("images", 20000, "Training images.", lower_bound=1000)
-flags.DEFINE_bool("table", False, "Print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/budgets.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/budgets.json", "File of the measurements.")
 
 
 def rules(compression, epochs):
@@ -89,7 +89,7 @@ def error(model, data):
 
 
 def measure(network, seed):
-    """Trains what is not in the JSON file yet."""
+    """Trains the networks that are not in the JSON file yet."""
     import keras
     import measurements
 

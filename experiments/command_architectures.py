@@ -2,7 +2,7 @@
 
     python experiments/command_architectures.py                    # all of them; continues if stopped
     python experiments/command_architectures.py --names=MobileNetV2,VGG16
-    python experiments/command_architectures.py --table            # Markdown, from what was measured
+    python experiments/command_architectures.py --table            # Markdown, from the measurements
 
 Each network has its own process, in which the subcommands run one after the other, since most of the time of a
 command is the import of Keras. `export` writes a sparse file, and a .tflite file where the backend is TensorFlow.
@@ -22,10 +22,10 @@ import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("names", None, "Architectures; by default all, the smallest first.")
-flags.DEFINE_string("one", None, "The one to run in this process.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/command_architectures.json", "Where the measurements are kept.")
+flags.DEFINE_list("names", None, "Architectures. Defaults to all, the smallest first.")
+flags.DEFINE_string("one", None, "Architecture to run in this process.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/command_architectures.json", "File of the measurements.")
 
 
 def commands(backend) -> dict[str, list[str]]:
@@ -43,7 +43,7 @@ def commands(backend) -> dict[str, list[str]]:
 
 
 def run_one(name) -> dict:
-    """Runs each command on one network, and returns its status, its seconds and what was wrong with its output."""
+    """Runs each command on one network, and returns its status, its seconds and the errors in its output."""
     import keras
     from architectures import architectures
 

@@ -16,10 +16,10 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rows", 1_000_000, "Rows of the table.")
 flags.DEFINE_integer("width", 64, "Numbers in a row.")
-flags.DEFINE_integer("rounds", 7, "Rounds in which the models take turns; the first is thrown away.", lower_bound=2)
+flags.DEFINE_integer("rounds", 7, "Rounds in which the models take turns. The first is not counted.", lower_bound=2)
 flags.DEFINE_integer("steps", 3, "Steps, or predictions, in a round.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/embedding.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/embedding.json", "File of the measurements.")
 
 
 def model(optimizer, pruned):
@@ -38,7 +38,7 @@ def model(optimizer, pruned):
 
 
 def measure():
-    """Keeps medians in milliseconds, and the median, least and largest ratio of pruned to plain."""
+    """Saves medians in milliseconds, and the median, least and largest ratio of pruned to plain."""
     import keras
 
     rows = {}

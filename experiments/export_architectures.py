@@ -1,11 +1,11 @@
-"""Prunes and exports every architecture of keras.applications, and writes down what became of each.
+"""Prunes and exports every architecture of keras.applications, and records the results.
 
     python experiments/export_architectures.py
-    python experiments/export_architectures.py --table      # Markdown, from what was measured
+    python experiments/export_architectures.py --table      # Markdown, from the measurements
 
-Each network is built with random weights, four fifths of every kernel are cut, its normalisation is given the
-statistics of the pruned network on noise, so that signals get through, and `export_tflite` writes it. Every network
-runs in a process of its own; those in the JSON file already are left out, so that a stopped run continues.
+Each network has random weights, and four fifths of every kernel are pruned. Its normalization layers get the statistics
+of the pruned network on noise, so that the outputs depend on the inputs. Then `export_tflite` writes it. Every network
+runs in its own process. Networks in the JSON file are not repeated, so that a stopped run can be resumed.
 """
 
 import json
@@ -19,11 +19,11 @@ import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("json", "docs/data/export_architectures.json", "Where the results are and go.")
-flags.DEFINE_list("names", None, "The architectures to export; all if not given.")
-flags.DEFINE_float("sparsity", 0.8, "Share of each kernel's connections to cut.", 0, 1)
-flags.DEFINE_bool("table", False, "Print the results that there are as a table in Markdown, and export nothing.")
-flags.DEFINE_string("one", None, "Export this one here and print what became of it; for the script's own processes.")
+flags.DEFINE_string("json", "docs/data/export_architectures.json", "File of the results.")
+flags.DEFINE_list("names", None, "Architectures to export. Defaults to all.")
+flags.DEFINE_float("sparsity", 0.8, "Share of each kernel's connections to prune.", 0, 1)
+flags.DEFINE_bool("table", False, "Only print the table of the results.")
+flags.DEFINE_string("one", None, "Architecture to export in this process. The script starts these itself.")
 
 
 def pruned(name):
@@ -40,14 +40,14 @@ def pruned(name):
     kp.cut(model)
     normalisations = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in normalisations:
-        layer.momentum = 0.0  # One batch gives all of the statistics.
+        layer.momentum = 0.0  # The statistics come from one batch alone.
     if normalisations:
         model(np.random.default_rng(1).random((8, *model.input_shape[1:]), "float32"), training=True)
     return model
 
 
 def export(name):
-    """Returns what became of one architecture."""
+    """Exports one architecture, and returns the results."""
     import keras
     import numpy as np
 
@@ -59,7 +59,7 @@ def export(name):
     outputs = keras.ops.convert_to_numpy(model(inputs, training=False))
     result = {
         "parameters": kp.report(model).weights,
-        # How much the outputs depend on the inputs: a file with the weights of another network would differ by more.
+        # How much the outputs depend on the inputs. A file with other weights would differ by more.
         "spread": float(np.max(np.ptp(outputs, axis=0)) / np.max(np.abs(outputs))),
     }
     try:
@@ -82,7 +82,7 @@ def export(name):
 
 
 def table(results):
-    """Returns the results as a table in Markdown."""
+    """Returns the Markdown table."""
     lines = ["| architecture | connections | dense file | gzip of it | file | smaller | difference |", "|" + "---|" * 7]
     for name, result in results.items():
         connections = f"{result['parameters'] / 1e6:.1f} M"

@@ -1,12 +1,11 @@
-"""One dense layer in every pattern of zeros and every format of weights: does the TFLite file prove right, how large
-is it, and how fast does LiteRT run it?
+"""Exports a dense layer in every pattern of zeros and format of weights, and measures size and time in LiteRT.
 
     python experiments/export_formats.py --inputs=9216 --outputs=4096
-    python experiments/export_formats.py --inputs=9216 --outputs=4096 --table      # Markdown, from what was measured
+    python experiments/export_formats.py --inputs=9216 --outputs=4096 --table      # Markdown, from the measurements
 
-Every file is one of `export_tflite(sparse=True)`; where that is refused, the reason is written down, and the file
-with `sparse=False` takes its place. Files stay in a folder and results in a JSON file, so that a stopped run continues
-and a second run only takes the times: medians of single inputs on one thread, all files in the folder in turns.
+Each file is written by `export_tflite(sparse=True)`. If that fails, the reason is recorded and the file is written with
+`sparse=False`. Files stay in a folder and results in a JSON file, so that a stopped run can be resumed. A second run
+only measures the times, which are medians for single inputs on one thread, with all files in turns.
 """
 
 import pathlib
@@ -17,15 +16,15 @@ import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("inputs", 1024, "Inputs of the layer; a multiple of 16.", lower_bound=16)
+flags.DEFINE_integer("inputs", 1024, "Inputs of the layer, a multiple of 16.", lower_bound=16)
 flags.DEFINE_integer("outputs", 1024, "Outputs of the layer.", lower_bound=1)
-flags.DEFINE_float("density", 0.09, "Share of connections kept, but for 2:4, which keeps half.", 0, 1)
+flags.DEFINE_float("density", 0.09, "Share of connections kept, except for 2:4, which keeps half.", 0, 1)
 flags.DEFINE_list("patterns", ["unstructured", "4x1", "16x1", "2:4"], "Patterns of zeros.")
 flags.DEFINE_list("weights", ["float32", "float16", "dynamic_int8", "full_int8"], "Formats of weights.")
-flags.DEFINE_string("folder", "output/export_formats", "Where the files go.")
-flags.DEFINE_integer("runs", 100, "How many times each file is timed.", lower_bound=1)
-flags.DEFINE_string("json", None, "Where the results are and go; docs/data/export_formats_INPUTSxOUTPUTS.json.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
+flags.DEFINE_string("folder", "output/export_formats", "Folder for the files.")
+flags.DEFINE_integer("runs", 100, "Number of timed runs of each file.", lower_bound=1)
+flags.DEFINE_string("json", None, "File of the results. Defaults to docs/data/export_formats_INPUTSxOUTPUTS.json.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
 
 
 def mask(pattern, random):
@@ -41,7 +40,7 @@ def mask(pattern, random):
 
 
 def layer(pattern):
-    """Returns a model of one layer, with zeros in a pattern; all of its weights without one."""
+    """Returns a model of one layer with zeros in a pattern, or without zeros."""
     import keras
     import numpy as np
 
@@ -54,7 +53,7 @@ def layer(pattern):
 
 
 class File:
-    """A file that LiteRT has loaded, to be timed."""
+    """A file loaded in LiteRT."""
 
     def __init__(self, path):
         import numpy as np
@@ -83,7 +82,7 @@ def take_times(files):
 
 
 def export(model, quantization, path):
-    """Exports one model and returns what became of it."""
+    """Exports one model, and returns the results."""
     import numpy as np
 
     import keras_prune as kp
@@ -107,7 +106,7 @@ def export(model, quantization, path):
 
 
 def outcome(result, dense):
-    """Returns size and time of a file, and what becomes of its zeros."""
+    """Returns size and time of a file, and how LiteRT runs its zeros."""
     if "refused" in result:
         return "refused: wrong outputs" if "differs by" in result["refused"] else "refused: does not load"
     zeros = "" if result["encoding"] == "dense" else ", sparse kernel" if result["sparse_kernel"] else ", unpacked"

@@ -1,11 +1,11 @@
-"""Every file of a pruned network for MNIST: its size, and whether it still knows the digits.
+"""Measures the size and the errors of every kind of file of a pruned network for MNIST.
 
     python examples/mnist.py --seed=0
     python experiments/export_lenet.py
-    python experiments/export_lenet.py --table      # Markdown, from what was measured
+    python experiments/export_lenet.py --table      # Markdown, from the measurements
 
 Writes the model as every kind of file, and counts the errors of exported files and of the Keras model on the test set.
-Nothing is chosen by them. 8-bit activations are calibrated on training images.
+No choice depends on them. 8-bit activations are calibrated on training images.
 """
 
 import pathlib
@@ -15,9 +15,9 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "output/mnist/model.keras", "The pruned network, stripped and compiled with Adam.")
-flags.DEFINE_string("data_dir", None, "TensorFlow Datasets directory; its own default (TFDS_DATA_DIR) if not given.")
-flags.DEFINE_string("json", "docs/data/export_lenet_300_100.json", "Where the results go.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_string("json", "docs/data/export_lenet_300_100.json", "File of the results.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
 
 
 def load(split):
@@ -40,7 +40,7 @@ def run(path, images):
 
 
 def sizes(path):
-    """Returns the bytes of a file or folder, and of it after gzip."""
+    """Returns the bytes of a file or folder, before and after gzip."""
     from keras_prune.export.tflite import gzip_bytes
 
     paths = [one for one in (path.rglob("*") if path.is_dir() else [path]) if one.is_file()]
@@ -48,7 +48,7 @@ def sizes(path):
 
 
 def keras_files(folder):
-    """Returns the sizes of the files of Keras, and of those for XLA."""
+    """Returns the sizes of files of Keras and for XLA."""
     import keras
 
     import keras_prune as kp
@@ -73,7 +73,7 @@ def keras_files(folder):
 
 
 def exported_files(folder):
-    """Returns sizes and answers of the files of `export_tflite` and `save_sparse`, and of models of `to_sparse`."""
+    """Returns sizes and answers of files of `export_tflite` and `save_sparse`, and of models of `to_sparse`."""
     import keras
     import numpy as np
 

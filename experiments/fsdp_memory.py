@@ -1,4 +1,4 @@
-"""Measures the memory of two PyTorch processes that train dense layers, by DDP and by FSDP2.
+"""Measures the memory of two PyTorch processes that train dense layers with DDP and with FSDP2.
 
 KERAS_BACKEND=torch python experiments/fsdp_memory.py
 python experiments/fsdp_memory.py --table          # Markdown, from the measurements alone
@@ -17,9 +17,9 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("layers", 8, "Number of Dense layers.")
 flags.DEFINE_integer("width", 2048, "Inputs and outputs of each.")
-flags.DEFINE_string("results", "docs/data/fsdp_memory.json", "Where the measurements are kept.")
-flags.DEFINE_bool("table", False, "Print the table from the file, and measure nothing.")
-flags.DEFINE_string("way", "", "What to measure in this process, which torchrun started. The script starts itself so.")
+flags.DEFINE_string("results", "docs/data/fsdp_memory.json", "File of the measurements.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("way", "", "Measurement for this process of torchrun. The script starts these itself.")
 WAYS = {
     "DDP, plain": "`DistributedDataParallel`, plain",
     "DDP, pruned": "`DistributedDataParallel`, pruned",
@@ -30,7 +30,7 @@ WAYS = {
 
 
 def measure(way) -> dict:
-    """Returns the bytes that this process holds after it has built the network, and at most in three steps."""
+    """Returns the bytes of this process after it has built the network, and their peak in three steps."""
     import keras
     import torch
     import torch.distributed as dist
@@ -70,13 +70,13 @@ def measure(way) -> dict:
 
 
 def start(way) -> dict:
-    """Measures in two new processes, and returns what the first of them found."""
+    """Measures in two new processes, and returns the results of the first."""
     examples = pathlib.Path(__file__).resolve().parents[1] / "examples"
     path = os.pathsep.join([str(examples), os.environ.get("PYTHONPATH", "")])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, __file__, f"--way={way}", f"--layers={FLAGS.layers}", f"--width={FLAGS.width}"]
     environment = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)  # What is freed goes back to the system at once.
+    environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)  # Freed memory goes back to the system at once.
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 

@@ -1,13 +1,13 @@
-"""Damages and forges sparse files, backups and rounds, and checks what reading them does.
+"""Damages and forges sparse files, backups and rounds, and checks how reading them ends.
 
-    python experiments/fuzz_files.py                                  # all of it, or what is missing in the results
+    python experiments/fuzz_files.py                                  # everything that is not in the results
     python experiments/fuzz_files.py --sparse=100 --others=20 --results=/tmp/fuzz.json
     python experiments/fuzz_files.py --piece=sparse_0 --results=/tmp/fuzz.json      # one piece again
 
-Each file must end equal to the original or in one `ValueError` with its path, must not run code, open another file or
-the network, and may take as much memory as `load_sparse` allows: 64 MiB or 10,000 times its size, and three times that
-if it is sound. Pieces of 250 files run in their own processes. File `i` of a piece depends on the seed, the piece and
-`i` alone.
+Reading a file must give the original values or one `ValueError` with its path. It must not run code, or open another
+file or the network. It may take as much memory as `load_sparse` allows, 64 MiB or 10,000 times the size of the file,
+and three times that for a valid file. Pieces of 250 files run in their own processes. File `i` of a piece only depends
+on the seed, the piece and `i`.
 """
 
 import base64
@@ -42,8 +42,8 @@ flags.DEFINE_integer("sparse", 5000, "Sparse files.")
 flags.DEFINE_integer("others", 1000, "Backups and rounds.")
 flags.DEFINE_integer("seed", 0, "Seed of all files.")
 flags.DEFINE_integer("seconds", 60, "Time for one file.")
-flags.DEFINE_string("piece", None, "Only this piece, such as sparse_0, in this process.")
-flags.DEFINE_string("results", "docs/data/fuzz_files.json", "Where the outcomes are kept.")
+flags.DEFINE_string("piece", None, "Piece to run in this process, such as sparse_0.")
+flags.DEFINE_string("results", "docs/data/fuzz_files.json", "File of the outcomes.")
 
 EACH = 250
 CANARY = "fuzz_files_canary"
@@ -82,7 +82,7 @@ events = []
 
 
 def model_of(kind):
-    """Returns one of six small models, with the zeros of a cut."""
+    """Returns one of six small models, pruned."""
     inputs = keras.Input((4, 6))
     if kind == "dense":
         model = keras.Sequential([keras.Input((12,)), layers.Dense(16, "relu"), layers.Dense(4)])
@@ -224,7 +224,7 @@ def alter_row(rng, rows):
 
 
 def forge(rng, path, header, payload):
-    """Writes a forged file whose checksum is right, and returns what was done."""
+    """Writes a forged file with a valid checksum, and returns the kind of forgery."""
     how = rng.choice(["rows", "rows", "config", "config", "config", "class", "class", "harmful", "zeros", "header"])
     config = header["model"]
     if how == "rows":
@@ -240,7 +240,7 @@ def forge(rng, path, header, payload):
             [(node, key) for node, key in places(config) if isinstance(node, list) or key != "class_name"]
         )
         node[key] = harmful(rng)
-    elif how == "zeros":  # A weight of zeros that few bytes describe, in rows, payload and config alike.
+    elif how == "zeros":  # A huge weight of zeros in few bytes, in rows, payload and config alike.
         units, inputs = 10 ** rng.randint(1, 6), 10 ** rng.randint(1, 6)
         size = units * inputs
         indices = -(-size // 65535)
@@ -261,7 +261,7 @@ def forge(rng, path, header, payload):
 
 
 def damage(rng, path):
-    """Damages a file without making its checksum right, and returns how."""
+    """Damages a file without updating its checksum, and returns how."""
     content = bytearray(path.read_bytes())
     how = rng.choice(["flip", "flip", "truncate", "extend", "zero", "swap"])
     start = rng.randrange(len(content))
@@ -285,7 +285,7 @@ def damage(rng, path):
 
 
 class SparseFiles:
-    """Sparse files of six models, of which every second one is forged with the right checksum."""
+    """Sparse files of six models. Every second file is forged with a valid checksum."""
 
     def __init__(self, folder):
         self.path, self.originals = folder / "fuzzed.kprune", []
@@ -303,7 +303,7 @@ class SparseFiles:
             how = damage(rng, self.path)
         else:
             how = forge(rng, self.path, json.loads(json.dumps(header)), payload)
-        # A file of zeros is sound as long as it is within the limit.
+        # A file of zeros is valid within the limit.
         return f"{kind}, {how}", None if how == "zeros" else values
 
     def read(self):
@@ -371,7 +371,7 @@ def chain(error):
 
 
 def outcome(files, expected, size):
-    """Reads a file, and returns how that ended, with details of what must not be."""
+    """Reads a file, and returns the outcome, with details if it is not allowed."""
     events.clear()
     measurements.reset_high_water()
     before, error, found = measurements.memory("VmRSS"), None, None
@@ -387,7 +387,7 @@ def outcome(files, expected, size):
         with contextlib.suppress(AttributeError):
             delattr(builtins, CANARY)
         return "ran code", grown, str(events)
-    # The largest weight of a model that is loaded is there up to three times: as read, on the device, and assigned.
+    # The largest weight is in memory up to three times, as read, on the device, and assigned.
     limit = max(1 << 26, 10_000 * size) * (1 if error else 3)
     if grown > limit or any(isinstance(one, MemoryError) for one in chain(error)):
         return "too much memory", grown, f"{grown} bytes for {size}"
@@ -402,7 +402,7 @@ def outcome(files, expected, size):
 
 
 def watch(event, arguments):
-    """Notes what no file may do: open the canary or the network, or start a process."""
+    """Records events that no file may cause: opening the canary or the network, or starting a process."""
     if event == "open" and CANARY in str(arguments[0]):
         events.append((event, str(arguments[0])))
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "urllib.Request"):

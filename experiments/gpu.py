@@ -1,4 +1,4 @@
-"""Measures pruned layers and pruned training on a GPU, on JAX, PyTorch and TensorFlow, whichever are installed.
+"""Measures pruned layers and pruned training on a GPU, with JAX, PyTorch and TensorFlow if they are installed.
 
     python experiments/gpu.py --output=gpu.json                    # everything, at most 8 minutes on a GPU
     python experiments/gpu.py --sections=layers --output=gpu.json
@@ -7,7 +7,7 @@
     python experiments/gpu.py --add=gpu.json --remark="second run" --output=docs/data/gpu.json
 
 Sections run in their own processes, one for each backend of Keras. The file is rewritten after every row, so a stopped
-run keeps what it has. A failure is recorded with its reason, and the rest is still measured.
+run keeps its rows. A failure is recorded with its reason, and the rest is still measured.
 """
 
 import importlib.util
@@ -23,24 +23,22 @@ import gpu_tables
 from absl import app, flags
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-SECTIONS = {"layers": 300, "training": 200, "smoke": 90}  # And the most seconds of each.
+SECTIONS = {"layers": 300, "training": 200, "smoke": 90}  # With the most seconds of each.
 BACKENDS = ("jax", "torch", "tensorflow")
 MOST_RESTARTS = 4
-PATIENCE = 60  # Seconds without a sign of life after which the layers are started again.
+PATIENCE = 60  # Seconds without an event after which the layers are started again.
 # XLA and TensorFlow would take most of the memory when they start.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONUNBUFFERED": "1"}
 ENVIRONMENT |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sections", list(SECTIONS), "What to run: layers, training, smoke.")
-flags.DEFINE_bool("small", False, "Tiny shapes and few rounds, to try the script; runs on a CPU too.")
-flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to run; auto is the GPU if there is one.")
-flags.DEFINE_string(
-    "output", "gpu.json", "Where the measurements are kept. Sections that are not run stay as they are."
-)
+flags.DEFINE_list("sections", list(SECTIONS), "Sections to run: layers, training, smoke.")
+flags.DEFINE_bool("small", False, "Tiny shapes and few rounds, to try the script. Runs on a CPU too.")
+flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Device to run on. With auto, the GPU if there is one.")
+flags.DEFINE_string("output", "gpu.json", "File of the measurements. Sections that are not run do not change.")
 flags.DEFINE_float("time_limit", 450, "Seconds after which nothing new is started.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("add", None, "File of another run that is merged into --output; nothing is measured.")
-flags.DEFINE_string("remark", "", "What is special about the run of --add.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
+flags.DEFINE_string("add", None, "File of another run to merge into --output. Nothing is measured.")
+flags.DEFINE_string("remark", "", "Remark on the run of --add.")
 
 
 def main(_):
@@ -124,7 +122,7 @@ def run_backends(section, results, output, device, until):
                 print(f"{section} {backend} {event['entry']}", flush=True)
             write(output, results)
 
-        # The time that is left is shared among the backends that are left.
+        # The remaining backends share the remaining time.
         limit = time.time() + (until - time.time()) / (len(backends) - place)
         arguments = [f"--device={device}", f"--until={limit}"]
         ended = run(f"gpu_{section}.py", arguments, {"KERAS_BACKEND": backend}, limit + 5, handle)
@@ -137,7 +135,7 @@ def run_backends(section, results, output, device, until):
 
 
 def run(script, arguments, environment, limit, handle, patience=math.inf):
-    """Runs one of the scripts beside this one until a Unix time, and returns how it ended, `None` if well."""
+    """Runs another script of this folder until a Unix time. Returns `None`, or how it failed."""
     if limit <= time.time() + 5:
         return "no time was left"
     command = [sys.executable, str(FOLDER / script), *arguments, f"--small={FLAGS.small}"]
@@ -152,7 +150,7 @@ def report(row):
 
 
 def write(path, results):
-    """Writes the results beside the file, and puts them in its place."""
+    """Replaces the file of the results in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(rounded(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")

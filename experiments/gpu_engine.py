@@ -1,4 +1,4 @@
-"""What `gpu.py` times: one way to multiply by the weights of a layer, behind one interface."""
+"""Interface of the engines that `gpu.py` times."""
 
 import importlib.util
 import time
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Engine:
-    """One way to run a layer.
+    """One way to multiply inputs by the weights of a layer.
 
     Args:
         problem: `Problem`.
@@ -18,13 +18,13 @@ class Engine:
         name: String, the name of its row.
         library: String, the module that it needs.
         pattern: String, the sparsity pattern of its weights, see `Problem.reference`.
-        kind: `"float32"` for dense float32, which the others are compared with; `"dense"` for other dense engines;
-            `"sparse"` for engines that skip zeros.
+        kind: `"float32"` for dense float32, the reference; `"dense"` for other dense engines; `"sparse"` for engines
+            that skip zeros.
         tolerance: Float, the largest relative error that is accepted.
         clock: String, how the time is taken.
         joins: Boolean, whether products with the same weights may be joined into one. Then each has its own copy.
         weight_bytes: Integer, the size of the weights.
-        details: Dict of what else the entry in the results says.
+        details: Dict of further values for the entry in the results.
     """
 
     name = ""
@@ -88,7 +88,7 @@ class Engine:
         return time.perf_counter() - started
 
     def call_seconds(self):
-        """Returns the seconds of one run with a wait, as a program sees them that needs the outputs at once."""
+        """Returns the seconds of one run with a wait, as in a program that needs the outputs at once."""
         started = time.perf_counter()
         self.wait(self.run())
         return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Events: how a section of `gpu.py` reports, line by line, from its own process."""
+"""Events that a section of `gpu.py` reports from its own process, one on each line."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ def emit(kind, **values):
 
 
 def follow(command, environment, seconds, handle, patience=math.inf):
-    """Runs a process and hands its events over while it runs.
+    """Runs a process, and calls a function on each event while it runs.
 
     Args:
         command: List of strings.
@@ -31,7 +31,7 @@ def follow(command, environment, seconds, handle, patience=math.inf):
         patience: Float, seconds without an event after which the process is killed. Defaults to no limit.
 
     Returns:
-        `None` if the process ended well, else a string that says how it ended.
+        `None` if the process succeeded, otherwise a string that says how it failed.
     """
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -78,7 +78,7 @@ def gpu_found():
 
 
 def machine(device):
-    """Returns what timings depend on: card, driver, versions of the libraries and the date."""
+    """Returns the card, the driver, the versions of the libraries and the date."""
     found = {"device": device, "date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
     if device == "gpu":
         parts = [part.strip() for part in _nvidia_smi().split(",")]

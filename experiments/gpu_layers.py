@@ -1,4 +1,4 @@
-"""Section `layers` of `gpu.py`: one layer at a time, all engines in turns, in one process."""
+"""Section `layers` of `gpu.py`, which times all engines in turns on one layer at a time."""
 
 import concurrent.futures
 import functools
@@ -24,14 +24,14 @@ ENGINES = (
 CPU_CACHE = 1 << 20  # Bytes that the copies of the weights exceed in a small run.
 MOST_COPIES = 96
 MOST_PRODUCTS = 32
-INPUT_BYTES = 1 << 29  # What the copies of the inputs may take.
-WEIGHT_BYTES = 1 << 32  # What the copies of the weights may take if each product needs its own.
+INPUT_BYTES = 1 << 29  # The most bytes of the copies of the inputs.
+WEIGHT_BYTES = 1 << 32  # The most bytes of the copies of the weights if each product needs its own.
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("small", False, "Tiny shapes.")
-flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Where to run.")
+flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Device to run on.")
 flags.DEFINE_float("until", math.inf, "Unix time at which no new row is started.")
-flags.DEFINE_list("skip", [], "Engines that are left out.")
-flags.DEFINE_list("done", [], "Rows that are left out, such as alexnet/fc6:64.")
+flags.DEFINE_list("skip", [], "Engines to leave out.")
+flags.DEFINE_list("done", [], "Rows to leave out, such as alexnet/fc6:64.")
 
 
 def main(_):
@@ -45,7 +45,7 @@ def main(_):
     if any(engine.library == "jax" for engine in present):
         import jax
 
-        # Without it the sparse products of JAX are gathers and scatters on a GPU.
+        # Otherwise the sparse products of JAX are gathers and scatters on a GPU.
         jax.config.update("jax_bcoo_cusparse_lowering", True)
     card = gpu_torch_engines.card() if any(engine.library == "torch" for engine in present) else {}
     gpu_events.emit("machine", machine=gpu_events.machine(FLAGS.device) | card, absent=absent)
@@ -89,11 +89,11 @@ def measure(problem, batch, engines, cache):
 
 
 def count(engine, cache, seconds):
-    """Returns of how many copies and products one run consists, for products of about `seconds`.
+    """Returns the numbers of copies and products in one run, for products of about `seconds`.
 
-    The copies exceed the cache, so that no weight is found there. Slow products wait for arithmetic anyway, and have
-    fewer. A run has as many products as make its start on the host cheap, as long as their inputs take little memory.
-    Where products that share weights may be joined, there are as many copies as products.
+    The copies exceed the cache, so that no weight is in it. Slow products have fewer copies, because their arithmetic
+    takes longer than reading weights. A run has enough products to hide its start on the host, as long as their inputs
+    take little memory. If products that share weights may be joined, each product has its own copy.
     """
     copies = min(MOST_COPIES, math.ceil(cache / engine.weight_bytes), math.ceil(0.05 / seconds))
     inputs = 4 * engine.batch * engine.problem.inputs
@@ -141,7 +141,7 @@ def check(problem, batch, engines, refused):
 
 
 def prepare_all(engines, counts):
-    """Prepares the products of every engine, those of JAX in parallel, and returns why some failed."""
+    """Prepares the products of every engine, in parallel on JAX, and returns why some failed."""
     failed = {}
 
     def prepare(engine):
@@ -165,7 +165,7 @@ def prepare_all(engines, counts):
 
 
 def rounds(engines, counts, refused):
-    """Returns by engine the seconds of one product in each of 15 rounds, all engines taking turns.
+    """Returns by engine the seconds of one product in each of 15 rounds, in which the engines take turns.
 
     The second dict has the seconds of one round by the clock of the host.
     """

@@ -10,7 +10,7 @@ def merge(older, newer, remark=""):
     Args:
         older: Dict, the content of a JSON file, which may have been merged before.
         newer: Dict, the content of the JSON file of one run.
-        remark: String, what is special about the run.
+        remark: String, a remark on the run.
     """
     results = older | newer
     if "layers" in newer:
@@ -19,7 +19,7 @@ def merge(older, newer, remark=""):
 
 
 def merge_layers(older, newer, remark):
-    """Returns the layers section, with the number of its run in every row and entry; `runs` describes the runs."""
+    """Returns the layers section with the number of the run in every row and entry. `runs` describes the runs."""
     number = len(older.get("runs", [])) + 1
     rows = {place(row): row for row in older.get("rows", [])}
     for row in newer["rows"]:
@@ -39,7 +39,7 @@ def merge_layers(older, newer, remark):
 
 
 def place(row):
-    """Returns what a row has measured."""
+    """Returns the layer and batch size of a row."""
     return row["layer"], row["batch"]
 
 

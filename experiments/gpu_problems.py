@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-# The dense layers of Han et al. (2015), Tables 4 and 5: inputs, outputs and share of the weights that is kept.
+# The dense layers of Han et al. (2015), Tables 4 and 5, with inputs, outputs and share of the weights kept.
 LAYERS = {
     "alexnet/fc6": (9216, 4096, 0.09),
     "alexnet/fc7": (4096, 4096, 0.09),
@@ -24,7 +24,7 @@ _TWO_OF_FOUR = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0],
 class Problem:
     """One layer with random weights.
 
-    Patterns other than single weights have their outputs rounded up to a multiple of 64: 1024 instead of 1000.
+    For patterns other than single weights, outputs are rounded up to a multiple of 64, such as 1024 for 1000.
 
     Args:
         name: String, such as `"alexnet/fc6"`.

@@ -1,4 +1,4 @@
-"""Section `smoke` of `gpu.py`: a model is pruned, trained, saved, loaded and stripped on the device."""
+"""Section `smoke` of `gpu.py`, which prunes, trains, saves, loads and strips models on the device."""
 
 import math
 import os
@@ -14,8 +14,8 @@ from keras import layers
 import keras_prune as kp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("small", False, "The same checks; accepted as the other sections have it.")
-flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Where to run.")
+flags.DEFINE_bool("small", False, "No effect. The other sections have this flag.")
+flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Device to run on.")
 flags.DEFINE_float("until", math.inf, "Unix time at which no new check is started.")
 SPARSITY = 0.9
 
@@ -52,21 +52,21 @@ def lstm():
 
 
 def tolerance(policy):
-    """Returns by how much outputs may differ: a GPU may choose another algorithm, with TF32, for the same product."""
+    """Returns the allowed difference of outputs. A GPU may choose another algorithm, with TF32, for a product."""
     if FLAGS.device == "cpu":
         return 1e-5
     return 2e-2 if "bfloat16" in policy else 2e-3
 
 
 def check(build, tolerance):
-    """Returns what was found on one network; raises an error if anything is wrong."""
+    """Returns the results for one network, and raises an error if a check fails."""
     keras.utils.set_random_seed(0)
     model = kp.prune(build(), kp.TargetSparsity(SPARSITY))
     random = np.random.default_rng(0)
     x = random.standard_normal((256, *model.input_shape[1:]), dtype="float32")
     y = random.integers(10, size=256)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    # The cut is at epoch 1; the epochs after it train what is left.
+    # The cut is at epoch 1, and the epochs after it retrain.
     cut = kp.PruningCallback(kp.OneShot(start=1), verbose=0)
     model.fit(x, y, batch_size=32, epochs=4, callbacks=[cut], verbose=0)
 
@@ -98,7 +98,7 @@ def check(build, tolerance):
 
 
 def cudnn(model, x, outputs):
-    """Returns whether Keras runs the LSTM through cuDNN, and by how much its outputs differ from those without."""
+    """Returns whether Keras runs the LSTM in cuDNN, and the difference of the outputs from a run without it."""
     found = {}
     for use in (True, False):
         config = model.get_config()
@@ -119,7 +119,7 @@ def cudnn(model, x, outputs):
 
 
 def runs_cudnn(model, x):
-    """Returns whether a model with `use_cudnn=True` runs cuDNN: on PyTorch, Keras may take another way silently."""
+    """Returns whether a model with `use_cudnn=True` runs cuDNN. On PyTorch, Keras may silently not use it."""
     if keras.backend.backend() != "torch":
         return True
     import torch
@@ -155,7 +155,7 @@ def on_device(variable):
 
 
 def predict(model, x):
-    """Returns float32 outputs, the same way each time."""
+    """Returns float32 outputs, always computed in the same way."""
     return keras.ops.convert_to_numpy(model(x, training=False)).astype("float32")
 
 

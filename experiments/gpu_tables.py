@@ -1,4 +1,4 @@
-"""Markdown tables of what `gpu.py` has measured."""
+"""Markdown tables of the measurements of `gpu.py`."""
 
 LAYERS = ("alexnet/fc6", "alexnet/fc7", "alexnet/fc8", "vgg16/fc6", "vgg16/fc7", "vgg16/fc8")
 ENGINES = (
@@ -24,7 +24,7 @@ ENGINES = (
     "PyTorch 2:4 bfloat16",
     "PyTorch 2:4 int8",
 )
-# Microseconds at batch 1 that the authors published for a Titan X: cuBLAS on the dense layer, cuSPARSE on the pruned.
+# Microseconds at batch 1 that the authors published for a Titan X, with cuBLAS (dense) and cuSPARSE (pruned).
 TITAN_X = {
     "alexnet/fc6": (542, 135),
     "alexnet/fc7": (243, 66),
@@ -157,7 +157,7 @@ def training(section):
 
 
 def checks(section):
-    """Returns which checks have passed on which backend."""
+    """Returns which checks passed on which backend."""
     lines = [f"| | {' | '.join(BACKENDS)} |", "|---|" + "---|" * len(BACKENDS)]
     for check in CHECKS:
 

@@ -1,4 +1,4 @@
-"""Engines of `gpu.py` on PyTorch for weights with a pattern: blocks, groups, and two of every four."""
+"""Engines of `gpu.py` on PyTorch for weights in blocks, in groups, and with two of every four kept."""
 
 import contextlib
 
@@ -69,7 +69,7 @@ class TorchGroupsBfloat16(TorchGroups):
 
 
 class TorchTwoOfFour(gpu_torch_engines.TorchDense):
-    """`torch.sparse.to_sparse_semi_structured` in bfloat16, the operator of cuSPARSELt behind it."""
+    """`torch.sparse.to_sparse_semi_structured` in bfloat16, through its operator of cuSPARSELt."""
 
     name = "PyTorch 2:4 bfloat16"
     pattern = "2:4"
@@ -80,7 +80,7 @@ class TorchTwoOfFour(gpu_torch_engines.TorchDense):
 
     @classmethod
     def missing(cls, device):
-        return super().missing(device) or (None if device == "gpu" else "PyTorch has 2:4 weights on a GPU alone")
+        return super().missing(device) or (None if device == "gpu" else "PyTorch has 2:4 weights on a GPU only")
 
     def weights(self):
         import torch

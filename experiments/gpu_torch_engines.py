@@ -77,7 +77,7 @@ class TorchDense(gpu_engine.Engine):
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        local = {"capture_error_mode": "thread_local"}  # What the threads of JAX do meanwhile is no error.
+        local = {"capture_error_mode": "thread_local"}  # Calls in threads of JAX are not errors.
         with torch.inference_mode(), self._precision(), torch.cuda.graph(graph, **local):
             self.kept = [self.product(*pair) for pair in self.pairs]
         self.graph = graph

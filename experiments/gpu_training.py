@@ -1,4 +1,4 @@
-"""Section `training` of `gpu.py`: the time of a training step, pruned over plain."""
+"""Section `training` of `gpu.py`, which measures the time of a training step, pruned over plain."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from keras_prune import networks
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("small", False, "Few rounds and steps.")
-flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Where to run.")
+flags.DEFINE_enum("device", "gpu", ["cpu", "gpu"], "Device to run on.")
 flags.DEFINE_float("until", math.inf, "Unix time at which no new network is started.")
 BATCH = 128
 ROUNDS = 17  # Of three turns each: plain, pruned, pruned with the callback.
@@ -64,7 +64,7 @@ def main(_):
 
 
 def measure(build, shape, steps):
-    """Returns the milliseconds of a step of each model, and the ratios over the plain one."""
+    """Returns the milliseconds of a step of each model, and the ratios over the plain model."""
     random = np.random.default_rng(0)
     x = random.standard_normal((BATCH * steps, *shape), dtype="float32")
     y = random.integers(10, size=BATCH * steps)
@@ -78,14 +78,14 @@ def measure(build, shape, steps):
     times = {kind: [] for kind in models}
     for number in range(4 if FLAGS.small else ROUNDS):
         for kind, model in models.items():
-            # Both pruned models are cut in the first round. Afterwards only one of them still has the callback.
+            # Both models are pruned in the first round. After that, only one of them has the callback.
             callbacks = cuts.get(kind, []) if number == 0 or kind == "callback" else []
             started = time.perf_counter()
             model.fit(x, y, callbacks=callbacks, initial_epoch=number, epochs=number + 1, **fit)
             times[kind].append(1e3 * (time.perf_counter() - started) / steps)
         if number > 4 and time.time() > FLAGS.until:
             break
-    # The first two rounds compile: the cut may change what is compiled.
+    # The first two rounds compile, because pruning may change the compiled function.
     times = {kind: np.array(values[2:]) for kind, values in times.items()}
     found = {f"{kind}_ms": float(np.median(values)) for kind, values in times.items()}
     for kind in ("pruned", "callback"):
@@ -101,7 +101,7 @@ def is_kernel(weight):
 
 
 def interval(ratios):
-    """Returns the median and, by order statistics, about a 95% interval of it."""
+    """Returns the median and, from order statistics, its interval at about 95%."""
     ordered = np.sort(ratios)
     rank = max(0, math.floor((len(ordered) - 1.96 * math.sqrt(len(ordered))) / 2))
     return [float(np.median(ordered)), float(ordered[rank]), float(ordered[-1 - rank])]

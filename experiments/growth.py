@@ -1,12 +1,12 @@
 """Measures how seconds and memory of each operation grow with the weights and with the layers of a model.
 
-    KERAS_BACKEND=jax python experiments/growth.py                  # what the JSON file has is left out
+    KERAS_BACKEND=jax python experiments/growth.py                  # everything that is not in the JSON file
     python experiments/growth.py --axes=layers --layers=800 --operation=save_sparse --again
     python experiments/growth.py --table                            # Markdown, from the JSON file alone
 
-Along `weights` and `functional`, a model has eight square dense layers or many of 64 x 64. Each size runs in its own
-process (Linux). Keras rebuilds a Sequential model after each layer that its config adds, so the layers are measured in
-both kinds of model, and the costs of the plain model are beside those of the pruned one.
+Along `weights`, a model has eight square dense layers, and along the other axes many of 64 x 64. Each size runs in its
+own process (Linux). Keras rebuilds a Sequential model after each layer that its config adds. The layers are therefore
+measured in both kinds of model, and the costs of the plain model are beside those of the pruned model.
 """
 
 import ctypes
@@ -31,23 +31,23 @@ TITLES = {
     "functional": "layers of a Functional model",
 }
 LARGE_LAYERS, SMALL_SIDE = 8, 64
-UPPER, FLOOR = 3, 0.005  # An exponent is fitted to the largest sizes, without those that take fewer seconds.
+UPPER, FLOOR = 3, 0.005  # An exponent is fitted to the largest sizes that take more than `FLOOR` seconds.
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_enum("axes", AXES, AXES, "What grows: weights, or layers of a Sequential or Functional model.")
+flags.DEFINE_multi_enum("axes", AXES, AXES, "Axes: weights, or layers of a Sequential or Functional model.")
 flags.DEFINE_list("weights", [m * 10**6 for m in (1, 3, 10, 30, 100, 300)], "Weights of the models of large layers.")
 flags.DEFINE_list("layers", [50, 100, 200, 400, 800], "Layers of the models of small layers.")
 flags.DEFINE_multi_string("operation", None, "Operations to measure, as in the tables. Defaults to all.")
-flags.DEFINE_integer("repeats", 3, "How often each operation is timed.", lower_bound=1)
-flags.DEFINE_bool("again", False, "Whether to measure again what the JSON file has already.")
-flags.DEFINE_string("json", "docs/data/growth.json", "Where the measurements are kept.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("one", None, "Measure this `axis/size` here and print it; for the script's own processes.")
+flags.DEFINE_integer("repeats", 3, "Number of runs of each operation.", lower_bound=1)
+flags.DEFINE_bool("again", False, "Whether to repeat measurements in the JSON file.")
+flags.DEFINE_string("json", "docs/data/growth.json", "File of the measurements.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
+flags.DEFINE_string("one", None, "`axis/size` to measure in this process. The script starts these itself.")
 
 
 class Subject:
-    """One model of a size, and what each operation does with it.
+    """One model of a size, and the operations on it.
 
-    `operations` maps the name of an operation to a function that prepares it and returns what is timed.
+    `operations` maps the name of an operation to a function that prepares it and returns the function to time.
     """
 
     def __init__(self, axis, size, folder):
@@ -97,7 +97,7 @@ class Subject:
         return keras.Model(inputs, outputs)
 
     def fresh(self):
-        """Returns the plain model with weights of a normal distribution, no two of them equal."""
+        """Returns the plain model with distinct weights of a normal distribution."""
         self.kp.strip(self.model)
         for index, layer in enumerate(self.model.layers[-self.layers :]):
             layer.kernel.assign(self.values * np.float32(1 + index / self.layers))
@@ -180,20 +180,20 @@ class Subject:
 
 
 def measure(step):
-    """Returns the seconds of a function without arguments, and the bytes that it took at most beyond those before."""
+    """Returns the seconds of a function without arguments, and the most bytes that it took in addition."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # What earlier steps have freed would hide what this one takes.
+    ctypes.CDLL(None).malloc_trim(0)  # Memory that earlier steps freed would hide the memory of this one.
     measurements.reset_high_water()
     before, started = measurements.memory("VmRSS"), time.perf_counter()
     result = step()
     seconds = time.perf_counter() - started
     extra = measurements.memory("VmHWM") - before
-    del result  # Only now, since freeing memory is no part of the operation.
+    del result  # Only now, since freeing memory is not part of the operation.
     return seconds, extra
 
 
 def run(axis, size):
-    """Returns what each operation takes with a model of that size, and with which libraries."""
+    """Returns seconds and bytes of each operation with a model of that size, and versions of libraries."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Most models are stripped before a cut.
         subject = Subject(axis, size, folder)

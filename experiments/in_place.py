@@ -1,10 +1,10 @@
-"""Measures what pruning in place costs: `prune` and `strip` of VGG-16, a training step, and embeddings.
+"""Measures the cost of pruning in place for `prune` and `strip` of VGG-16, training steps, and embeddings.
 
     KERAS_BACKEND=jax python experiments/in_place.py          # adds to docs/data/in_place.json
     python experiments/in_place.py --table                    # Markdown, from the measurements alone
 
-Plain and pruned models take turns in one process: an epoch of `fit` each, 17 times, of which the first two are thrown
-away. Ratios are taken within a turn; the interval of their median is by order statistics (about 95%).
+Plain and pruned models take turns in one process, with an epoch of `fit` each. The first two of 17 turns are not
+counted. Ratios are computed within a turn. The interval of their median is from order statistics (about 95%).
 """
 
 import gc
@@ -17,12 +17,12 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 17, "Turns of each model; the first two are thrown away.", lower_bound=3)
+flags.DEFINE_integer("rounds", 17, "Turns of each model. The first two are not counted.", lower_bound=3)
 flags.DEFINE_bool("vgg", True, "Whether to prune and strip VGG-16.")
 flags.DEFINE_list("models", ["mlp", "convolutions", "lstm", "small_layers"], "Models whose step is timed.")
 flags.DEFINE_list("embeddings", ["10000", "100000", "1000000"], "Numbers of rows of embeddings whose step is timed.")
-flags.DEFINE_string("results", "docs/data/in_place.json", "Where the measurements are kept.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
+flags.DEFINE_string("results", "docs/data/in_place.json", "File of the measurements.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
 RANDOM = np.random.default_rng(0)
 
 
@@ -44,7 +44,7 @@ def build(keras, name):
     if name == "lstm":
         hidden = [layers.LSTM(64, return_sequences=True), layers.LSTM(64), layers.Dense(10)]
         return keras.Sequential([keras.Input((40, 16)), *hidden]), RANDOM.normal(size=(320, 40, 16)), (320, 10), 32
-    if name == "small_layers":  # What a layer costs beside the arithmetic.
+    if name == "small_layers":  # For the cost of a layer besides the arithmetic.
         hidden = [layers.Dense(16, "relu") for _ in range(20)]
         return keras.Sequential([keras.Input((16,)), *hidden]), RANDOM.normal(size=(640, 16)), (640, 16), 32
     rows = int(name)
@@ -83,7 +83,7 @@ def time_step(keras, kp, name):
 
 
 def time_vgg(keras, kp):
-    """Returns the seconds of `prune` and `strip`, and the bytes a weight that `prune` takes at most."""
+    """Returns the seconds of `prune` and `strip`, and the most bytes a weight that `prune` takes."""
     found = {"prune": [], "prune_without_scan": [], "strip": [], "bytes_a_weight": []}
     model = keras.applications.VGG16(weights=None)
     size = sum(math.prod(weight.shape) for weight in model.weights)
@@ -99,13 +99,13 @@ def time_vgg(keras, kp):
             started = time.perf_counter()
             kp.strip(model)
             found["strip"].append(time.perf_counter() - started)
-    # Later rounds may find the memory of earlier ones.
+    # Later rounds may reuse the memory of earlier ones.
     most = max(found.pop("bytes_a_weight"))
     return {name: float(np.median(values)) for name, values in found.items()} | {"bytes_a_weight": most}
 
 
 def measure():
-    """Measures on the backend of Keras, and adds that to the results."""
+    """Measures on the backend of Keras, and adds the measurements to the results."""
     import keras
 
     import keras_prune as kp

@@ -1,13 +1,13 @@
-"""Kills workers that train one pruned model together, restarts them, and compares how they end with an unbroken run.
+"""Kills workers that train one pruned model together, restarts them, and compares the result with an unbroken run.
 
     python experiments/kill_workers.py                         # 15 kills of two workers and 15 of three, in 20 minutes
-    KERAS_BACKEND=jax python experiments/kill_workers.py       # the same of JAX processes
+    KERAS_BACKEND=jax python experiments/kill_workers.py       # the same with JAX processes
     python experiments/kill_workers.py --table                 # Markdown, from docs/data/kill_workers.json alone
 
-Each kill is a SIGKILL: of one worker, of all at once, or of all at the moment when some have saved an epoch that others
-have not. When one worker dies, the others hang or fail, and a cluster manager ends and restarts all of them, as this
-script does. At the end, every array in the saved models of all workers has to be equal to the bit: weights, masks,
-thresholds and the optimizer.
+A SIGKILL is sent to one worker, to all at once, or to all when some have saved an epoch that others have not. When one
+worker dies, the others hang or fail. A cluster manager then ends and restarts all of them, as this script does. At the
+end, every array in the saved models of all workers must be equal to the bit, including weights, masks, thresholds and
+the optimizer.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workers", ["2", "3"], "Numbers of workers.")
-flags.DEFINE_integer("kills", 30, "Kills, shared by the numbers of workers.", lower_bound=1)
+flags.DEFINE_integer("kills", 30, "Kills, over all numbers of workers.", lower_bound=1)
 flags.DEFINE_integer("epochs", 60, "Epochs of a run.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of the moments of the kills.")
-flags.DEFINE_integer("patience", 300, "Seconds after which a run that saves nothing or does not end has failed.")
-flags.DEFINE_string("results", "docs/data/kill_workers.json", "Where the counts are kept.")
+flags.DEFINE_integer("seed", 0, "Seed of the times of the kills.")
+flags.DEFINE_integer("patience", 300, "Seconds without a save or an end after which a run has failed.")
+flags.DEFINE_string("results", "docs/data/kill_workers.json", "File of the counts.")
 flags.DEFINE_bool("table", False, "Only print the table of what was counted.")
 flags.DEFINE_list("worker", None, "Index, number and address of a JAX process to run. The script starts these itself.")
 
@@ -45,7 +45,7 @@ HOW = ("one", "all", "between saves")
 
 
 class Run:
-    """Workers that train in a directory, as a context that ends them."""
+    """Context that starts workers that train in a directory, and ends them."""
 
     def __init__(self, directory, count):
         self.directory, self.count = pathlib.Path(directory), count
@@ -87,7 +87,7 @@ class Run:
         ]
 
     def wait(self, condition):
-        """Waits for a condition of the newest epochs, and returns whether it came before a worker ended."""
+        """Waits for a condition of the newest epochs. Returns `False` if a worker ended first."""
         end = time.monotonic() + FLAGS.patience
         while not condition(self.saved()):
             if any(process.poll() is not None for process in self.processes):
@@ -143,7 +143,7 @@ def kill_once(run, how, chance):
 
 
 def experiment(folder, count, kills):
-    """Returns what happened in runs that were killed so often in all."""
+    """Returns the counts of runs with this many kills in all."""
     chance = random.Random(FLAGS.seed + count)
     with Run(folder / "whole", count) as run:
         whole = run.finish()

@@ -1,12 +1,12 @@
-"""Takes the paper's AlexNet and VGG-16 at full size through everything but training: seconds, memory and bytes.
+"""Measures seconds, memory and bytes of all steps except training, for the paper's AlexNet and VGG-16 at full size.
 
-    python experiments/large_networks.py                            # both; what the JSON file has is left out
+    python experiments/large_networks.py                            # both, without measurements in the JSON file
     python experiments/large_networks.py --networks=alexnet --phase=to_sparse --again
     python experiments/large_networks.py --table                    # Markdown, from the JSON file alone
 
-The weights are random, and every layer is cut to the density in the paper's tables. Every phase runs in a process of
-its own; its memory is what the process holds above what it holds once the libraries are loaded (Linux). The smaller two
-of the paper's networks, `lenet_300_100` and `lenet_5`, make a quick trial.
+The weights are random, and every layer is pruned to the density in the paper's tables. Every phase runs in its own
+process. Its memory is measured beyond that of the process with the libraries loaded (Linux). For a quick trial, use the
+two smaller networks of the paper, `lenet_300_100` and `lenet_5`.
 """
 
 import functools
@@ -21,7 +21,7 @@ import measurements
 from absl import app, flags
 
 PHASES = ("build", "prune", "load", "to_sparse", "files", "float32", "float16", "dynamic_int8")
-STEPS = {  # In the order of the table, with the phase and the name under which each stands in the JSON file.
+STEPS = {  # In the order of the table, with the phase and the name of each in the JSON file.
     "building the network (Keras alone)": ("build", "build"),
     "`prune`": ("prune", "prune"),
     "`cut`, `TargetSparsity`": ("prune", "cut"),
@@ -38,16 +38,16 @@ STEPS = {  # In the order of the table, with the phase and the name under which 
 MB = 2**20
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", ["alexnet", "vgg16"], "Networks of keras_prune.networks.")
-flags.DEFINE_multi_enum("phase", PHASES, PHASES, "Phases, in this order; most need the files of those before.")
-flags.DEFINE_bool("again", False, "Whether to measure again what the JSON file has already.")
-flags.DEFINE_string("json", "docs/data/large_networks.json", "Where the measurements are kept.")
-flags.DEFINE_string("folder", "output/large_networks", "Where the models are written: 5 GB for VGG-16.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("one", None, "Measure this `network/phase` here and print it; for the script's own processes.")
+flags.DEFINE_multi_enum("phase", PHASES, PHASES, "Phases, in this order. Most need the files of earlier ones.")
+flags.DEFINE_bool("again", False, "Whether to repeat measurements in the JSON file.")
+flags.DEFINE_string("json", "docs/data/large_networks.json", "File of the measurements.")
+flags.DEFINE_string("folder", "output/large_networks", "Folder for the models, 5 GB for VGG-16.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
+flags.DEFINE_string("one", None, "`network/phase` to measure in this process. The script starts these itself.")
 
 
 class Process:
-    """Measures steps against what the process holds at first, with the libraries loaded and no model."""
+    """Measures steps relative to the process with the libraries loaded and no model."""
 
     def __init__(self):
         import keras
@@ -58,7 +58,7 @@ class Process:
         self.baseline = measurements.memory("VmRSS")
 
     def measure(self, step):
-        """Returns what a function without arguments returns, and what it took."""
+        """Returns the result of a function without arguments, and its seconds and bytes."""
         gc.collect()
         measurements.reset_high_water()
         before, started = measurements.memory("VmRSS"), time.perf_counter()
@@ -74,7 +74,7 @@ class Process:
 
 
 def build(process, name, folder):
-    """Builds the network as Keras does, and leaves it in two files."""
+    """Builds the network as Keras does, and saves it in two files."""
     import keras
 
     import keras_prune as kp
@@ -89,25 +89,25 @@ def build(process, name, folder):
 
 
 def prune(process, name, folder):
-    """Goes from the dense network to the sparse file, in one process, as a user does."""
+    """Prunes the dense network and saves the sparse file, in one process."""
     import keras_prune as kp
     from keras_prune import networks
 
     densities = {row.layer: row.density / 100 for row in networks.TABLES[name]}
     steps = {}
-    model = kp.load_sparse(folder / "dense.kprune")  # Unlike Keras's own initialisation, it leaves no memory behind.
+    model = kp.load_sparse(folder / "dense.kprune")  # Unlike an initialization by Keras, it keeps no extra memory.
     model, steps["prune"] = process.measure(
         lambda: kp.prune(model, lambda layer: kp.TargetSparsity(1 - densities[layer.name]))
     )
     cuts, steps["cut"] = process.measure(lambda: kp.cut(model))
-    del cuts  # They hold on to masks.
+    del cuts  # They keep masks in memory.
     model, steps["strip"] = process.measure(lambda: kp.strip(model))
     _, steps["save_sparse"] = process.measure(lambda: kp.save_sparse(model, folder / "sparse.kprune"))
     return steps
 
 
 def load(process, name, folder):
-    """Reads the sparse file, and reports on the network in it."""
+    """Reads the sparse file, and makes a report of the network."""
     import keras_prune as kp
     from keras_prune import networks
 
@@ -124,7 +124,7 @@ def load(process, name, folder):
 
 
 def to_sparse(process, name, folder):
-    """Converts the dense layers: to one format, and to the fastest of all of them."""
+    """Converts the dense layers to one format, and to the fastest format."""
     import keras_prune as kp
 
     model = kp.load_sparse(folder / "sparse.kprune")
@@ -135,7 +135,7 @@ def to_sparse(process, name, folder):
 
 
 def files(process, name, folder):
-    """Writes the network in Keras's format, and in the sparse one with other widths."""
+    """Writes the network as a Keras file, and as sparse files with other widths."""
     import keras_prune as kp
     from keras_prune.export.tflite import gzip_bytes
 
@@ -174,7 +174,7 @@ MEASURES |= {weights: functools.partial(export, weights=weights) for weights in 
 
 
 def run(name, phase):
-    """Returns what one phase took, and with which libraries."""
+    """Runs one phase, and returns its measurements and the versions of libraries."""
     folder = pathlib.Path(FLAGS.folder) / name
     folder.mkdir(parents=True, exist_ok=True)
     measured = MEASURES[phase](Process(), name, folder)
@@ -183,7 +183,7 @@ def run(name, phase):
 
 
 def step_table(name, phases):
-    """Returns what each step took."""
+    """Returns the table of all steps."""
     dense = 4 * phases["build"]["parameters"]
     lines = [
         f"**{name}: steps**",
@@ -201,7 +201,7 @@ def step_table(name, phases):
 
 
 def file_table(results):
-    """Returns the bytes of every kind of file, and those of each weight in sparse files."""
+    """Returns the bytes of every kind of file, and the bytes of each weight in sparse files."""
     kinds = {
         "`.keras`, dense": ("build", "keras"),
         "`.keras`, cut": ("files", "keras"),
@@ -251,7 +251,7 @@ def layer_table(name, load):
         return f"| {layer} | {' | '.join(ours)} | {printed['flop_density']:g}% |"
 
     for row, printed in zip(load["rows"], paper, strict=True):
-        # Random weights have no activations worth measuring: these are the paper's, of the layer before.
+        # Activations of random weights mean nothing, so take the paper's for the layer before.
         left_here = row["flop"] * row["kept"] / row["weights"] * active
         lines.append(line(row["layer"], row["weights"], row["kept"], row["flop"], left_here, printed))
         weights, kept, flop, left = weights + row["weights"], kept + row["kept"], flop + row["flop"], left + left_here

@@ -1,12 +1,12 @@
-"""Measures which layers LiteRT makes smaller or faster when they are pruned, in which pattern and from which share on.
+"""Measures which pruned layers LiteRT makes smaller or faster, in which pattern, and from which share of zeros on.
 
     python experiments/litert_layers.py --output=docs/data/litert_layers.json
     python experiments/litert_layers.py --models=output/blocks_0.keras --output=output/litert.json
     python experiments/litert_layers.py --table --output=docs/data/litert_layers.json
 
-Each layer stands alone in a model of random weights, is converted with `EXPERIMENTAL_SPARSITY` through Keras's own
-export, and run on one thread with LiteRT's default delegate. The variants of a layer take turns, so that a slower
-moment of the machine hits them all; times are medians in microseconds. `deployment_plan` says what this found.
+Each layer is in its own model with random weights. It is converted with `EXPERIMENTAL_SPARSITY` through the export of
+Keras, and run on one thread with LiteRT's default delegate. The variants of a layer take turns, so that a slow moment
+of the machine affects all of them. Times are medians in microseconds. `deployment_plan` uses these results.
 """
 
 import os
@@ -19,20 +19,18 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "JSON file for the measurements.", required=True)
-flags.DEFINE_list("models", [], "Measure these saved models instead, against the dense network of the first.")
-flags.DEFINE_string(
-    "folder", "output/litert_layers", "Where the .tflite files are kept; one that is there is used again."
-)
-flags.DEFINE_integer("repeats", 30, "How many rounds of the variants of a layer.", lower_bound=1)
+flags.DEFINE_list("models", [], "Saved models to measure instead, beside the dense network of the first.")
+flags.DEFINE_string("folder", "output/litert_layers", "Folder for the .tflite files. Existing files are used again.")
+flags.DEFINE_integer("repeats", 30, "Number of rounds of the variants of a layer.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "Inputs in one call.", lower_bound=1)
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
 
 DENSE_SHAPES = [(784, 300), (1024, 1024), (4096, 4096)]
 SPARSITIES = [0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
 
 
 def kinds():
-    """Returns the shape of the inputs of each kind of layer, and a function that makes it."""
+    """Returns the input shape of each kind of layer, and a function that creates it."""
     from keras import layers
 
     return {
@@ -65,7 +63,7 @@ def alone(input_shape, make):
 
 
 def pruned(model, sparsity, pattern):
-    """Returns a plain copy of a model in which every weight was cut."""
+    """Returns a plain copy of a model with all weights pruned."""
     import keras
 
     import keras_prune as kp
@@ -88,7 +86,7 @@ def convert(model, path):
 
 
 def measure(kind, makers):
-    """Returns bytes, operators that unpack weights, and the median time of one call, for each of the named models."""
+    """Returns bytes, operators that unpack weights, and the median time of one call, for each named model."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
@@ -126,7 +124,7 @@ def measure(kind, makers):
 
 
 def variants(model, sparsities):
-    """Returns makers of the model itself and of its pruned copies, by name."""
+    """Returns functions that create the model and its pruned copies, by name."""
     import keras_prune as kp
 
     makers = {"dense": lambda: model}
@@ -147,7 +145,7 @@ def measure_models():
     def load(path):
         return kp.strip(keras.models.load_model(path, compile=False))
 
-    # With random weights, none of them zero.
+    # With random weights without zeros.
     makers = {"dense": lambda: keras.models.clone_model(load(FLAGS.models[0]))}
     makers |= {path: lambda path=path: load(path) for path in FLAGS.models}
     return {"models": measure("", makers)}
@@ -168,14 +166,14 @@ def measure_layers():
 
 
 def gains(layer, variant):
-    """Returns by how much a variant is smaller and faster than the dense layer."""
+    """Returns how many times smaller and faster than the dense layer a variant is."""
     dense, one = layer["dense"], layer[variant]
     smaller, faster = (dense[key] / one[key] for key in ("bytes", "microseconds"))
     return f"{smaller:.1f}x, {faster:.2f}x"
 
 
 def layer_tables(results):
-    """Returns the gains of each kind of layer at 90% zeros, and those of dense layers at several sparsities."""
+    """Returns the gains of each kind of layer at 90% zeros, and of dense layers at several sparsities."""
     shapes = [f"{inputs}x{outputs}" for inputs, outputs in DENSE_SHAPES]
     lines = ["**Layers with 90% zeros**", ""]
     lines += ["| | single: smaller, faster | blocks of 4x1: smaller, faster |", "|---|---|---|"]
@@ -193,7 +191,7 @@ def layer_tables(results):
 
 
 def model_table(models):
-    """Returns the gains of LeNet-300-100 beside its errors, which `examples/mnist.py` has counted."""
+    """Returns the gains of LeNet-300-100 beside its errors, which `examples/mnist.py` counted."""
     kinds = {"blocks": ("blocks of 4x1", "lenet_300_100_blocks"), "single": ("single", "mnist")}
     dense = models.pop("dense")
     columns = ("zeros", "test error, dense", "test error, pruned", "compression", "fc1, fc2, fc3 kept", "bytes", "time")

@@ -1,4 +1,4 @@
-"""What benchmarks share: the JSON file of their measurements, their processes, and the most memory held."""
+"""Shared functions of the experiments for JSON files, processes and peak memory."""
 
 import json
 import pathlib
@@ -7,13 +7,13 @@ import sys
 
 
 def read(path) -> dict:
-    """Returns what has been measured; nothing if there is no file yet."""
+    """Returns the measurements in a file, or an empty dict without a file."""
     path = pathlib.Path(path)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(path, measured: dict) -> None:
-    """Writes all measurements beside the file, and puts them in its place."""
+    """Replaces the file with all measurements in one step."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -22,13 +22,13 @@ def write(path, measured: dict) -> None:
 
 
 def memory(field: str) -> int:
-    """Returns what this process holds (`VmRSS`) or held at most since the last reset (`VmHWM`), in bytes (Linux)."""
+    """Returns the memory of this process (`VmRSS`), or its peak since the last reset (`VmHWM`), in bytes (Linux)."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def reset_high_water() -> None:
-    """Lets `memory("VmHWM")` start from what the process holds now."""
+    """Resets `memory("VmHWM")` to the present memory."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 

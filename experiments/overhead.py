@@ -1,11 +1,11 @@
-"""Measures what pruning costs while training: the time of a step, and the time and memory of one mask update.
+"""Measures the cost of pruning in training, as the time of a step, and the time and memory of one mask update.
 
-    python experiments/overhead.py                                 # keras_prune, and its rival where it is installed
+    python experiments/overhead.py                                 # keras_prune, and tfmot if it is installed
     python experiments/overhead.py --networks=mlp_4096 --repeats=9
     python experiments/overhead.py --table                         # Markdown, from the measurements alone
 
-Plain and pruned model take turns in one process: an epoch of `fit` each, again and again. tensorflow-model-optimization
-(extra `tfmot`) needs Keras 2 and runs in a process of its own, where it is held against the plain Keras 2 model.
+Plain and pruned models take turns in one process, with an epoch of `fit` each. tensorflow-model-optimization (extra
+`tfmot`) needs Keras 2. It runs in its own process, and is compared with the plain Keras 2 model.
 """
 
 import gc
@@ -28,13 +28,13 @@ NETWORKS = {  # Batch size, input shape, steps an epoch.
 }
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(NETWORKS), "Networks whose training step is timed.")
-flags.DEFINE_integer("repeats", 9, "Epochs of each model; the first is thrown away.", lower_bound=2)
-flags.DEFINE_enum("library", None, ["keras_prune", "tfmot"], "One library alone, in this process.")
-flags.DEFINE_bool("jit_compile", False, "Whether TensorFlow compiles the step by XLA.")
+flags.DEFINE_integer("repeats", 9, "Epochs of each model. The first is not counted.", lower_bound=2)
+flags.DEFINE_enum("library", None, ["keras_prune", "tfmot"], "Library to measure in this process.")
+flags.DEFINE_bool("jit_compile", False, "Whether TensorFlow compiles the step with XLA.")
 flags.DEFINE_bool("steps", True, "Whether to time training steps.")
 flags.DEFINE_bool("mask_update", True, "Whether to time one mask update of VGG-16.")
-flags.DEFINE_bool("table", False, "Only print the tables of what was measured.")
-flags.DEFINE_string("results", "docs/data/overhead.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Only print the tables of the measurements.")
+flags.DEFINE_string("results", "docs/data/overhead.json", "File of the measurements.")
 
 
 def build(keras, name):
@@ -74,7 +74,7 @@ def build(keras, name):
 
 
 def pair(name):
-    """Returns the plain and the pruned network of the library that is measured, and the callbacks of the latter."""
+    """Returns the plain and the pruned network of the measured library, and the callbacks of the latter."""
     if FLAGS.library == "keras_prune":
         import keras
 
@@ -99,7 +99,7 @@ def pair(name):
 
 
 def time_steps(name):
-    """Returns the milliseconds of a step in every epoch, plain and pruned models taking turns."""
+    """Returns the milliseconds of a step in every epoch, for plain and pruned models in turns."""
     batch, shape, steps = NETWORKS[name]
     random = np.random.default_rng(0)
     x = random.normal(size=(batch * steps, *shape)).astype("float32")
@@ -110,7 +110,7 @@ def time_steps(name):
     times = {"plain": [], "pruned": []}
     for _ in range(FLAGS.repeats):
         for kind, model in (("plain", plain), ("pruned", pruned)):
-            # The rival's layers cannot run without its callback; this library's keep their masks without one.
+            # Layers of tfmot cannot run without its callback. Layers of keras_prune keep their masks.
             own = callbacks if kind == "pruned" and FLAGS.library == "tfmot" else []
             started = time.perf_counter()
             model.fit(x, y, callbacks=own, **fit)
@@ -119,7 +119,7 @@ def time_steps(name):
 
 
 def update_masks():
-    """Returns seconds and peak extra bytes of one mask update over VGG-16, and the seconds of copying its weights."""
+    """Returns seconds and peak extra bytes of one mask update of VGG-16, and the seconds of copying its weights."""
     plain, pruned, _ = pair("vgg16")
     del plain
     gc.collect()
@@ -161,7 +161,7 @@ def update_masks():
 
 
 def measure_apart(library):
-    """Runs this program in a process of its own for one library, and returns what it measured, or why it did not."""
+    """Measures one library in its own process, and returns the measurements, or why there are none."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--library")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": str(int(library == "tfmot"))}
     command = [sys.executable, __file__, *arguments, f"--library={library}"]

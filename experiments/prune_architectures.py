@@ -1,10 +1,11 @@
-"""Prunes the 40 architectures of keras.applications: training steps with two cuts, save, load, strip, equal outputs.
+"""Prunes, trains, saves, loads and strips the 40 architectures of keras.applications, and compares their outputs.
 
     KERAS_BACKEND=torch python experiments/prune_architectures.py  # all of them; continues if stopped
     python experiments/prune_architectures.py --names=MobileNetV2,VGG16
-    python experiments/prune_architectures.py --table              # Markdown, from what was measured
+    python experiments/prune_architectures.py --table              # Markdown, from the measurements
 
-Each runs in a process of its own, whose memory goes with it. PyTorch, which compiles nothing, is the quickest by far.
+Each runs in its own process, whose memory is freed at the end. PyTorch is by far the fastest, because it does not
+compile.
 """
 
 import json
@@ -20,21 +21,21 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("names", None, "Architectures; by default all, the smallest first.")
-flags.DEFINE_string("one", None, "The one to prune in this process.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/prune_architectures.json", "Where the measurements are kept.")
+flags.DEFINE_list("names", None, "Architectures. Defaults to all, the smallest first.")
+flags.DEFINE_string("one", None, "Architecture to prune in this process.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/prune_architectures.json", "File of the measurements.")
 
 
 def outputs(model, x):
-    """Returns the outputs, computed op by op: `predict` would compile every model for two images."""
+    """Returns the outputs, computed eagerly, since `predict` would compile every model for two images."""
     import keras
 
     return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def prune_one(name) -> dict:
-    """Prunes, trains, saves, loads and strips one architecture, and returns what was equal."""
+    """Prunes, trains, saves, loads and strips one architecture, and returns the comparisons."""
     import keras
     from architectures import architectures
 
@@ -47,7 +48,7 @@ def prune_one(name) -> dict:
     before = outputs(model, x)
     kp.prune(model, kp.StdThreshold(1.0))
     unchanged = np.array_equal(outputs(model, x), before)
-    eagerly = keras.backend.backend() == "tensorflow"  # Compiling takes longer than three steps do.
+    eagerly = keras.backend.backend() == "tensorflow"  # Compiling takes longer than three steps.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, run_eagerly=eagerly, jit_compile=False)
     callback = kp.PruningCallback(kp.Iterative(rounds=2), verbose=0)

@@ -1,4 +1,4 @@
-"""Measures what a report and its page cost: seconds and bytes for LeNet-300-100 and VGG-16.
+"""Measures seconds and bytes of a report and its page, for LeNet-300-100 and VGG-16.
 
     python experiments/report_page.py          # writes output/report/<network>.html and docs/data/report_page.json
     python experiments/report_page.py --table
@@ -16,11 +16,11 @@ import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["lenet_300_100", "vgg16"], "Which networks.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow_datasets. Defaults to that of the library.")
-flags.DEFINE_bool("table", False, "Print the table of what was measured.")
-flags.DEFINE_string("pages", "output/report", "Where the pages go.")
-flags.DEFINE_string("results", "docs/data/report_page.json", "Where the measurements are kept.")
+flags.DEFINE_list("networks", ["lenet_300_100", "vgg16"], "Networks to report on.")
+flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets. Defaults to TFDS_DATA_DIR.")
+flags.DEFINE_bool("table", False, "Print the table of the measurements.")
+flags.DEFINE_string("pages", "output/report", "Folder for the pages.")
+flags.DEFINE_string("results", "docs/data/report_page.json", "File of the measurements.")
 
 
 def lenet_300_100(keras, kp):
@@ -49,7 +49,7 @@ def vgg16(keras, kp):
 
 
 def seconds(call):
-    """Returns the least time of five calls, and what the last one returned."""
+    """Returns the least time of five calls, and the result of the last."""
     times, result = [], None
     for _ in range(5):
         started = time.perf_counter()

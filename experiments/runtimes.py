@@ -1,10 +1,10 @@
-"""Writes one pruned network as every kind of file, and tries which runtimes read it with the right outputs.
+"""Writes a pruned network as every kind of file, and tests which runtimes read it with the right outputs.
 
     pip install openvino onnxruntime tf2onnx tflite_micro ethos-u-vela      # beside keras_prune[examples]
-    python experiments/runtimes.py                                         # those that are installed
-    python experiments/runtimes.py --table                                 # Markdown, from what was measured
+    python experiments/runtimes.py                                         # all installed runtimes
+    python experiments/runtimes.py --table                                 # Markdown, from the measurements
 
-A runtime that misreads a file may end its process, so that each file is run in one of its own.
+Each file runs in its own process, because a runtime that misreads a file may crash.
 """
 
 import importlib.metadata
@@ -20,10 +20,10 @@ import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", None, "Where the files are written. By default a temporary folder.")
+flags.DEFINE_string("folder", None, "Folder for the files. Defaults to a temporary folder.")
 flags.DEFINE_list("one", None, "Runtime and file to run in this process.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/runtimes.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/runtimes.json", "File of the measurements.")
 
 # File name, quantization, sparse.
 TFLITE = [
@@ -54,7 +54,7 @@ def convolutions():
 
 
 def write_files(folder: pathlib.Path) -> None:
-    """Writes the files, and for each its inputs and the outputs of the Keras model."""
+    """Writes the files, and for each file its inputs and the outputs of the Keras model."""
     import keras
     import numpy as np
     from keras import layers
@@ -78,7 +78,7 @@ def write_files(folder: pathlib.Path) -> None:
 
 
 def scaled(array, dtype, scale, zero_point):
-    """Returns an array in the 8 bits of a file, or as it is."""
+    """Returns an array in the 8-bit format of a file, or unchanged."""
     import numpy as np
 
     return np.clip(np.round(array / scale) + zero_point, -128, 127).astype("int8") if dtype == np.int8 else array
@@ -108,7 +108,7 @@ def run_openvino(path, x):
     model = openvino.convert_model(path) if path.is_dir() else core.read_model(path)
     compiled = core.compile_model(model, "CPU")
     if "f" not in compiled.input(0).element_type.to_string():
-        return None  # It does not say by which scale.
+        return None  # OpenVINO does not report the scale.
     return next(iter(compiled(x).values()))
 
 
@@ -142,7 +142,7 @@ RUNS = dict(zip(PACKAGES, (run_openvino, run_onnx, run_tf2onnx, run_micro, run_v
 
 
 def run_one(runtime, path) -> None:
-    """Runs one file and prints the largest difference over the largest output, or what else there is to say."""
+    """Runs one file, and prints the largest difference over the largest output, or another outcome."""
     import numpy as np
 
     with np.load(path.with_name("blocks_left_out.npz" if "blocks" in path.name else "model.npz")) as arrays:
@@ -165,7 +165,7 @@ def tried(runtime, path):
 
 
 def outcome(value):
-    """Returns what a runtime has made of a file, in a few words."""
+    """Returns the outcome of a file in a runtime as text."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -177,7 +177,7 @@ def outcome(value):
 
 
 def table(measured):
-    """Returns as Markdown the largest difference of each file in each runtime, as a share of the largest output."""
+    """Returns as Markdown the largest difference of each file in each runtime, over the largest output."""
     names = dict.fromkeys(name for about in measured.values() for name in about["files"])
     heads = [f"{runtime} {about['version']}" for runtime, about in measured.items()]
     lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]

@@ -1,19 +1,20 @@
-"""Times convolutions dense and as a sparse product of their patches: why `to_sparse` converts only those of one place.
+"""Times convolutions dense and as a sparse product of their patches.
 
     python experiments/sparse_convolutions.py
-    python experiments/sparse_convolutions.py --table      # Markdown, from what was measured
+    python experiments/sparse_convolutions.py --table      # Markdown, from the measurements
 
-Shapes of VGG-16, LeNet-5 and MobileNet at the densities that pruning reaches, batch 1.
+Shapes are from VGG-16, LeNet-5 and MobileNet, at the densities of pruned networks and batch 1. The results are the
+reason why `to_sparse` only converts 1x1 convolutions.
 """
 
 import measurements
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/sparse_convolutions.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/sparse_convolutions.json", "File of the measurements.")
 
-# Name, height and width, channels in and out, kernel size, density (of the paper's Tables 3 and 5, where it has them).
+# Name, height and width, channels in and out, kernel size, density (from Tables 3 and 5 of the paper if there).
 SHAPES = [
     ("VGG-16 conv3_2", 56, 256, 256, 3, 0.24),
     ("VGG-16 conv4_2", 28, 512, 512, 3, 0.27),
@@ -27,7 +28,7 @@ SHAPES = [
 
 
 def patches_csr(convolution):
-    """Returns a convolution with stride 1 as a sparse product: every patch becomes an input of a dense layer."""
+    """Returns a convolution with stride 1 as a sparse product, in which every patch is an input of a dense layer."""
     import keras
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Measures cuts of weights that are split between two JAX processes, and what these send to each other.
+"""Measures cuts of weights that are split between two JAX processes, and the messages between these.
 
 python experiments/spread_weights.py               # 8 kernels of 2,048 x 2,048, half of each in every process
 python experiments/spread_weights.py --table       # Markdown, from the measurements alone
@@ -20,10 +20,10 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("layers", 8, "Number of Dense layers.")
 flags.DEFINE_integer("width", 2048, "Inputs and outputs of each.")
-flags.DEFINE_integer("repeats", 5, "Cuts, of which the first is thrown away.", lower_bound=2)
-flags.DEFINE_string("results", "docs/data/spread_weights.json", "Where the measurements are kept.")
-flags.DEFINE_bool("table", False, "Print the table from the file, and measure nothing.")
-flags.DEFINE_string("process", "", "Index, number of processes and port. The script starts itself with it.")
+flags.DEFINE_integer("repeats", 5, "Cuts. The first is not counted.", lower_bound=2)
+flags.DEFINE_string("results", "docs/data/spread_weights.json", "File of the measurements.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("process", "", "Index, number of processes and port. The script starts these processes itself.")
 
 
 def measure(index: int, processes: int, port: str) -> dict:
@@ -74,7 +74,7 @@ def measure(index: int, processes: int, port: str) -> dict:
 
 
 def start(processes: int) -> dict:
-    """Runs the script in so many processes of one device each, and returns what the first measured."""
+    """Runs the script in several processes of one device each, and returns the results of the first."""
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}

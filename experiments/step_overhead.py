@@ -1,9 +1,9 @@
-"""Measures what pruning adds to a training step in which no cut is due, for networks of small layers.
+"""Measures the time that pruning adds to a training step without a cut, for networks of small layers.
 
     python experiments/step_overhead.py                            # with the backend of KERAS_BACKEND
     python experiments/step_overhead.py --table                    # Markdown, from the measurements alone
 
-The kinds of training take turns, an epoch of `fit` each. An empty callback shows what Keras takes to call one.
+The kinds of training take turns, with an epoch of `fit` each. An empty callback shows the cost of calling one.
 """
 
 import os
@@ -18,8 +18,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 15, "Epochs of each kind.", lower_bound=1)
 flags.DEFINE_integer("steps", 100, "Steps of an epoch.", lower_bound=1)
 flags.DEFINE_list("layers", ["2", "50"], "Numbers of layers of the networks.")
-flags.DEFINE_bool("table", False, "Only print the table of what was measured.")
-flags.DEFINE_string("results", "docs/data/step_overhead.json", "Where the measurements are kept.")
+flags.DEFINE_bool("table", False, "Only print the table of the measurements.")
+flags.DEFINE_string("results", "docs/data/step_overhead.json", "File of the measurements.")
 KINDS = {
     "plain": "plain",
     "plain, empty callback": "plain",
@@ -58,7 +58,7 @@ def times(layers):
     for one in models.values():
         one.compile("adam", "mse")
     clock = [0.0, 0.0]
-    # The end comes before the work of other callbacks at the end of the epoch, and the start behind that at its begin.
+    # Timing starts after the work of other callbacks at the start of an epoch, and ends before that at its end.
     start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: clock.__setitem__(0, time.perf_counter()))
     end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.__setitem__(1, time.perf_counter()))
     for _ in range(FLAGS.rounds + 1):

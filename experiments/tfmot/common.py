@@ -1,6 +1,6 @@
-"""What the short tutorials share: made-up data, equal first weights, and notes of what a library did.
+"""Shared functions of the short tutorials for made-up data, equal initial weights, and notes of each library.
 
-Nothing here belongs to keras_prune, so that the tutorials also run with tfmot and Keras 2.
+This module does not import keras_prune, so that the tutorials also run with tfmot and Keras 2.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 HAS_TENSORBOARD = all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard"))
-DROPOUT = 0.0  # Where the tutorials drop, Keras 2 and 3 would draw other random numbers.
+DROPOUT = 0.0  # With dropout, Keras 2 and 3 would draw different random numbers.
 NOTES = {"epochs": []}
 UPDATES = []
 
@@ -57,7 +57,7 @@ def kernels(model):
 
 
 def follow(keras, model):
-    """Returns a callback that notes the sparsity after each epoch and, of tfmot, what each mask was made from."""
+    """Returns a callback that notes the sparsity after each epoch and, for tfmot, the weights behind each mask."""
     layers = [layer for layer in model.layers if getattr(layer, "pruning_vars", None)]
     due = []
 
