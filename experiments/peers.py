@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python experiments/peers.py --library=keras_prune      # or tensorflow, torch
     KERAS_BACKEND=jax python experiments/peers.py --library=common_quality   # budgets.CommonQuality
-    python experiments/peers.py --library=torch                              # pip install torch
+    python experiments/peers.py --library=torch                              # or torch_flushing, without denormals
     python experiments/peers.py --library=tfmot                              # pip install -e '.[tfmot]'
     python experiments/peers.py --library=jaxpruner
     python experiments/peers.py --table
@@ -34,6 +34,7 @@ LIBRARIES = {
     "keras_prune": "peers_keras.KerasPrune",
     "common_quality": "peers_keras.CommonQuality",
     "torch": "peers_torch.Torch",
+    "torch_flushing": "peers_torch.TorchFlushing",
     "jaxpruner": "peers_jaxpruner.JaxPruner",
     "tfmot": "peers_keras.Tfmot",
 }
@@ -85,7 +86,7 @@ def table():
     errors, sizes = ([f"{name} at {one:g}x" for one in asked] for name in ("test error, %,", "gzip, KB,"))
     lines = [["library", *errors, "epoch / plain epoch", "zeros that are -0.0", *sizes]]
     lines.append(["---"] * len(lines[0]))
-    for library, found in groups.items():
+    for library, found in sorted(groups.items()):
         cells, sizes = [], []
         for runs in (found.get(one, []) for one in asked):
             values = [run["test_error"] for run in runs]

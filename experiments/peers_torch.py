@@ -59,3 +59,13 @@ class Torch:
 
     def kernels(self, model):
         return [layer.weight.detach().numpy().T for layer in model[::2]]
+
+
+class TorchFlushing(Torch):
+    """The same without denormal numbers, which the moments of pruned weights become, and which take longer."""
+
+    name = "torch.nn.utils.prune, set_flush_denormal"
+
+    def __init__(self, training):
+        super().__init__(training)
+        torch.set_flush_denormal(True)
