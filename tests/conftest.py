@@ -1,4 +1,4 @@
-"""Settings of all tests: a quiet TensorFlow, compiled JAX functions kept on disk, the same random numbers."""
+"""Settings of all tests, for a quiet TensorFlow, compiled JAX functions on disk, and equal random numbers."""
 
 import os
 import tempfile
@@ -28,7 +28,7 @@ def _same_random_numbers():
 
 @pytest.fixture
 def mixed_float16():
-    """Lets layers keep float32 variables and compute in float16."""
+    """Makes layers keep float32 variables and compute in float16."""
     keras.config.set_dtype_policy("mixed_float16")
     yield
     keras.config.set_dtype_policy("float32")

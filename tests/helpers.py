@@ -73,7 +73,7 @@ def refill(root, value=7.0):
 
 
 def calls_of(step):
-    """Returns how many calls a function without arguments makes, those of compiled functions included.
+    """Returns how many calls a function without arguments makes, including those of compiled functions.
 
     Unlike its seconds, they are the same on a busy machine.
     """

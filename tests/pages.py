@@ -2,7 +2,7 @@
 
     python tests/pages.py docs/notebooks/getting_started.md
 
-This runs a page, and writes what its blocks print, and the figures that they save, into it and beside it.
+This runs a page, and writes the output of its blocks into the page. Figures are saved beside it.
 """
 
 import os
@@ -41,12 +41,12 @@ def run(page, folder, timeout=600):
 
 
 def without_numbers(text):
-    """Returns a text without what differs between backends and processors: numbers, and the widths of tables."""
+    """Returns a text without numbers and the widths of tables, which differ between backends and processors."""
     return re.sub(r"[\s─━]+", " ", re.sub(r"\d+(?:[.,]\d+)*", "#", text)).strip()
 
 
 def update(page):
-    """Writes what the blocks of a page print into the page."""
+    """Writes the output of the blocks of a page into the page."""
     with tempfile.TemporaryDirectory() as folder:
         printed = iter(run(page, folder))
         for figure in Path(folder).glob("*.png"):

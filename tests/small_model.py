@@ -21,6 +21,6 @@ def pruned_model(optimizer="adam", **compiling):
 
 
 def fit(model, *callbacks, schedule=None, epochs=3, **kwargs):
-    """Trains with the callback behind all others, where it sees what they did last."""
+    """Trains with the callback after all others, so that it sees their changes."""
     callbacks = [*callbacks, kp.PruningCallback(schedule or kp.OneShot(start=1), verbose=0)]
     return model.fit(X, Y, batch_size=16, epochs=epochs, verbose=0, callbacks=callbacks, **kwargs)

@@ -1,4 +1,4 @@
-"""Rules of the sources that neither ruff nor import-linter knows."""
+"""Rules for the sources that ruff and import-linter do not check."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def is_private(name):
 
 
 def uses_private_name(node):
-    """Returns whether an expression or import reaches for a name that belongs to another module or class."""
+    """Returns whether an expression or import uses a private name of another module or class."""
     if isinstance(node, ast.Attribute):
         own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
         return is_private(node.attr) and not own

@@ -1,4 +1,4 @@
-"""Budgets of whole models: what `prune` makes of one, and the table of its shares."""
+"""Budgets of whole models in `prune`, and their shares."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ def test_float_is_the_sparsity_of_the_model():
     assert kp.report(model).sparsity == 0.9
 
 
-def test_budget_is_taken_anew_at_each_cut():
+def test_budget_is_recomputed_at_each_cut():
     model = kp.prune(dense_chain(20, 30, 10), GlobalMagnitude(3))
     kp.cut(model, 0.5)
     second = pruned_weights(model)[1]

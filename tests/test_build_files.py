@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = (ROOT / "requirements_lock.txt").read_text()
 LOCKED = {name.replace("-", "_") for name in re.findall(r"^[\w-]+(?===)", LOCK, re.MULTILINE)}
-# Where what is installed has another name than what is imported.
+# Packages that are installed under another name than they are imported.
 DISTRIBUTIONS = {"absl": "absl_py", "sklearn": "scikit_learn"}
 # Keras imports its backend, pytest the conftest files, and `_lazy.import_after` the layers of compat.
 NOT_IMPORTED = {"//:conftest", "//keras_prune/compat:compat", "//tests:conftest", "@pypi//tensorflow"}
 
 
 def files_of_repository(pattern):
-    """Returns the files that match a pattern outside of what setuptools builds and a virtual environment."""
+    """Returns the files that match a pattern, without build folders and virtual environments."""
     return {file for file in ROOT.glob(f"**/{pattern}") if not {"build", ".venv"} & set(file.relative_to(ROOT).parts)}
 
 
@@ -85,7 +85,7 @@ def test_build_files_hold_each_source_once():
 
 
 @pytest.mark.parametrize("label", sorted(TARGETS))
-def test_build_files_depend_on_what_is_imported(label):
+def test_build_files_depend_on_all_imports(label):
     files, dependencies = TARGETS[label]
     imported = {imported_label(module) for file in files for module in imports(file)} - {None, label}
     assert imported <= dependencies

@@ -392,7 +392,7 @@ if TENSORFLOW or JAX:
 
 
 @pytest.mark.parametrize("name", TAKE_A_MODEL)
-def test_functions_reject_what_is_not_a_model(name):
+def test_functions_reject_objects_that_are_not_models(name):
     for wrong in ("model.keras", None, layers.Dense(3)):
         if (name, type(wrong)) != ("cut", layers.Dense):  # A layer with masks can be cut alone.
             with pytest.raises(ValueError, match=r"Expected a Keras 3 model.*Received: model="):
@@ -426,7 +426,7 @@ def test_prune_and_strip_take_models_that_are_not_built():
 
 
 @pytest.mark.parametrize("wrong", ["model.keras", None])
-def test_pruned_weights_rejects_what_is_not_a_layer(wrong):
+def test_pruned_weights_rejects_other_objects(wrong):
     with pytest.raises(ValueError, match=r"Expected a Keras 3 model or layer. Received: root="):
         kp.layers.pruned_weights(wrong)
 

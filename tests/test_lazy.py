@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
-    """Function that makes modules of which the first is imported by the others, and returns their names."""
+    """Function that creates modules and returns their names. The others import the first one."""
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))

@@ -170,7 +170,7 @@ def test_copy_keras_mask_gives_a_tensor_the_mask_of_another():
     assert array(keras.src.backend.common.masking.get_keras_mask(target)).tolist() == [[False, True]]
 
 
-def test_unpickle_reads_what_save_to_buffer_writes():
+def test_unpickle_reads_the_buffer_of_save_to_buffer():
     model, buffer = sequential(), io.BytesIO()
     _keras.save_to_buffer(model, buffer)
     buffer.seek(0)
@@ -349,7 +349,7 @@ class TrainingSeen(layers.Layer):
         return inputs
 
 
-def test_is_training_reaches_layers_that_are_not_told():
+def test_is_training_reaches_layers_without_the_argument():
     layer = TrainingSeen()
     model = keras.Sequential([keras.Input((3,)), layer])
     model(np.ones((1, 3)), training=True)

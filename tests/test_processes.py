@@ -1,4 +1,4 @@
-"""Tests of what one process says of itself. Those of several are in `training`, since they take real processes."""
+"""Tests of a single process. Tests of several are in `training`, since they start real processes."""
 
 import keras
 import numpy as np

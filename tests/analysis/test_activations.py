@@ -29,7 +29,7 @@ def measured_shares(model, data, **kwargs):
 
 
 class Batches:
-    """What a data loader looks like from outside: it can be walked through, and no more."""
+    """An iterable of batches with nothing but `__iter__`, like a data loader."""
 
     def __init__(self, pack):
         self.pack = pack
@@ -126,7 +126,7 @@ def test_empty_inputs_are_rejected(data):
 
 
 class Endless(keras.utils.PyDataset):
-    """Batches without an end."""
+    """An endless dataset."""
 
     num_batches = None
 

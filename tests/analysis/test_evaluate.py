@@ -21,7 +21,7 @@ def model():
     return model
 
 
-def test_evaluate_measures_what_keras_measures(model):
+def test_evaluate_agrees_with_keras(model):
     assert evaluate(model, DATA, "mae") == 2.0
     assert evaluate(model, list(DATA), "loss", batch_size=3) == 4.0
 
@@ -37,7 +37,7 @@ def test_evaluate_names_the_metrics_of_the_model(model):
 
 
 class Endless(keras.utils.PyDataset):
-    """Batches without an end."""
+    """An endless dataset."""
 
     num_batches = None
 

@@ -191,8 +191,8 @@ def test_page_of_many_layers_shows_the_largest(monkeypatch):
     kp.cut(model)
     text = page_of(model)
     assert [label.split(":")[0] for label in figures(text)] == ["histogram of fc3", "histogram of fc4", "mask of fc4"]
-    assert "Shown are 2 of 5 weights" in text
-    assert "Shown are 1 of 5 weights" in text
+    assert "the largest 2 of 5 weights" in text
+    assert "the largest 1 of 5 weights" in text
     assert all(f"fc{index}<" in text for index in range(5))
 
 

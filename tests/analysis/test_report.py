@@ -30,10 +30,10 @@ def last_digit(printed):
 
 @functools.cache
 def paper_network(name):
-    """Each layer with its weights, and how many activations the next layer reads; none of them takes memory."""
+    """Returns layers with their weights, and how many activations the next layer reads, without allocating weights."""
     with keras.StatelessScope(initialize_variables=False):
         model = getattr(networks, name)()
-    # Else the next scope to end would initialize the variables: VGG-16's take 0.5 GB.
+    # Otherwise the end of the next scope would initialize the variables, 0.5 GB for VGG-16.
     keras.utils.clear_session()
     found = [layer for layer in model.layers if layer.weights]
     graph = Graph(model)
@@ -162,7 +162,7 @@ def test_skipped_layers_have_reasons():
         ]
     )
     model.get_layer("quantized").quantize("int8")
-    assert kp.report(model).skipped == {}  # A plain model: nothing was asked for.
+    assert kp.report(model).skipped == {}  # No layer of a plain model is skipped.
     with pytest.warns(UserWarning, match="quantized: its weights are quantized"):
         kp.prune(model, {"pruned|head": kp.StdThreshold()})
     report = kp.report(model)

@@ -59,7 +59,7 @@ def test_sensitivity_restores_weights_after_a_failure(model, data):
     assert_same(before, model.get_weights())
 
 
-def test_points_are_what_the_cut_of_one_layer_gives(model, data):
+def test_points_are_those_of_pruning_one_layer(model, data):
     (point,) = kp.sensitivity(model, data, HALF).curves["hidden"]
 
     kp.cut(kp.prune(model, {"hidden": 0.5}))
@@ -78,7 +78,7 @@ def test_zeros_of_plain_models_count_as_pruned(model, data):
     assert all(points[0].density <= 0.5 for points in scan.curves.values())
 
 
-def test_default_criteria_cut_more_and_more(model, data):
+def test_default_criteria_get_stronger(model, data):
     calls = []
     evaluate = model.evaluate
     model.evaluate = lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs)
@@ -158,7 +158,7 @@ def test_results_have_a_dict_a_repr_and_a_table(model, data):
 
 
 class Endless(keras.utils.PyDataset):
-    """Batches without an end."""
+    """An endless dataset."""
 
     num_batches = None
 

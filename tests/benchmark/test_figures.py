@@ -46,7 +46,7 @@ def test_speed_ups_rejects_other_batch_sizes():
         speed_ups(two_engines(), 64)
 
 
-def test_all_figures_draws_what_was_measured():
+def test_all_figures_draws_all_measurements():
     assert [name for name, _ in all_figures(two_engines())] == ["speed_ups_batch_1", "density_net_fc_batch_1"]
     assert [name for name, _ in all_figures(two_engines([0.1]))] == ["speed_ups_batch_1"]
     assert not list(all_figures(results([measurement("MKL CSR", 10)])))

@@ -127,7 +127,7 @@ def test_the_config_holds_schedule_and_pattern(arguments):
     assert again.pruning_schedule.get_config() == layer.pruning_schedule.get_config()
 
 
-def test_what_is_missing_names_another_way():
+def test_missing_names_suggest_another_way():
     with pytest.raises(AttributeError, match="export_tflite"):
         tfmot.quantization.keras.quantize_model  # noqa: B018
     for name in ("clustering", "experimental", "nonsense"):

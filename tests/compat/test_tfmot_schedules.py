@@ -65,7 +65,7 @@ def test_invalid_schedules_are_refused(arguments):
 
 
 class EveryStep(s.PruningSchedule):
-    """As users of tfmot write them: nested config, checks of the base class, tensors as results."""
+    """A schedule of a user of tfmot, with a nested config, checks of the base class, and tensors as results."""
 
     def __init__(self, sparsity):
         self._validate_sparsity(sparsity, "sparsity")

@@ -63,7 +63,7 @@ def test_layers_are_pruned_before_the_batch():
     )
 
 
-def test_polynomial_decay_prunes_more_and_more():
+def test_polynomial_decay_raises_the_sparsity():
     seen = Densities()
     decay = s.PolynomialDecay(0.25, 0.75, begin_step=1, end_step=3, power=1, frequency=1)
     fit(dense_model(decay), seen)
@@ -110,7 +110,7 @@ def test_later_runs_without_the_callback_keep_the_masks():
     assert np.mean(kernel == 0) == 0.75
 
 
-def test_steps_go_on_after_compile_and_loading(tmp_path):
+def test_steps_continue_after_compile_and_loading(tmp_path):
     model = dense_model(schedule(begin_step=10))
     fit(model)
     fit(compile(model))

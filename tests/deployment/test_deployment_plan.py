@@ -19,7 +19,7 @@ BLOCKS, SINGLE = kp.Blocks((4, 1)), kp.Pattern()
 
 
 def mobile(**changes):
-    """A network that XNNPACK can run sparsely, but for layers that are replaced by name."""
+    """A network that XNNPACK can run sparsely, with some layers replaced by name."""
     names = {
         "pad": lambda: layers.ZeroPadding2D(1),
         "start": lambda: layers.Conv2D(8, 3, strides=2, use_bias=False),
@@ -83,7 +83,7 @@ def test_plan_ignores_initial_states(kind):
 
 
 class Composite(layers.Layer):
-    """A layer that holds another one, and says nothing else about itself."""
+    """A custom layer around another layer."""
 
     def __init__(self, inside, **kwargs):
         super().__init__(**kwargs)
@@ -162,7 +162,7 @@ def test_plan_looks_into_a_transformer_encoder():
     assert "one input has 6" in found["encoder/feedforward_output_dense"].reason
 
 
-def test_plan_promises_nothing_for_unmeasured_layers():
+def test_plan_has_no_gains_for_unmeasured_layers():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(20, 8, name="table")])
     model.add(layers.Reshape((6, 4, 2, 1)))
     model.add(layers.Conv3D(2, 2, name="volume"))
@@ -293,7 +293,7 @@ def test_xnnpack_follows_models_in_subclassed_ones():
 
 
 def branches(second):
-    """A subgraph in which the feature map meets what `second` makes of the input and of the map itself."""
+    """A subgraph that multiplies the feature map by the result of `second` for the input and the map."""
     inputs = keras.Input((32, 32, 3), name="image")
     x = layers.ZeroPadding2D(1)(inputs)
     x = layers.Conv2D(8, 3, strides=2, name="start")(x)

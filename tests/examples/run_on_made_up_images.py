@@ -1,4 +1,4 @@
-"""Runs an example on images that TensorFlow Datasets makes up: `run_on_made_up_images.py COUNT SCRIPT FLAGS...`.
+"""Runs an example on random images of TensorFlow Datasets: `run_on_made_up_images.py COUNT SCRIPT FLAGS...`.
 
 Every split has the same COUNT images of noise. For imagenet.py, keras.applications builds a small network as VGG-16.
 """
@@ -29,7 +29,7 @@ def replace_vgg16():
 
 
 if __name__ == "__main__":
-    import tensorflow_datasets as tfds  # Nor above, where it may be missing for those who only collect tests.
+    import tensorflow_datasets as tfds  # Not above either, since it may be missing where tests are only collected.
 
     count, *sys.argv = sys.argv[1:]
     sys.path.insert(0, os.path.dirname(sys.argv[0]))

@@ -1,4 +1,4 @@
-"""The parts of examples/cifar10.py; test_examples.py runs the whole of it."""
+"""Tests of parts of examples/cifar10.py. test_examples.py runs the whole example."""
 
 import pathlib
 

@@ -61,7 +61,7 @@ def test_full_run_without_a_gpu_is_refused(tmp_path):
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_what_was_not_measured_says_so(monkeypatch):
+def test_missing_measurements_are_named(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     import gpu_tables
 

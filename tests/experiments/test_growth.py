@@ -1,4 +1,4 @@
-"""The script that measures how operations grow, run on tiny models, and that they grow linearly."""
+"""The script that measures growth runs on tiny models, and the calls of operations grow linearly."""
 
 import json
 import os
@@ -75,6 +75,6 @@ def test_calls_of_each_operation_grow_linearly(growth, tmp_path):
         subject = growth.Subject("functional", layers, tmp_path / str(layers))
         for name, prepare in subject.operations.items():
             if "(Keras)" not in name:
-                prepare()()  # What is done once, such as imports and compilation, does not count.
+                prepare()()  # Imports and compilation in the first call do not count.
                 calls.setdefault(name, []).append(calls_of(prepare()))
     assert {name: growth_of(counts) for name, counts in calls.items() if growth_of(counts) > 1.1} == {}

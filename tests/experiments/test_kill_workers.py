@@ -1,4 +1,4 @@
-"""Workers that are killed and started again end as an unbroken run, in real processes."""
+"""Workers that are killed and restarted end like an unbroken run, in real processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The script that takes large networks through every step, run on the smallest of the paper's networks."""
+"""The script for large networks runs on the smallest of the paper's networks."""
 
 import importlib.util
 import json

@@ -161,11 +161,11 @@ def test_gather_takes_the_first_inputs_of_an_endless_dataset():
 
 
 @pytest.mark.parametrize("x", [LEFT, [LEFT, RIGHT], (LEFT, RIGHT), {"left": LEFT}, None, "left", 1.0])
-def test_gather_keeps_what_is_not_batches(x):
+def test_gather_keeps_other_values(x):
     assert gather(two_inputs(), x) is x
 
 
 @pytest.mark.parametrize("batches", [[], [[LEFT, RIGHT], {"left": LEFT, "right": RIGHT}], [[1.0, 2.0]]])
-def test_gather_says_what_it_takes(batches):
+def test_gather_rejects_other_iterables(batches):
     with pytest.raises(ValueError, match=r"a function that returns one, or a tf.data.Dataset.*Received: x=.*batches"):
         gather(two_inputs(), iter(batches))

@@ -1,4 +1,4 @@
-"""What every export has in common: limits, comparison, and how a file gets to its place."""
+"""Limits, comparison and replacement of files, which all exports share."""
 
 import importlib.util
 import os
@@ -97,7 +97,7 @@ def test_replace_keeps_folder_with_other_files(tmp_path):
 
 
 @pytest.mark.parametrize(("kinds", "message"), [("fd", "a folder at .* is a file"), ("df", "a file at .* is a folder")])
-def test_replace_keeps_what_is_of_another_kind(kinds, message, tmp_path):
+def test_replace_keeps_other_kinds(kinds, message, tmp_path):
     new, place = tmp_path / "new", tmp_path / "place"
     for path, kind in zip((new, place), kinds, strict=True):
         path.mkdir() if kind == "d" else path.write_text("")
@@ -144,7 +144,7 @@ def test_replace_survives_a_kill_between_its_renames(model, tmp_path, monkeypatc
     assert sorted(os.listdir(tmp_path)) == ["other.kprune", "place"]
 
 
-def test_exporting_removes_what_killed_exports_left(model, tmp_path):
+def test_exporting_removes_files_of_killed_exports(model, tmp_path):
     for name in (".keras_prune_export_killed", ".keras_prune_export_running", "photos"):
         path = folder(tmp_path / name, "dense.tflite")
         if "running" not in name:

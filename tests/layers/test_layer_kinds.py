@@ -15,7 +15,7 @@ HALF = kp.TargetSparsity(0.5)
 
 @keras.saving.register_keras_serializable(package="test_layer_kinds")
 class Cell(keras.layers.Layer):
-    """A recurrent cell that is not one of Keras's."""
+    """A custom recurrent cell."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -259,7 +259,7 @@ def test_training_warns_of_weights_read_past_their_variables():
 
 
 class HasAuxiliaryWeight(layers.Dense):
-    """Uses a weight in training alone, as an auxiliary head does."""
+    """Uses a weight in training only, like an auxiliary head."""
 
     def build(self, shape):
         super().build(shape)
@@ -324,7 +324,7 @@ def test_prune_keeps_gradients_of_embeddings_sparse():
 
 
 class DoubleEmbedding(layers.Embedding):
-    """An embedding with its own call, which reads the table as it likes."""
+    """An embedding with a custom `call`."""
 
     def call(self, inputs):
         return ops.take(2 * self.embeddings, inputs, axis=0)

@@ -1,4 +1,4 @@
-"""Layers say with `get_prunable_weights` which of their weights are pruned."""
+"""Layers choose their pruned weights with `get_prunable_weights`."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ class BiasToo(layers.Dense):
 
 @register
 class SomeInside(layers.Layer):
-    """Prunes a bias of one inner layer, and of the other one the kernel."""
+    """Prunes the bias of one inner layer, and the kernel of the other."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

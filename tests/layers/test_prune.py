@@ -53,7 +53,7 @@ def test_wrapper_keeps_the_state_of_an_lstm():
 
 
 @pytest.mark.parametrize("regularizer", ["l1", "l2", "orthogonal_regularizer"])
-def test_regularizers_do_not_pull_at_pruned_connections(regularizer):
+def test_regularizers_ignore_pruned_connections(regularizer):
     pruned = kp.Prune(layers.Dense(8, kernel_regularizer=regularizer), kp.TargetSparsity(0.5))
     model = keras.Sequential([keras.Input((8,)), pruned])
     before = arrays(model.losses[0])[0]
@@ -109,7 +109,7 @@ def test_prune_leaves_inputs_uncast_without_autocast(wrap):
 
 @keras.saving.register_keras_serializable(package="test_wrappers")
 class BlockWithoutBuild(layers.Layer):
-    """As users write them: the weights are made when the inner layers are first called."""
+    """A custom layer without `build`, whose inner layers create their weights in the first call."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -287,7 +287,7 @@ def test_wrapper_prunes_kernels_and_not_biases(layer, names):
     assert [weight.name for weight in kp.layers.pruned_weights(wrapped)] == names
 
 
-def test_cut_reports_what_it_did():
+def test_cut_returns_counts():
     wrapped = kp.Prune(layers.Dense(3), kp.TargetSparsity(0.75))
     wrapped.build((None, 8))
     (first,), (second,) = kp.cut(wrapped, 0.5), kp.cut(wrapped)
@@ -382,7 +382,7 @@ STATEFUL = np.random.default_rng(3).normal(size=(4, 5, 3)).astype("float32")
 
 
 class ResetsStates(keras.callbacks.Callback):
-    """As users write it for stateful layers."""
+    """Resets states at each epoch, as users do for stateful layers."""
 
     def on_epoch_begin(self, epoch, logs=None):
         for layer in self.model.layers:

@@ -1,4 +1,4 @@
-"""Summaries hold what figures show of a weight, in a few kilobytes."""
+"""Summaries hold the numbers for figures of a weight in a few kilobytes."""
 
 import keras
 import numpy as np
@@ -69,7 +69,7 @@ def test_summary_has_the_shares_of_the_mask(shape):
         assert shares[row, column] == np.rint(255 * part.mean())
 
 
-def test_summary_leaves_out_what_is_not_finite():
+def test_summary_ignores_values_that_are_not_finite():
     summary = summary_of(dense([[np.nan, np.inf, -2.0], [1.0, 0.0, -np.inf]]))
     assert summary.edges == (-2.0, 1.0)
     assert summary.counts.sum() == 2

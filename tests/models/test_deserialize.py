@@ -1,4 +1,4 @@
-"""Tests of models made from their configs, held against what Keras makes of them."""
+"""Tests of models created from configs, compared with the models that Keras creates."""
 
 import copy
 
@@ -25,7 +25,7 @@ class Counted(layers.Layer):
 
 @keras.saving.register_keras_serializable("tests")
 class Stack(keras.Sequential):
-    """A class of Sequential models that are made as Keras makes them."""
+    """A class of Sequential models that Keras creates in the usual way."""
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -47,12 +47,12 @@ class Doubled(keras.Sequential):
 
 
 class Local(keras.Sequential):
-    """A class that Keras finds in `custom_objects` alone."""
+    """A class that Keras only finds in `custom_objects`."""
 
 
 @keras.saving.register_keras_serializable("tests")
 class WithoutShape(layers.Dense):
-    """A layer in whose model Keras makes no graph."""
+    """A layer for which Keras cannot create the graph of its model."""
 
     def compute_output_spec(self, inputs):
         raise NotImplementedError
@@ -104,7 +104,7 @@ MODELS = {
 
 
 def description(one):
-    """Returns the config of a model, and what it does not tell."""
+    """Returns the config of a model, and properties that are not in it."""
     weights = [(weight.path, tuple(weight.shape), str(weight.dtype)) for weight in one.weights]
     return keras.saving.serialize_keras_object(one), type(one), one.built, weights
 
@@ -137,6 +137,6 @@ def test_files_of_both_formats_are_read_in_linear_time(tmp_path):
     keras.models.load_model(tmp_path / "model.keras")
     assert DEPTH <= Counted.calls <= 2 * DEPTH
     Counted.calls = 0
-    kp.save_sparse(model, tmp_path / "model.kprune")  # It makes the model on trial.
+    kp.save_sparse(model, tmp_path / "model.kprune")  # It rebuilds the model as a trial.
     kp.load_sparse(tmp_path / "model.kprune")
     assert 2 * DEPTH <= Counted.calls <= 4 * DEPTH

@@ -1,4 +1,4 @@
-"""The graph of a model: which layers it has, and whose outputs a dropout drops."""
+"""The graph of a model lists its layers, and finds the layer before each dropout."""
 
 import keras
 import pytest
@@ -46,7 +46,7 @@ def test_source_is_found_through_transparent_layers(between):
         ),
     ],
 )
-def test_source_says_why_there_is_none(reason, make):
+def test_missing_source_has_a_reason(reason, make):
     inputs = keras.Input((4,))
     source = source_of_the_only_dropout(keras.Model(inputs, layers.Dropout(0.5)(make(inputs))))
     assert source.layer is None

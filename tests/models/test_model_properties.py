@@ -146,7 +146,7 @@ register = keras.saving.register_keras_serializable(package="test_model_properti
 
 @register
 class Network(keras.Model):
-    """Makes its weights at the first call."""
+    """Creates its weights at the first call."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -158,7 +158,7 @@ class Network(keras.Model):
 
 @register
 class BuiltNetwork(Network):
-    """Makes its weights in `build`."""
+    """Creates its weights in `build`."""
 
     def build(self, input_shape):
         self.hidden.build(input_shape)
@@ -236,7 +236,7 @@ def through_weights(model, kind, folder):
 
 
 def plain(kind):
-    """Returns a built model of a kind that is not pruned, but for its wrappers."""
+    """Returns a built model of a kind that is not pruned, except in its wrappers."""
     model = KINDS[kind]()
     model(made(kind)[1])
     return model
@@ -297,7 +297,7 @@ SAVINGS += [through_sparse_file, through_arrays, *([through_checkpoint] if TENSO
 
 
 def assert_sparsity_is_kept(kind, train, save):
-    """Asserts that no step from training to fine-tuning brings connections back, unless a warning says so."""
+    """Asserts that no step from training to fine-tuning restores connections without a warning."""
     model, x, y = made(kind)
 
     def fine_tuned(model):

@@ -548,7 +548,7 @@ def test_fit_warns_if_nothing_prunes_the_model():
         return [str(one.message) for one in caught if "has trained the dense model" in str(one.message)]
 
     assert len(messages()) == 1
-    assert messages(kp.PruningCallback(kp.OneShot(start=2))) == []  # It has warned that the cut does not come.
+    assert messages(kp.PruningCallback(kp.OneShot(start=2))) == []  # The callback has warned that there is no cut.
     assert messages(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: kp.cut(model))) == []
     assert messages() == []  # Retraining after a cut.
 
@@ -689,5 +689,5 @@ def test_prune_by_names_of_all_layers_takes_linear_time():
         criteria = {re.escape(layer.name): kp.TargetSparsity(0.5) for layer in model.layers}
         return calls_of(lambda: kp.prune(model, criteria))
 
-    calls(1)  # What is done once, such as compilation, does not count.
+    calls(1)  # Compilation in the first call does not count.
     assert growth_of([calls(number) for number in (8, 16, 32)]) < 1.02

@@ -21,7 +21,7 @@ register = keras.saving.register_keras_serializable(package="test_record")
 
 @register
 class Block(layers.Layer):
-    """A layer that makes layers and a weight in `build`."""
+    """A layer that creates layers and a weight in `build`."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -41,7 +41,7 @@ class Block(layers.Layer):
 
 @register
 class Network(keras.Model):
-    """Layers in attributes, lists, tuples and dictionaries, shared ones, nested models, and some made in `build`."""
+    """Layers in attributes, lists, tuples and dicts, shared layers, nested models, and layers created in `build`."""
 
     def __init__(self, units=8, **kwargs):
         super().__init__(**kwargs)
@@ -75,7 +75,7 @@ class Network(keras.Model):
 
 @register
 class Autoencoder(keras.Model):
-    """Made of two models. Its own step never calls the model as a whole."""
+    """Consists of two models. Its training step never calls the model as a whole."""
 
     def __init__(self, encoder, decoder, **kwargs):
         super().__init__(**kwargs)
@@ -345,7 +345,7 @@ def test_h5_file_holds_the_plain_model_with_zeros(tmp_path):
 
 @register
 class Pair(layers.Layer):
-    """Layers of one kind, one behind the other."""
+    """Two layers of one kind in sequence."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Networks with dead neurons, and what they compute."""
+"""Networks with dead neurons, and their outputs."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def randomize(model, density=0.3, seed=0):
 
 
 def outputs(model, seed=1):
-    """What a model makes of random inputs, in one array."""
+    """Returns the outputs of a model for random inputs, in one array."""
     random = np.random.default_rng(seed)
     inputs = [random.normal(size=(5, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
     results = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs))
@@ -50,7 +50,7 @@ def conv_net(*hidden, channels=6, shape=(8, 9, 2)):
 
 
 def cut_inputs(layer, neurons):
-    """Takes away all inputs of some neurons of a layer."""
+    """Removes all connections into some neurons of a layer."""
     kernel = np.array(array(layer.kernel))
     kernel[..., neurons] = 0
     layer.kernel.assign(kernel)

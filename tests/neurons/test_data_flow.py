@@ -1,4 +1,4 @@
-"""Neurons go or stay with those that they read and feed."""
+"""Neurons are removed or kept with the neurons that they read and feed."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_passes_are_pure_functions_over_a_graph():
     [([[1, 1], [0, 1], [0, 1]], [[1, 1], [0, 0]], (0, 1)), ([[1, 0], [1, 0], [1, 0]], [[1, 1], [1, 1]], (1, 0))],
     ids=["no outputs", "no inputs"],
 )
-def test_neurons_go_with_the_last_ones_that_they_feed_or_read(first, last, dead):
+def test_neurons_go_if_all_their_neighbors_go(first, last, dead):
     model = randomize(keras.Sequential([keras.Input((3,)), *[layers.Dense(2, "tanh") for _ in range(4)]]), density=1)
     for layer, kernel in zip(model.layers, [first, np.eye(2), np.eye(2), last], strict=True):
         layer.kernel.assign(kernel)

@@ -34,7 +34,7 @@ def test_constants_are_folded_through(hidden):
 
 
 def with_biases_of(model, small):
-    """The smaller model with the biases of the larger one: what it would be without the fold."""
+    """Returns the smaller model with the biases of the larger one, as without folding constants."""
     wrong = keras.models.clone_model(small)
     wrong.set_weights(small.get_weights())
     for old, new in zip(model.layers, wrong.layers, strict=True):

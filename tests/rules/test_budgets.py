@@ -1,4 +1,4 @@
-"""Budgets meet their totals exactly, empty no weight, and split it as their names say."""
+"""Budgets keep exact totals, never empty a weight, and split totals by their rule."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Criteria are pure: weight, mask and strength alone decide which connections they cut."""
+"""Criteria are pure functions of weight, mask and strength."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ CRITERIA = [
 ]
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 
-# The arrays share one shape: JAX compiles every operation anew for each.
+# The arrays share one shape, because JAX compiles every operation for each shape.
 weights = arrays.arrays("float32", (4, 6), elements=st.floats(-4, 4, width=16))
 masks = arrays.arrays("bool", (4, 6)).filter(np.any)
 strengths = st.floats(0.01, 1.0)

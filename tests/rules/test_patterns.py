@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 import keras_prune as kp
 
-# The arrays share one shape, no multiple of the blocks: JAX compiles every operation anew for each.
+# The arrays share one shape, because JAX compiles every operation for each. It is not a multiple of the blocks.
 SHAPE = (7, 5)
 WEIGHT = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
 FEW = settings(max_examples=25, deadline=None, derandomize=True)

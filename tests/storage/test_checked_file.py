@@ -127,7 +127,7 @@ def age(path, seconds):
     os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
 
 
-def test_atomic_write_removes_what_killed_processes_left(path):
+def test_atomic_write_removes_files_of_killed_processes(path):
     with atomic_write(path) as unfinished:
         left = path.parent / Path(unfinished).name
     folder = path.parent / ".keras_prune_export_x"
@@ -162,7 +162,7 @@ def test_write_checked_replaces_the_whole_file(path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_write_checked_replaces_what_a_link_points_to(path):
+def test_write_checked_replaces_the_target_of_a_link(path):
     link = path.with_name("link")
     link.symlink_to(path)
     write_checked(link, {"name": "fc2"}, [], 0)

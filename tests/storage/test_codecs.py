@@ -161,7 +161,7 @@ SOUND = dataclasses.asdict(
         {"stored_dtype": "O"},
     ],
 )
-def test_from_header_rejects_what_bytes_cannot_describe(lie):
+def test_from_header_rejects_contradictions(lie):
     assert WeightStorage.from_header(SOUND).size == 310
     with pytest.raises((ValueError, TypeError)):
         WeightStorage.from_header(SOUND | lie)

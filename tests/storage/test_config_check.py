@@ -1,4 +1,4 @@
-"""What could run code, read files or fill the memory is rejected in a config."""
+"""Configs that could run code, read files or fill the memory are rejected."""
 
 import inspect
 
@@ -82,7 +82,7 @@ def test_other_layers_are_harmless():
     require_harmless(function("my_package.layers.activation"))
 
 
-def test_require_harmless_removes_what_compiles_a_model():
+def test_require_harmless_removes_compile_configs():
     config = thing("keras.Sequential", compile_config={"metrics": [thing("keras.metrics.AUC")]})
     require_harmless([config])
     assert "compile_config" not in config

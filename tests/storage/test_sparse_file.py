@@ -94,7 +94,7 @@ def attention():
 
 
 def branches():
-    """Nested, shared, and with parallel layers of one shape, which must not be taken for one another."""
+    """A model with nested and shared layers, and parallel layers of one shape, which must not be mixed up."""
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(4)], name="inner")
     one, two = keras.Input((4,)), keras.Input((4,))
     shared = layers.Dense(4)
@@ -369,7 +369,7 @@ def unpacked(path):
 
 
 def forge(path, header, payload):
-    """Writes a file whose checksum is right."""
+    """Writes a file with a valid checksum."""
     write_checked(path, header, [payload], len(payload))
 
 
@@ -393,7 +393,7 @@ def test_load_sparse_rejects_damage_to_any_byte(file):
 
 
 def allocations(monkeypatch):
-    """Counts the weights that Keras initialises from now on."""
+    """Counts the weights that Keras initializes from now on."""
     initialised = []
     original = keras.Variable._initialize_with_initializer
 
@@ -568,7 +568,7 @@ def test_load_sparse_rejects_other_limits(file, limit):
 
 
 @pytest.mark.parametrize("name", ["none.kprune", "."])
-def test_load_sparse_of_what_is_not_a_file_names_its_path(name, tmp_path):
+def test_load_sparse_names_paths_that_are_not_files(name, tmp_path):
     with pytest.raises(FileNotFoundError if name == "none.kprune" else IsADirectoryError) as error:
         load_sparse(tmp_path / name)
     assert error.value.filename == str(tmp_path / name)

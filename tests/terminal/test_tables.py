@@ -28,7 +28,7 @@ TABLES = {
 
 
 def columns(text):
-    """The cells of each column, without the lines of the frame, each put together again."""
+    """Returns the joined text of each column, without the frame."""
     rows = [line.strip("┃│").replace("┃", "│").split("│") for line in text.splitlines() if line[:1] in "┃│"]
     return ["".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)]
 

@@ -15,7 +15,7 @@ import keras_prune as kp
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
-# A Keras that takes long to import, and makes another error of an interruption.
+# A slow import of Keras, which turns an interruption into another error.
 SLOW_IMPORT = """
 import pathlib, time
 pathlib.Path("ready").touch()
@@ -45,7 +45,7 @@ SWALLOWING = """
 """
 
 
-# Shells ignore SIGINT in what they start in the background, and processes inherit that.
+# Shells ignore SIGINT in background processes, and their child processes inherit that.
 START = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,7 +100,7 @@ def test_signals_in_imports_end_in_one_line(interrupt, folder, number, word, sta
     assert names(folder) == ["dense.keras"]
 
 
-def test_interruption_removes_what_is_unfinished(interrupt, folder):
+def test_interruption_removes_unfinished_files(interrupt, folder):
     source = SLOW_SAVE.format(wait="time.sleep(60)")
     found = interrupt(*PRUNE, "--modules=slow", numbers=[signal.SIGINT], source=source)
     assert found == (130, "interrupted; nothing was written\n")

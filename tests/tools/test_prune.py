@@ -13,7 +13,7 @@ def pruned(run, *arguments):
     return json.loads(run("prune", *arguments, "--json"))
 
 
-def test_prune_says_what_it_did(folder, run):
+def test_prune_prints_its_result(folder, run):
     text = run("prune", "dense.keras", "pruned.keras", "--sparsity=0.75", "--block_size=4,1")
     assert "60 of 240 connections: 4.0x" in text
     assert text.splitlines()[-1] == "pruned 180 of 240 connections; wrote pruned.keras, with masks for further training"

@@ -1,4 +1,4 @@
-"""Tests of `PruningBackup`: a killed run that is started again ends as an unbroken one."""
+"""Tests of `PruningBackup`, with which a killed run ends like an unbroken one."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ EPOCHS = 8
 
 
 def run(directory, *callbacks, unit="epoch", epochs=EPOCHS):
-    """Does what a user's script does, and returns the state of the model, masks included."""
+    """Trains like the script of a user, and returns the state of the model, including masks."""
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
@@ -54,7 +54,7 @@ class KilledError(BaseException):
 
 
 def killed_in(monkeypatch, target, name, call):
-    """Lets the `call`-th call of `target.name` kill the run before it does anything. Later calls work again."""
+    """Makes the `call`-th call of `target.name` kill the run before it does anything. Later calls work again."""
     original = getattr(target, name)
     calls = []
 
@@ -105,7 +105,7 @@ def test_finished_run_does_not_train_again(tmp_path):
 
 
 class Subclassed(keras.Model):
-    """Makes its layers in the constructor, and has no `build`."""
+    """Creates its layers in the constructor, and has no `build`."""
 
     def __init__(self):
         super().__init__()
@@ -258,7 +258,7 @@ def test_backup_resumes_a_custom_loop(tmp_path):
             kp.cut(model, kp.OneShot(start=2)(epoch))
             model.train_on_batch(X[16 * epoch :][:16], Y[16 * epoch :][:16])
             if epoch == kill:
-                break  # The backup never hears that the epoch has ended.
+                break  # The backup is not told that the epoch ended.
             trained.append(epoch)
         return trained, arrays(model.variables)
 

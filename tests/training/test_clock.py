@@ -1,4 +1,4 @@
-"""Tests of the clock that tells when the cuts of a schedule are due."""
+"""Tests of the clock that determines when the cuts of a schedule are due."""
 
 import re
 
@@ -83,7 +83,7 @@ def test_clock_rejects_runs_behind_the_last_cut(schedule, time, advice):
         (kp.OneShot(start=1), None),
     ],
 )
-def test_clock_says_what_a_run_leaves_out(schedule, message):
+def test_clock_reports_missed_cuts(schedule, message):
     clock = clock_at(schedule)
     shortfall = clock.shortfall(clock.end(epochs=2, steps=4), epochs=2)
     assert (shortfall is None) if message is None else re.search(message, shortfall)

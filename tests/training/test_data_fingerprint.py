@@ -1,4 +1,4 @@
-"""Data are told from other data."""
+"""Different data have different fingerprints."""
 
 import keras
 import numpy as np
@@ -66,5 +66,5 @@ def test_fingerprints_tell_tensorflow_datasets_by_their_elements():
     assert "of 8" in fingerprints({"x": datasets[0]})["x"]
 
 
-def test_fingerprints_leave_out_what_is_no_data():
+def test_fingerprints_ignore_other_arguments():
     assert fingerprints({"callbacks": [object()], "epochs": 3, "batch_size": 8, "verbose": 1}) == {}

@@ -11,7 +11,7 @@ import keras_prune as kp
 
 
 def restored_early(**kwargs):
-    """EarlyStopping that finds the first epoch the best one, as if pruning had done nothing but harm."""
+    """Returns an EarlyStopping for which the first epoch is the best."""
     return keras.callbacks.EarlyStopping("epoch", mode="min", patience=9, restore_best_weights=True, **kwargs)
 
 

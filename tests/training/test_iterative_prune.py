@@ -1,4 +1,4 @@
-"""Tests of `iterative_prune`: its rounds, its budget, and runs that are killed."""
+"""Tests of the rounds, the budget and killed runs of `iterative_prune`."""
 
 import json
 import math
@@ -265,7 +265,7 @@ def test_retraining_has_the_penalty_of_regularize():
 
 
 def model_with_noise(start=None):
-    """A model with seeds that are not saved with it: of a dropout that is tied to no layer, and of noise."""
+    """A model with seeds that are not saved with it, of a dropout that follows no layer, and of noise."""
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -301,7 +301,7 @@ def test_killed_run_ends_as_an_unbroken_one(tmp_path, capsys, number):
         kp.iterative_prune(killed, directory=tmp_path, callbacks=[KillIn(number)], **RUN)
     assert len(json.loads((tmp_path / "rounds.json").read_text())["rounds"]) == number
     capsys.readouterr()
-    keras.utils.set_random_seed(1000 + number)  # As in a new process, the seed of the run is in the directory alone.
+    keras.utils.set_random_seed(1000 + number)  # As in a new process, the seed of the run is only in the directory.
     rounds = kp.iterative_prune(model, directory=tmp_path, callbacks=[watch], **RUN)
     assert len(watch.fits) == 3 - number
     assert without_seconds(rounds) == without_seconds(whole_rounds)

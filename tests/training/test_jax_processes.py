@@ -17,7 +17,7 @@ SCRIPT = ROOT / "tests/training/train_jax.py"
 
 
 def run(way, folder, processes=1, devices=1):
-    """Runs the script in new processes, since devices are set before a backend starts, and returns what they wrote."""
+    """Runs the script in new processes, since devices are set before a backend starts. Returns their results."""
     with socket.create_server(("localhost", 0)) as server:
         port = str(server.getsockname()[1])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}

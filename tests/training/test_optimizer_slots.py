@@ -120,7 +120,7 @@ def test_reset_slots_works_with_unregistered_schedules():
 
 
 class Made(optimizers.Adagrad):
-    """Counts how often one is made from a config, and fails if it is told to."""
+    """Counts creations from a config, and fails on request."""
 
     made, fails = 0, False
 

@@ -1,4 +1,4 @@
-"""Tests of `PruningCallback`: when it prunes, what it prints and what it logs."""
+"""Tests of the cuts, the output and the logs of `PruningCallback`."""
 
 import csv
 import re
@@ -258,7 +258,7 @@ def test_callback_warns_once_of_a_run_that_falls_short(schedule, message):
     assert re.search(message, warning)
 
 
-def test_callback_is_silent_where_the_aim_is_reached():
+def test_callback_is_silent_if_the_sparsity_is_reached():
     model = pruned_model()
     kp.cut(model)
     assert warnings_of(lambda: fit(model, kp.Iterative(rounds=5), StopAfter(2), epochs=5)) == []
@@ -351,7 +351,7 @@ def test_callback_logs_layers_by_path():
 
 
 class ShareOfZeros(layers.Layer):
-    """Measures inside the compiled training step what the dropout before it lets through."""
+    """Measures the share that the dropout before it keeps, inside the compiled training step."""
 
     def build(self, input_shape):
         self.share = self.add_weight(shape=(), initializer="zeros", trainable=False, name="share")

@@ -18,14 +18,14 @@ Y = np.random.default_rng(1).normal(size=(64, 4)).astype("float32")
 
 
 class AboveMean(kp.Criterion):
-    """A criterion as users write them. It gets the whole weight."""
+    """A custom criterion, which gets the whole weight."""
 
     def select(self, weight, mask, strength):
         threshold = keras.ops.mean(keras.ops.abs(weight)) / 4
         return keras.ops.logical_and(mask, keras.ops.abs(weight) > threshold), threshold
 
 
-# One after the other, each on what the ones before have left.
+# Applied in turn, each to the connections that are left.
 CRITERIA = {
     "own": AboveMean(),
     "std": kp.StdThreshold(0.4),
@@ -99,7 +99,7 @@ def fit(results, feeders):
 
 
 def cut(results, output):
-    """Cuts weights that are the same everywhere, by all criteria, and writes what becomes of them."""
+    """Prunes weights that are the same everywhere with all criteria, and writes the results."""
     model, random = make(kp.StdThreshold(0.4)), np.random.default_rng(2)
     for weight in kp.layers.pruned_weights(model):
         value = random.normal(size=weight.variable.shape).astype("float32")
@@ -126,7 +126,7 @@ def cut(results, output):
 
 
 def refuse(results, output):
-    """Calls what cannot work if no process can read all of a weight."""
+    """Calls functions that cannot work if no process can read a whole weight."""
     model = make(kp.StdThreshold(0.4))
     calls = {
         "save": lambda: model.save(f"{output}.keras"),

@@ -87,7 +87,7 @@ def train_by_fit(rank, size, epochs=4, backups=()):
 
 
 def resume(rank, size, folder):
-    """Trains on after a kill in which process 1 had not saved the last epoch yet."""
+    """Resumes training after a kill before process 1 saved the last epoch."""
     before = train_by_fit(rank, size, epochs=3, backups=[kp.PruningBackup(folder)])
     if rank == 1:
         (folder / "worker_1_of_2/after_epoch_3.weights.h5").unlink()
@@ -96,7 +96,7 @@ def resume(rank, size, folder):
 
 
 def fully_shard_keras(rank, size):
-    """Tells which gradients a plain Keras model gets under FSDP2 as it is."""
+    """Checks which gradients an unchanged Keras model gets under FSDP2."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
     mesh = dist.init_device_mesh("cpu", (size,))
     for module in [*model.layers, model]:
