@@ -1,12 +1,12 @@
 """Compares `keras_prune.compat.tfmot` with tfmot 0.8.1, which needs Keras 2 and runs in its own processes.
 
     pip install -e '.[tfmot]'
-    python experiments/tfmot_equality.py                  # tutorials, then step time and memory: about 20 minutes
-    python experiments/tfmot_equality.py --repeats=0      # tutorials alone
-    python experiments/tfmot_equality.py --tutorials=     # step time and memory alone
+    python experiments/tfmot_equality.py                  # tutorials, step time and memory, in about 20 minutes
+    python experiments/tfmot_equality.py --repeats=0      # tutorials only
+    python experiments/tfmot_equality.py --tutorials=     # step time and memory only
     python experiments/tfmot_equality.py --table          # Markdown, from the measurements alone
 
-The tutorials in `experiments/tfmot` run with both libraries. For tfmot, two of their lines are replaced: the imports.
+The tutorials in `experiments/tfmot` run with both libraries. For tfmot, their two import lines are replaced.
 """
 
 import os
@@ -87,7 +87,7 @@ def compare(name):
 
 
 def compare_updates(updates):
-    """Makes the masks of tfmot from the same weights, once as tfmot does, and once without reviving connections."""
+    """Computes the masks of tfmot from the same weights, once as tfmot does, and once without reviving connections."""
     import keras
 
     from keras_prune.compat import tfmot
@@ -104,7 +104,7 @@ def compare_updates(updates):
 
 
 def measure_steps():
-    """Returns milliseconds of a step of mnist_cnn in each epoch after the first, and the most memory held."""
+    """Returns milliseconds of a step of mnist_cnn in each epoch after the first, and the peak memory."""
     if FLAGS.library == "tfmot":
         import tensorflow_model_optimization as tfmot
         import tf_keras as keras
@@ -189,7 +189,7 @@ def main(_):
             measurements.write(FLAGS.results, measured)
         if FLAGS.repeats:
             measured["steps"] = {f"{library} {kind}": [] for library, kind in KINDS}
-        for _ in range(FLAGS.repeats):  # Libraries and kinds take turns, so that a busy moment falls on all of them.
+        for _ in range(FLAGS.repeats):  # Libraries and kinds take turns, so that a busy moment affects all of them.
             for library, kind in KINDS:
                 command = [__file__, f"--library={library}", f"--pruned={kind == 'pruned'}"]
                 measured["steps"][f"{library} {kind}"].append(start(command, library))
