@@ -8,7 +8,7 @@ Examples:
 
   keras-prune benchmark pruned.keras                 # the model, and each of its dense layers
   keras-prune benchmark --layers=alexnet,vgg16       # the paper's largest layers, at its densities
-  keras-prune benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5      # when sparse is faster
+  keras-prune benchmark --layers=alexnet --densities=0.02,0.05,0.1,0.2,0.5  # when sparse is faster
   KERAS_BACKEND=jax keras-prune benchmark --layers=vgg16 --device=gpu:0         # without TensorFlow
 """
 
