@@ -2,7 +2,8 @@
 
     python tests/pages.py docs/notebooks/getting_started.md
 
-This runs a page, and writes the output of its blocks into the page. Figures are saved beside it.
+This runs a page, and writes the output of its blocks into the page. Figures are saved beside it. Blocks that import
+another backend than that of `KERAS_BACKEND` are left out, and so are blocks that begin with ```py.
 """
 
 import os
@@ -16,11 +17,14 @@ from pathlib import Path
 # A block of code, and the block of output right behind it.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 END = "-- end of block --\n"
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+OF_OTHER_BACKENDS = re.compile(rf"^import (?!{BACKEND}\b)(tensorflow|jax|torch)\b", re.MULTILINE)
 
 
 def blocks(page):
-    """Returns pairs of the code and the output that a page shows."""
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+    """Returns pairs of the code and the output that a page shows, for this backend."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(code, shown) for code, shown in found if not OF_OTHER_BACKENDS.search(code)]
 
 
 def run(page, folder, timeout=600):
@@ -53,6 +57,8 @@ def update(page):
             shutil.copy(figure, page.parent)
 
     def block(found):
+        if OF_OTHER_BACKENDS.search(found[1]):
+            return found[0]
         output = "\n".join(line.rstrip() for line in next(printed).splitlines())
         return f"```python\n{found[1]}```\n" + (f"\n```text\n{output}\n```\n" if output else "")
 

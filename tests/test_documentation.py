@@ -14,14 +14,21 @@ import keras_prune as kp
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_TABLES = [page for page in (ROOT / "docs").rglob("*.md") if "<!-- table:" in page.read_text(encoding="utf-8")]
-# Pages that train models, and what each imports that a test environment may lack.
-PAGES_THAT_TRAIN = {
-    "notebooks/getting_started.md": ["matplotlib", "sklearn"],
-    "notebooks/keras_hub_gpt2.md": ["keras_hub", "sklearn"],
-    "guides/neurons.md": ["sklearn"],
-    "guides/tfmot.md": [],
-    "guides/transfer.md": ["sklearn"],
+# Pages with code that runs, and what each imports that a test environment may lack.
+QUICK_PAGES = {"README.md": ["sklearn"], "docs/guides/training.md": []}
+SLOW_PAGES = {
+    "docs/guides/how_much.md": ["sklearn"],
+    "docs/guides/models.md": [],
+    "docs/guides/neurons.md": ["sklearn"],
+    "docs/guides/patterns.md": ["sklearn"],
+    "docs/guides/saving.md": ["ai_edge_litert", "tensorflow"],
+    "docs/guides/sparse_inference.md": [],
+    "docs/guides/tfmot.md": [],
+    "docs/guides/transfer.md": ["sklearn"],
+    "docs/notebooks/getting_started.md": ["matplotlib", "sklearn"],
+    "docs/notebooks/keras_hub_gpt2.md": ["keras_hub", "sklearn"],
 }
+PAGES = [*QUICK_PAGES, *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW_PAGES)]
 TFMOT = "keras_prune.compat.tfmot.sparsity.keras"
 
 
@@ -93,19 +100,17 @@ def test_table_that_no_script_prints_is_refused(tables):
         tables.table("experiments/growth.py --table # unknown")
 
 
-def test_example_of_the_readme_prints_what_it_shows(tmp_path):
-    pytest.importorskip("sklearn")
-    page = ROOT / "README.md"
-    shown = [shown for _, shown in blocks(page)]
-    assert [without_numbers(one) for one in run(page, tmp_path)] == [without_numbers(one) for one in shown]
-    assert (tmp_path / "pruned.keras").exists()
+def test_each_page_with_code_is_run():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    with_code = {page for page in pages if "```python\n" in page.read_text(encoding="utf-8")}
+    with_code -= {ROOT / "docs/developers/architecture.md"}  # tests/test_developer_guide.py
+    assert with_code == {ROOT / page for page in QUICK_PAGES | SLOW_PAGES}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES_THAT_TRAIN)
-def test_pages_that_train_print_what_they_show(page, tmp_path):
-    for module in PAGES_THAT_TRAIN[page]:
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_print_what_they_show(page, tmp_path):
+    for module in (QUICK_PAGES | SLOW_PAGES)[page]:
         pytest.importorskip(module)
-    path = ROOT / "docs" / page
+    path = ROOT / page
     for (code, shown), printed in zip(blocks(path), run(path, tmp_path), strict=True):
         assert without_numbers(printed) == without_numbers(shown), code
