@@ -1,7 +1,7 @@
 """Private names of Keras and its backends, each behind a function.
 
-Each docstring says what the function does, why no public name does it, and in which version that was read. Keras 3.15
-is the oldest version that the package accepts.
+Each docstring describes the function, why no public name does the same, and the version in which this was checked.
+Keras 3.15 is the oldest version that the package accepts.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def inside(scope):
 
 
 def is_training() -> bool:
-    """Whether the layer that is called is trained. Only a layer with an argument `training` is told (Keras 3.15)."""
+    """Whether the current call is in training mode. Keras only passes it to an argument `training` (Keras 3.15)."""
     return bool(getattr(global_state.get_global_attribute("current_call_ctx"), "training", False))
 
 

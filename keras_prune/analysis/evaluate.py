@@ -68,8 +68,8 @@ def direction(model, monitor: str, mode: str = "auto") -> int:
         model: Compiled Keras model. Evaluate it before a `mode` of `"auto"`, since Keras creates metrics at
             the first evaluation.
         monitor: String, `"loss"` or a metric that the model was compiled with.
-        mode: `"min"`, `"max"` or `"auto"`, as in Keras's callbacks. `"auto"` knows losses and Keras's own metrics,
-            those of a single output (`"head_mae"`) included. Defaults to `"auto"`.
+        mode: `"min"`, `"max"` or `"auto"`, as in the callbacks of Keras. `"auto"` works for losses and for metrics of
+            Keras, including metrics of a single output (`"head_mae"`). Defaults to `"auto"`.
 
     Raises:
         ValueError: If `mode` is invalid, or is `"auto"` and Keras does not know the metric.

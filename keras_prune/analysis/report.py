@@ -72,7 +72,7 @@ class Report:
         activation: Share of the activations that are not zero, weighted by `Row.outputs`. `None` without inputs.
         flop_density: Share of the operations that are left, weighted by the operations.
         storage: List of `WeightStorage`: bytes of each weight, biases included, dense and in a file of `save_sparse`.
-        summaries: List of `WeightSummary`, what figures show of each weight: a histogram, and masks of the largest.
+        summaries: List of `WeightSummary`, data for figures of each weight, with masks of the largest ones.
 
     Example:
 

@@ -137,7 +137,7 @@ def sensitivity(
         criteria: Sequence of criteria of one class, the weakest first. Criteria without a pattern take that of the
             pruned layer, such as `Blocks`. Defaults to `None`, `StdThreshold` with ten qualities from 0.25 to 3.
         monitor: String, `"loss"` or a metric that the model was compiled with. Defaults to `"accuracy"`.
-        mode: `"min"` if less of the metric is better, `"max"` if more is, or `"auto"`, which knows the losses and
+        mode: `"min"` if less of the metric is better, `"max"` if more is, or `"auto"`, which works for the losses and
             metrics of Keras. Defaults to `"auto"`.
         steps: Integer, number of batches of a dataset to use. Defaults to `None`, all. An endless dataset needs it.
 

@@ -33,7 +33,7 @@ def restore(layer, name: str) -> None:
 
 
 def hook(layer, held: dict, below: dict) -> None:
-    """Lets a layer compute with masked weights.
+    """Makes a layer compute with masked weights.
 
     Args:
         layer: Layer to hook. A second hook adds its weights to the first.
@@ -150,7 +150,7 @@ def unhook(layer) -> None:
 
 
 def hook_dropout(layer, rate) -> None:
-    """Lets a `keras.layers.Dropout` drop at the current rate of its `DropoutRate`."""
+    """Makes a `keras.layers.Dropout` drop at the current rate of its `DropoutRate`."""
 
     @functools.wraps(layer.call)
     def dropping_call(inputs, training=False):

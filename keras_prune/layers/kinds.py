@@ -56,7 +56,7 @@ DROPOUTS = (
 )
 # Layers that return their inputs outside of training.
 ONLY_IN_TRAINING = (*DROPOUTS, layers.GaussianNoise)
-# Layers that reduce each channel over positions. They leave the padding out, so a constant stays what it is.
+# Layers that reduce each channel over positions. They leave the padding out, so a constant does not change.
 POOLING = (
     layers.AveragePooling1D,
     layers.AveragePooling2D,

@@ -10,7 +10,7 @@ from keras_prune.models.graph import has_graph, is_graph
 
 
 def require_model(model) -> None:
-    """Raises a `ValueError` that says what was given instead of a Keras 3 model."""
+    """Raises a `ValueError` that names the object if it is not a Keras 3 model."""
     if isinstance(model, keras.Model):
         return
     module = type(model).__module__

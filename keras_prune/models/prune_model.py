@@ -26,7 +26,7 @@ def prune(model, criterion=None, keep_zeros: bool = True):
 
     Args:
         model: Keras 3 model of any kind: Sequential, Functional, subclassed, or of KerasHub, nested models included.
-        criterion: What to prune.
+        criterion: How much to prune, and which connections.
 
             - A float in (0, 1) is the sparsity of the whole model, that is of all weights with masks. The largest
               magnitudes of the model survive (`budgets.GlobalMagnitude`).

@@ -111,7 +111,7 @@ class Blocks(Pattern):
             )
         if self.reduction not in ("mean", "max"):
             raise ValueError(
-                f'`reduction` must be "mean" or "max", the magnitude that stands for a block. '
+                f'`reduction` must be "mean" or "max", the score of a block from its magnitudes. '
                 f"Received: reduction={self.reduction!r}"
             )
         object.__setattr__(self, "block_size", (int(size[0]), int(size[1])))  # JSON has no tuples.

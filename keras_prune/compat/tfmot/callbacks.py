@@ -44,7 +44,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         step = 1 + max((layer.pruning_step for layer in self.prunable_layers), default=0)
         due: list[tuple[Any, float]] = []
         for layer in self.prunable_layers:
-            layer.__dict__["pruning_step"] = step  # `setattr` of a layer takes longer than all else here.
+            layer.__dict__["pruning_step"] = step  # `setattr` of a layer is slow.
             is_due, sparsity = layer.pruning_schedule(step)
             if is_due and sparsity > 0:
                 due += [(weight, float(sparsity)) for weight in pruned_weights(layer)]

@@ -36,7 +36,7 @@ def prune_low_magnitude(
         to_prune: Keras 3 layer, list of layers, or Sequential or Functional model, built or not.
         pruning_schedule: A `PruningSchedule`. Defaults to `None`, `ConstantSparsity(0.5, begin_step=0)`.
         block_size: Two integers, inputs and outputs of a block, for weights of two dimensions. Defaults to `(1, 1)`.
-        block_pooling_type: `"AVG"` or `"MAX"`, the magnitude that stands for a block. Defaults to `"AVG"`.
+        block_pooling_type: `"AVG"` or `"MAX"`, how the magnitudes in a block are pooled. Defaults to `"AVG"`.
         pruning_policy: A `PruningPolicy` that chooses the layers of a model. Defaults to `None`, all layers.
         sparsity_m_by_n: Two integers, such as `(2, 4)` for two zeros in four input channels. Defaults to `None`.
         **kwargs: Arguments of the wrapper of a single layer, such as `input_shape`.
