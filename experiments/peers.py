@@ -16,7 +16,8 @@ rate falls from 1e-3 to zero along a cosine. Twenty cuts along a cubic reach the
 30 epochs; torch has five rounds, one every four epochs. The last 5,000 training images are held out. Test images are
 read once at the end of each run. Runs that are in the JSON file already are not repeated.
 
-The time of an epoch is processor time. Run on one core (`taskset -c 0` on Linux), so that no thread waits for another.
+All rows take about 35 minutes of one core. The time of an epoch is processor time: run on one core (`taskset -c 0` on
+Linux), so that no thread waits for another.
 """
 
 import importlib
