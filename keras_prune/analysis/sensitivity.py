@@ -58,7 +58,7 @@ class Sensitivity:
     >>> scan.criteria(max_drop=0.02)
     {'fc': StdThreshold(quality=1.0)}
     >>> print(scan)
-       accuracy of the uncut model: 0.9800 (more is better)
+         accuracy before pruning: 0.9800 (more is better)
     ┏━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━┓
     ┃ layer ┃ criterion                 ┃ Weights% ┃ accuracy ┃
     ┡━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━┩
@@ -109,7 +109,7 @@ class Sensitivity:
 
     def __str__(self):
         better = "more" if self.direction > 0 else "less"
-        title = f"{self.monitor} of the uncut model: {self.reference:.4f} ({better} is better)"
+        title = f"{self.monitor} before pruning: {self.reference:.4f} ({better} is better)"
         table = Table(title, ["layer", "criterion"], ["Weights%", self.monitor])
         for name, points in self.curves.items():
             for point in points:
