@@ -160,9 +160,10 @@ def table():
         cells = []
         for rounds, field in COLUMNS.values():
             values = [run[field] for run in groups.get((network, quality, rounds), [])]
-            mean = f"{statistics.mean(values):.1f}" if values else ""
+            mean = statistics.mean(values) if values else 0.0
             each = ", ".join(f"{value:.1f}" for value in values)
-            cells.append(f"{mean}x" if values and field == "compression" else f"{mean} ({each})" if values else "")
+            compression = f"{mean:,.1f}x" if mean < 100 else f"{mean:,.0f}x"
+            cells.append("" if not values else compression if field == "compression" else f"{mean:.1f} ({each})")
         lines.append(f"| {network} | {f'{quality:g}' if quality else 'dense'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
