@@ -85,7 +85,7 @@ def table(measured) -> str:
     """Returns the Markdown table."""
     lines = ["| | after building | peak of 3 steps |", "|---|---|---|"]
     for way, found in measured["ways"].items():
-        lines.append(f"| {WAYS[way]} | {found['built'] / 2**20:.0f} MB | {found['peak'] / 2**20:.0f} MB |")
+        lines.append(f"| {WAYS[way]} | {found['built'] / 2**20:.0f} MiB | {found['peak'] / 2**20:.0f} MiB |")
     return "\n".join(lines)
 
 
