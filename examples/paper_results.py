@@ -134,12 +134,14 @@ def _penalties(results_dir):
 def _in_a_minute(results_dir):
     """The results of `mnist.py --reference` for each seed."""
     runs = [json.loads(file.read_text()) for file in sorted(pathlib.Path(results_dir).glob("mnist_*.json"))]
-    keys = ("reference_error", "test_error", "compression")
+    keys = ("reference_error", "test_error", "compression", "seconds")
     means = {key: statistics.mean(run[key] for run in runs) for key in keys}
-    lines = _head("seed", "test error, dense", "test error, pruned", "compression")
+    lines = _head("seed", "test error, dense", "test error, pruned", "compression", "seconds")
     for run in [*runs, means]:
-        dense, pruned, compression = (run[key] for key in keys)
-        lines.append(f"| {run.get('seed', 'mean')} | {dense:.2f}% | {pruned:.2f}% | {compression:.1f}x |")
+        dense, pruned, compression, seconds = (run[key] for key in keys)
+        lines.append(
+            f"| {run.get('seed', 'mean')} | {dense:.2f}% | {pruned:.2f}% | {compression:.1f}x | {seconds:.0f} |"
+        )
     paper = networks.TABLE_1["lenet_300_100"]
-    lines.append(f"| the paper | {paper.reference_error:.2f}% | {paper.pruned_error:.2f}% | {paper.compression}x |")
+    lines.append(f"| the paper | {paper.reference_error:.2f}% | {paper.pruned_error:.2f}% | {paper.compression}x | |")
     return lines
