@@ -14,11 +14,8 @@ needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="m
 
 
 @pytest.fixture
-def growth(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import growth
-
-    return growth
+def growth(import_script):
+    return import_script("growth")
 
 
 def run(*flags):

@@ -1,19 +1,12 @@
 """What the script that compares schedules trains, and how it tells differences from noise."""
 
-import pathlib
-
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 @pytest.fixture
-def schedules(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import schedules
-
-    return schedules
+def schedules(import_script):
+    return import_script("schedules")
 
 
 @pytest.mark.parametrize("epochs", [5, 10, 30, 100])
