@@ -109,7 +109,7 @@ class StdThreshold(Criterion):
     """Prunes weights below a quality parameter times the standard deviation of the surviving weights.
 
     This is the rule of Han et al. (2015, section 3). The standard deviation is recomputed at every cut, over the
-    connections that are left.
+    connections that are left, so many cuts at one quality prune more than one cut.
 
     Args:
         quality: Float above 0. For a normal distribution, a quality of 1 prunes 68% of the connections, and 2 prunes
