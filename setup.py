@@ -31,7 +31,7 @@ BENCHMARK = ["absl-py>=2.1", "matplotlib>=3.9", "mkl>=2026.2", "scipy>=1.17", "s
 TEST = [*EXAMPLES, "scipy>=1.17", "hypothesis>=6.100", "keras-hub>=0.32", "pytest>=8.0", "pytest-xdist>=3.6"]
 # Every series of ruff and every release of pyright has rules of its own.
 LINT = ["import-linter>=2.17", "pyright[nodejs]==1.1.414", "ruff==0.17.*"]
-# The site. Its pages are built without Keras; to run its notebooks takes a backend, Matplotlib and scikit-learn.
+# The site. Its tables take a backend, its notebooks Matplotlib and scikit-learn too.
 DOCS = [
     "ipykernel>=6.29",
     "jupytext>=1.19",
