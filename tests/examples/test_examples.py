@@ -178,7 +178,7 @@ def test_transfer_prunes_the_head_and_then_the_backbone(tmp_path):
     flags += ["--tuning_epochs=0", "--rounds=1", "--epochs=1", f"--output_dir={tmp_path}"]
     output = run("transfer.py", *flags, cwd=tmp_path, made_up_images=16)
 
-    head, everything = (int(total.replace(",", "")) for total in re.findall(r"pruned [\d,]+ of ([\d,]+) conn", output))
+    head, everything = (int(total.replace(",", "")) for total in re.findall(r"; [\d,]+ of ([\d,]+) left", output))
     assert head == 1280 * 5
     assert everything > 10 * head
     report = kp.report(keras.models.load_model(tmp_path / "pruned.keras", compile=False))
