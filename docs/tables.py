@@ -1,6 +1,6 @@
 """Tables of the pages, printed by the scripts that measured them.
 
-    python docs/tables.py                             # writes all tables of the pages anew
+    python docs/tables.py                             # rewrites all tables of the pages
     python docs/tables.py docs/results/growth.md      # those of one page
 
 A page marks a table with the command that prints it, and its title where the command prints several, each below a line
@@ -48,7 +48,9 @@ def table(made_by: str) -> str:
 
 
 def made(text: str) -> str:
-    """Returns the text of a page with its tables made anew."""
+    """Returns the text of a page with its tables rewritten."""
+    if not text.count("<!-- table: ") == text.count("<!-- end -->") == len(MARKED.findall(text)):
+        raise ValueError(f"Each `<!-- table: ... -->` needs its own `<!-- end -->`. Received: {text[:60]!r}...")
     return MARKED.sub(
         lambda found: f"<!-- table: {found['made_by']} -->\n\n{table(found['made_by'])}\n\n<!-- end -->", text
     )

@@ -119,7 +119,7 @@ class TensorFlowCSR(SparseMatrix):
     def multiply(self, inputs):
         import tensorflow as tf
 
-        # A batch that is not a multiple of 8 takes up to four times as long as the next multiple.
+        # A batch that is not a multiple of 8 takes longer than the next multiple.
         batch: Any = tf.shape(inputs)[0]
         padded = tf.pad(inputs, [[0, -batch % 8], [0, 0]])
         # In a loaded graph, the matrix in a variable has no shape, and cannot be multiplied. Stacking it with a matrix
